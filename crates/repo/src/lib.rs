@@ -1,0 +1,8 @@
+//! The encrypted, deduplicating repository.
+//!
+//! Snapshots are stored in restic's repository format, version 2; beside it lie lanes of our own. `docs/format.md`
+//! describes every object, the order of writes and what is not protected.
+
+pub mod store;
+
+pub use retoma_core::{Code, Error, ErrorKind, Result, ResultExt};
