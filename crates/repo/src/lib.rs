@@ -3,6 +3,13 @@
 //! Snapshots are stored in restic's repository format, version 2; beside it lie lanes of our own. `docs/format.md`
 //! describes every object, the order of writes and what is not protected.
 
+pub mod chunk;
+pub mod compress;
+pub mod crypto;
+pub mod format;
+pub mod id;
+pub mod index;
 pub mod store;
 
+pub use id::{BlobId, IndexId, KeyId, LockId, PackId, RepositoryId, SnapshotId};
 pub use retoma_core::{Code, Error, ErrorKind, Result, ResultExt};

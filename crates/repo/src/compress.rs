@@ -1,0 +1,163 @@
+//! zstd, with bounds: nothing is expanded beyond what the caller says it may be.
+
+use crate::format::malformed;
+use retoma_core::{Error, Result};
+use std::cell::RefCell;
+use std::io::Read;
+
+/// The level for everything: on files as services keep them (models, logs, tables) it packs tighter than level 3 in
+/// half of the time, because the chunks are about 1 MiB and the higher level's larger tables do not pay off there. The
+/// numbers are in `docs/benchmarks.md`.
+pub const LEVEL: i32 = 1;
+
+/// Bytes of each of the samples by which [`worthwhile`] decides.
+const SAMPLE_BYTES: usize = 4096;
+
+thread_local! {
+    static COMPRESSOR: RefCell<Option<zstd::bulk::Compressor<'static>>> = const { RefCell::new(None) };
+    static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
+fn failed(error: std::io::Error) -> Error {
+    Error::io("zstd", error)
+}
+
+/// Runs `work` with this thread's compressor; a context holds about 1 MiB and is reused.
+fn with_compressor<T>(
+    work: impl FnOnce(&mut zstd::bulk::Compressor<'static>) -> std::io::Result<T>,
+) -> Result<T> {
+    COMPRESSOR.with_borrow_mut(|slot| {
+        let compressor = match slot {
+            Some(compressor) => compressor,
+            None => slot.insert(zstd::bulk::Compressor::new(LEVEL).map_err(failed)?),
+        };
+        work(compressor).map_err(failed)
+    })
+}
+
+/// Appends `data`, compressed, to `output`.
+///
+/// # Errors
+/// `Exhausted` or `Internal` from zstd; there is no other.
+pub fn append(data: &[u8], output: &mut Vec<u8>) -> Result<()> {
+    let start = output.len();
+    output.resize(start + zstd::zstd_safe::compress_bound(data.len()), 0);
+    let length = with_compressor(|compressor| compressor.compress_to_buffer(data, &mut output[start..]))?;
+    output.truncate(start + length);
+    Ok(())
+}
+
+/// Whether compressing `data` is worth the time: three samples, from its start, middle and end, shrink by 2 % or more.
+pub fn worthwhile(data: &[u8]) -> bool {
+    if data.len() < 4 * SAMPLE_BYTES {
+        return true;
+    }
+    let mut buffer = [0; SAMPLE_BYTES + 512];
+    [0, data.len() / 2, data.len() - SAMPLE_BYTES].into_iter().any(|start| {
+        let sample = &data[start..start + SAMPLE_BYTES];
+        let length = with_compressor(|compressor| compressor.compress_to_buffer(sample, &mut buffer));
+        length.is_ok_and(|length| length < SAMPLE_BYTES - SAMPLE_BYTES / 50)
+    })
+}
+
+/// Expands `data` to exactly `length` bytes.
+///
+/// # Errors
+/// `Corrupt` when it is not zstd or gives another length.
+pub fn decompress(data: &[u8], length: usize) -> Result<Vec<u8>> {
+    // A frame of n bytes expands to at most 2 MiB for every 3 bytes (a block of repeats): whoever claims more lies, and
+    // is not given the memory.
+    let possible = data.len().saturating_mul(700_000).max(1 << 16);
+    if length > possible {
+        return Err(malformed(format!("{} bytes cannot expand to {length}", data.len())));
+    }
+    let mut output = vec![0; length];
+    let written = DECOMPRESSOR.with_borrow_mut(|slot| {
+        let decompressor = match slot {
+            Some(decompressor) => decompressor,
+            None => slot.insert(zstd::bulk::Decompressor::new().map_err(failed)?),
+        };
+        decompressor
+            .decompress_to_buffer(data, &mut output[..])
+            .map_err(|error| malformed(format!("zstd: {error}")))
+    })?;
+    if written == length {
+        Ok(output)
+    } else {
+        Err(malformed(format!("zstd: {written} bytes where {length} were announced")))
+    }
+}
+
+/// Expands `data` of unknown length, at most `limit` bytes.
+///
+/// # Errors
+/// `Corrupt` when it is not zstd or longer.
+pub fn decompress_unknown(data: &[u8], limit: usize) -> Result<Vec<u8>> {
+    let bad = |error: std::io::Error| malformed(format!("zstd: {error}"));
+    let mut output = Vec::new();
+    let decoder = zstd::stream::read::Decoder::with_buffer(data).map_err(failed)?;
+    let limit_bytes = u64::try_from(limit).unwrap_or(u64::MAX);
+    decoder.take(limit_bytes.saturating_add(1)).read_to_end(&mut output).map_err(bad)?;
+    if output.len() > limit {
+        return Err(malformed(format!("zstd: more than {limit} bytes")));
+    }
+    Ok(output)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn noise(length: usize) -> Vec<u8> {
+        let mut state = 0x9E37_79B9_7F4A_7C15u64;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()[3]
+        };
+        (0..length).map(|_| next()).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_compressed_expands(data: Vec<u8>) {
+            let mut packed = vec![9];
+            append(&data, &mut packed).unwrap();
+            prop_assert_eq!(packed[0], 9);
+            prop_assert_eq!(&decompress(&packed[1..], data.len()).unwrap(), &data);
+            prop_assert_eq!(&decompress_unknown(&packed[1..], data.len()).unwrap(), &data);
+            prop_assert!(decompress(&packed[1..], data.len() + 1).is_err());
+            if let Some(less) = data.len().checked_sub(1) {
+                prop_assert!(decompress(&packed[1..], less).is_err());
+                prop_assert!(decompress_unknown(&packed[1..], less).is_err());
+            }
+        }
+
+        #[test]
+        fn other_bytes_never_panic(data: Vec<u8>, length in 0usize..100_000) {
+            let _ = decompress(&data, length);
+            let _ = decompress_unknown(&data, 100_000);
+        }
+    }
+
+    #[test]
+    fn an_absurd_length_is_not_allocated() {
+        assert!(decompress(b"\x28\xb5\x2f\xfd", usize::MAX / 2).is_err());
+    }
+
+    #[test]
+    fn noise_is_not_worth_it_and_text_is() {
+        assert!(!worthwhile(&noise(1 << 20)));
+        assert!(worthwhile("line of a log\n".repeat(10_000).as_bytes()));
+    }
+
+    #[test]
+    fn the_longest_run_still_expands() {
+        let zeros = vec![0; 64 << 20];
+        let mut packed = Vec::new();
+        append(&zeros, &mut packed).unwrap();
+        assert_eq!(decompress(&packed, zeros.len()).unwrap(), zeros);
+    }
+}
