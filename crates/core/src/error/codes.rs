@@ -76,4 +76,28 @@ codes! {
     STORE_DENIED = "R0306";
     /// An operation on a store did not end within its time limit.
     STORE_TIMEOUT = "R0307";
+
+    // R04: backup and sources.
+    /// A file or folder of the source could not be read.
+    SOURCE_UNREADABLE = "R0401";
+    /// A file changed, shrank or vanished while it was read.
+    SOURCE_CHANGED = "R0402";
+    /// A database that should hold data is empty.
+    SOURCE_EMPTY = "R0403";
+    /// A database fails its own integrity check.
+    SOURCE_DAMAGED = "R0404";
+    /// A pack that a very long backup builds on was pruned meanwhile.
+    PRUNED_MEANWHILE = "R0405";
+
+    // R05: restore.
+    /// A snapshot asks for a path that leads outside of the target.
+    RESTORE_OUTSIDE = "R0501";
+    /// The target is in use or not empty.
+    RESTORE_TARGET = "R0502";
+    /// Some entries could not be restored.
+    RESTORE_INCOMPLETE = "R0503";
+
+    // R06: locks, forget, prune.
+    /// Somebody holds a lock that forbids this.
+    LOCKED = "R0601";
 }

@@ -4,6 +4,7 @@
 //! (a test holds it), without the peaks of a growing map of large entries. A blob may be in several packs; the first is
 //! used, the others are there for when the first is damaged.
 
+mod load;
 mod map;
 
 use crate::format::BlobKind;

@@ -1,0 +1,241 @@
+//! Backup: a source becomes a snapshot.
+//!
+//! ```text
+//! walk (this thread) ── batches ──▶ workers ── sealed blobs ──▶ packs ──▶ index ──▶ snapshot
+//!   compares with the parent          read, cut, hash, dedup,     durable   durable    the commit
+//!                                     compress, seal
+//! ```
+//! Memory is bounded by the queue and the packs in flight, whatever the size of the source. A path that can't be read
+//! is named in the result and marks the snapshot as incomplete; an error of the store ends the backup without one.
+
+mod directory;
+pub(crate) mod packer;
+pub mod progress;
+mod queue;
+pub mod source;
+mod walk;
+mod worker;
+
+pub use progress::Progress;
+pub use source::{Content, Event, Reader, Source};
+
+use crate::chunk::{self, Chunker};
+use crate::format::BlobKind;
+use crate::format::snapshot::{Snapshot, TAG_INCOMPLETE};
+use crate::format::time::Time;
+use crate::format::{lock::Holder, tree::Node};
+use crate::host;
+use crate::id::{BlobId, SnapshotId};
+use crate::index::{Claim, Index};
+use crate::lock;
+use crate::repository::{Folder, Repository};
+use directory::Before;
+use packer::Packer;
+use queue::Queue;
+use retoma_core::{Error, ErrorKind, Result, ResultExt, error::codes};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use worker::{Shared, Zeros};
+
+/// What a backup is told.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// What is backed up: absolute paths, as recorded in the snapshot.
+    pub paths: Vec<String>,
+    /// Tags of the snapshot, without `retoma:incomplete`.
+    pub tags: Vec<String>,
+    /// The patterns that were left out, for the record.
+    pub excludes: Vec<String>,
+    /// The host's name in the snapshot; this host's when none is given.
+    pub hostname: Option<String>,
+    /// The snapshot to compare with; files that are the same as there are not read.
+    pub parent: Option<SnapshotId>,
+    /// Worker threads; as many as cores when none is given.
+    pub workers: Option<usize>,
+}
+
+/// A path that could not be read, and why.
+#[derive(Debug)]
+pub struct Unreadable {
+    /// The path.
+    pub path: Vec<u8>,
+    /// The reason.
+    pub error: Error,
+}
+
+/// What a backup did.
+#[derive(Debug)]
+pub struct Summary {
+    /// The snapshot; durable.
+    pub snapshot: SnapshotId,
+    /// Its root tree.
+    pub tree: BlobId,
+    /// Files that were read.
+    pub files_read: u64,
+    /// Files that were the same as in the parent.
+    pub files_unchanged: u64,
+    /// Directories.
+    pub directories: u64,
+    /// Bytes of all files.
+    pub total_bytes: u64,
+    /// Bytes that were read.
+    pub read_bytes: u64,
+    /// Bytes that were added to the repository.
+    pub stored_bytes: u64,
+    /// What could not be read: not empty means that the snapshot is incomplete.
+    pub unreadable: Vec<Unreadable>,
+}
+
+/// Chunks of large files that wait for a worker: 8 × 4 MiB at the most.
+const CHUNKS_WAITING: usize = 8;
+
+/// Backs `source` up.
+///
+/// # Errors
+/// `Conflict` with `R0601` while somebody deletes at once; `Cancelled`; what the store or the source says. In none of
+/// these cases is there a snapshot.
+pub fn backup(
+    repository: &Repository,
+    source: &mut dyn Source,
+    options: &Options,
+    progress: &Progress,
+) -> Result<Summary> {
+    let started = host::now();
+    let lock = lock::acquire(repository, Holder::Backup)?;
+    let index = repository.load_index().context("load the index")?;
+    let parent = load_parent(repository, &index, options.parent);
+    let index = RwLock::new(index);
+    let packer = Packer::new(repository.clone());
+    let chunker = Chunker::new(repository.key(), chunk::FILES);
+    let zeros = zeros(&chunker);
+    let (queue, unreadable) = (Queue::new(CHUNKS_WAITING), Mutex::default());
+    let (failed, root) = (Mutex::default(), Mutex::default());
+    let shared = Shared {
+        packer: &packer,
+        index: &index,
+        chunker: &chunker,
+        progress,
+        queue: &queue,
+        unreadable: &unreadable,
+        failed: &failed,
+        root: &root,
+        zeros: &zeros,
+    };
+    let workers = options.workers.or_else(|| std::thread::available_parallelism().ok().map(Into::into)).unwrap_or(2);
+    let walked = std::thread::scope(|scope| {
+        for worker in 0..workers.max(1) {
+            let builder = std::thread::Builder::new().name(format!("backup-{worker}"));
+            if let Err(error) = builder.spawn_scoped(scope, || worker::work(&shared)) {
+                shared.fail(Error::io("a thread", error));
+            }
+        }
+        let walked = walk::walk(&shared, source, parent.as_ref());
+        if walked.is_err() {
+            queue.abort();
+        }
+        queue.end_walk();
+        walked
+    });
+    if let Some(error) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        return Err(error);
+    }
+    let walked = walked?;
+    packer.finish(&index)?;
+    let tree = root.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let tree = tree.ok_or_else(|| Error::internal("the walk ended without a root"))?;
+    let mut unreadable: Vec<Unreadable> = unreadable.into_inner().unwrap_or_else(PoisonError::into_inner);
+    unreadable.sort_by(|a, b| a.path.cmp(&b.path));
+    check_not_pruned(repository, &index, started)?;
+    let snapshot = repository.save_snapshot(&snapshot(options, started, tree, !unreadable.is_empty()))?;
+    lock.release();
+    let (_, read_bytes) = progress.done();
+    Ok(Summary {
+        snapshot,
+        tree,
+        files_read: walked.files_queued,
+        files_unchanged: walked.files_unchanged,
+        directories: walked.directories,
+        total_bytes: walked.unchanged_bytes + read_bytes,
+        read_bytes,
+        stored_bytes: packer.stored_bytes(),
+        unreadable,
+    })
+}
+
+/// The parent is a help, not a need: when it can't be read, everything is read anew.
+fn load_parent(repository: &Repository, index: &Index, id: Option<SnapshotId>) -> Option<walk::Parent> {
+    let snapshot = repository.snapshot(id?).ok()?;
+    let nodes = repository.read_tree(index, &snapshot.tree).ok()?;
+    let root = Before { nodes: Arc::new(nodes), tree: snapshot.tree, position: None };
+    Some(walk::Parent { repository: repository.clone(), root, time: snapshot.time })
+}
+
+fn zeros(chunker: &Chunker) -> Zeros {
+    let bytes = chunker.sizes().max_bytes;
+    Zeros { bytes: bytes as u64, id: BlobId::of(&vec![0; bytes]) }
+}
+
+fn snapshot(options: &Options, time: Time, tree: BlobId, incomplete: bool) -> Snapshot {
+    let (uid, gid) = host::ids();
+    let mut tags = options.tags.clone();
+    if incomplete {
+        tags.push(TAG_INCOMPLETE.to_owned());
+    }
+    Snapshot {
+        time,
+        parent: options.parent,
+        tree,
+        paths: options.paths.clone(),
+        hostname: options.hostname.clone().unwrap_or_else(host::hostname),
+        username: host::username(),
+        uid,
+        gid,
+        excludes: options.excludes.clone(),
+        tags,
+        original: None,
+    }
+}
+
+/// How long before [prune's waiting time](crate::ops) a backup must be done, or look again at what it builds on.
+const LONG_SECONDS: i64 = 6 * 3600;
+
+/// A backup that took very long looks whether the packs that it builds on are still there.
+///
+/// Prune deletes a pack only a day after it marked it, and looks then again whether somebody uses it; a backup that ends
+/// sooner is always seen. `docs/format.md`, "Prune beside backups".
+fn check_not_pruned(repository: &Repository, index: &RwLock<Index>, started: Time) -> Result<()> {
+    if host::now().to_unix().0 - started.to_unix().0 < LONG_SECONDS {
+        return Ok(());
+    }
+    let there: std::collections::HashSet<[u8; 32]> =
+        repository.list(Folder::Data)?.into_iter().map(|(id, _)| id).collect();
+    let index = index.read().unwrap_or_else(PoisonError::into_inner);
+    match index.packs().iter().find(|pack| !there.contains(&pack.0)) {
+        None => Ok(()),
+        Some(pack) => {
+            let message = format!("pack {pack} was pruned while this backup ran for more than six hours");
+            Err(Error::new(ErrorKind::Conflict, codes::PRUNED_MEANWHILE, message)
+                .with_hint("run the backup again: what it stored so far is used"))
+        }
+    }
+}
+
+/// Hashes `plaintext` and stores it unless it is known; `buffer` is scratch space.
+fn store_blob(shared: &Shared<'_>, kind: BlobKind, plaintext: &[u8], buffer: &mut Vec<u8>) -> Result<BlobId> {
+    let id = BlobId::of(plaintext);
+    if shared.claim(kind, id) == Claim::New {
+        directory::store_new(shared, kind, id, plaintext, buffer)?;
+    }
+    Ok(id)
+}
+
+/// Whether a file is the same as in the parent snapshot, by what `stat` tells.
+fn is_unchanged(now: &Node, before: &Node, parent_time: Time) -> bool {
+    // A change within the clock's tick in which the parent was made may not show: such files are read again.
+    let settled = before.ctime.to_unix().0 < parent_time.to_unix().0 - 1;
+    settled
+        && now.kind == before.kind
+        && now.size_bytes == before.size_bytes
+        && now.mtime == before.mtime
+        && now.ctime == before.ctime
+        && now.inode == before.inode
+}

@@ -1,0 +1,85 @@
+//! What a backup reads: a stream of directories and entries, and contents that are opened when they are needed.
+
+use crate::format::tree::Node;
+use retoma_core::{Error, Result};
+
+/// One step through a source, depth first; names in a directory ascend by bytes.
+pub enum Event {
+    /// A directory begins; what follows lies in it until the matching [`Event::Leave`].
+    Enter(Box<Node>),
+    /// The directory ends.
+    Leave,
+    /// Anything else: a file, a link, a device.
+    Entry(Box<Node>, Box<dyn Content>),
+    /// Something could not be read: its path as shown to people. The snapshot is marked incomplete.
+    Unreadable(Vec<u8>, Error),
+}
+
+impl std::fmt::Debug for Event {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Enter(node) => write!(f, "Enter({})", node.name.escape_ascii()),
+            Self::Leave => f.write_str("Leave"),
+            Self::Entry(node, _) => write!(f, "Entry({})", node.name.escape_ascii()),
+            Self::Unreadable(path, error) => write!(f, "Unreadable({}, {error:?})", path.escape_ascii()),
+        }
+    }
+}
+
+/// What is protected. Errors that concern one path are events; an error here ends the backup.
+pub trait Source: Send {
+    /// The next step; `None` at the end.
+    ///
+    /// # Errors
+    /// The source as a whole cannot be read; no snapshot is written.
+    fn next(&mut self) -> Result<Option<Event>>;
+}
+
+/// One entry's contents and details, asked for only when the entry is not the same as in the parent snapshot.
+pub trait Content: Send {
+    /// Fills in what listing a directory does not tell: extended attributes, where a link points.
+    ///
+    /// # Errors
+    /// They could not be read: the entry counts as unreadable.
+    fn describe(&mut self, node: &mut Node) -> Result<()>;
+
+    /// Opens a file's contents.
+    ///
+    /// # Errors
+    /// They could not be opened: the entry counts as unreadable.
+    fn open(&mut self) -> Result<Box<dyn Reader>>;
+}
+
+/// A file's contents.
+pub trait Reader: Send {
+    /// The size to read, in bytes: what grows beyond it is left to the next backup. 0 for streams of unknown length.
+    fn size_bytes(&self) -> Option<u64>;
+
+    /// Fills the front of `buffer`; 0 at the end.
+    ///
+    /// # Errors
+    /// The file counts as unreadable.
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize>;
+
+    /// Number of bytes from here on that are known to be zero, such as a hole in a sparse file.
+    ///
+    /// # Errors
+    /// The file counts as unreadable.
+    fn zeros_ahead_bytes(&mut self) -> Result<u64> {
+        Ok(0)
+    }
+
+    /// Passes over bytes that are known to be zero.
+    ///
+    /// # Errors
+    /// The file counts as unreadable.
+    fn skip(&mut self, _bytes: u64) -> Result<()> {
+        Ok(())
+    }
+
+    /// Called after the last byte: whether the `read_bytes` that were read are one state of the file.
+    ///
+    /// # Errors
+    /// It was cut or changed while it was read: the file counts as unreadable.
+    fn finish(&mut self, read_bytes: u64) -> Result<()>;
+}

@@ -1,0 +1,107 @@
+//! Sealing and reading single blobs. Nothing leaves here unchecked: authentic, of the announced length, and with the
+//! SHA-256 that is its name.
+
+use crate::compress;
+use crate::crypto::{MasterKey, NONCE_BYTES, OVERHEAD_BYTES};
+use crate::format::pack::PackedBlob;
+use crate::format::{BlobKind, tree};
+use crate::id::BlobId;
+use crate::index::{Index, Location};
+use crate::repository::Repository;
+use retoma_core::{Error, ErrorKind, Result, ResultExt, error::codes};
+
+/// Seals `plaintext` into `output` (cleared first); gives the plaintext's length when it was compressed.
+///
+/// # Errors
+/// `Unavailable` where the system gives no random numbers.
+pub fn seal(key: &MasterKey, plaintext: &[u8], output: &mut Vec<u8>) -> Result<Option<u32>> {
+    output.clear();
+    output.resize(NONCE_BYTES, 0);
+    let mut uncompressed = None;
+    if !plaintext.is_empty() && compress::worthwhile(plaintext) {
+        compress::append(plaintext, output)?;
+        uncompressed = u32::try_from(plaintext.len()).ok();
+    }
+    if uncompressed.is_none() || output.len() >= NONCE_BYTES + plaintext.len() {
+        output.truncate(NONCE_BYTES);
+        output.extend_from_slice(plaintext);
+        uncompressed = None;
+    }
+    key.seal_in_place(output)?;
+    Ok(uncompressed)
+}
+
+/// Opens a sealed blob, in place where it is not compressed, and checks that it is `blob`.
+///
+/// # Errors
+/// `Corrupt`: not authentic, another length, another hash.
+pub fn open(key: &MasterKey, blob: &PackedBlob, mut sealed: Vec<u8>) -> Result<Vec<u8>> {
+    let length = key.open_in_place(&mut sealed)?.len();
+    let plaintext = if let Some(expected) = blob.uncompressed_bytes {
+        compress::decompress(&sealed[NONCE_BYTES..NONCE_BYTES + length], expected as usize)?
+    } else {
+        sealed.copy_within(NONCE_BYTES..NONCE_BYTES + length, 0);
+        sealed.truncate(sealed.len() - OVERHEAD_BYTES);
+        sealed
+    };
+    if BlobId::of(&plaintext) == blob.id {
+        Ok(plaintext)
+    } else {
+        Err(Error::new(ErrorKind::Corrupt, codes::HASH_MISMATCH, format!("blob {} has other contents", blob.id)))
+    }
+}
+
+impl Repository {
+    /// Reads one blob from wherever it lies; when one copy is damaged, the next is tried.
+    ///
+    /// # Errors
+    /// `Corrupt` with `R0208` when no index names it; otherwise the last copy's error.
+    pub fn read_blob(&self, index: &Index, kind: BlobKind, id: &BlobId) -> Result<Vec<u8>> {
+        let mut last = None;
+        for location in index.all(kind, id) {
+            match self.read_at(&location) {
+                Ok(plaintext) => return Ok(plaintext),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| {
+            Error::new(ErrorKind::Corrupt, codes::BLOB_MISSING, format!("blob {id} is in no index"))
+                .with_hint("run `retoma verify` to see which snapshots are hit")
+        }))
+    }
+
+    /// Reads the blob at one place.
+    ///
+    /// # Errors
+    /// `Corrupt` with `R0209` when the pack is missing or too short; see [`open`].
+    pub fn read_at(&self, location: &Location) -> Result<Vec<u8>> {
+        let blob = &location.blob;
+        let start = u64::from(blob.offset_bytes);
+        let read = || {
+            let range = start..start + u64::from(blob.length_bytes);
+            let sealed = self.store().get_range(&self.pack_key(location.pack)?, range);
+            let sealed = sealed.map_err(|error| missing_pack(error, location))?;
+            open(self.key(), blob, sealed.into())
+        };
+        read().with_context(|| format!("read blob {} at {start} of pack {}", blob.id.short(), location.pack))
+    }
+
+    /// Reads a directory.
+    ///
+    /// # Errors
+    /// See [`Repository::read_blob`]; `Corrupt` when it is not a tree.
+    pub fn read_tree(&self, index: &Index, id: &BlobId) -> Result<Vec<tree::Node>> {
+        let json = self.read_blob(index, BlobKind::Tree, id)?;
+        tree::from_json(&json).with_context(|| format!("read tree {id}"))
+    }
+}
+
+fn missing_pack(error: Error, location: &Location) -> Error {
+    match error.kind() {
+        ErrorKind::NotFound | ErrorKind::Corrupt => {
+            let message = format!("pack {} is missing or too short", location.pack);
+            Error::new(ErrorKind::Corrupt, codes::PACK_MISSING, message).with_source(error)
+        }
+        _ => error,
+    }
+}

@@ -1,0 +1,376 @@
+//! A repository that is open: its store, its keys, and the objects that are not in packs.
+
+use crate::crypto::MasterKey;
+use crate::format::config::Config;
+use crate::format::index::IndexFile;
+use crate::format::key::{KeyFile, Maker};
+use crate::format::lock::Lock;
+use crate::format::snapshot::Snapshot;
+use crate::format::unpacked;
+use crate::host;
+use crate::id::{IndexId, KeyId, LockId, PackId, SnapshotId};
+use crate::store::{BlockingStore, Key, ObjectMeta, PutMode};
+use bytes::Bytes;
+use retoma_core::{Error, ErrorKind, Result, ResultExt, Secret, error::codes};
+use std::sync::Arc;
+
+/// Where each kind of object lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Folder {
+    /// Packs, in 256 folders by the first two digits of their names.
+    Data,
+    /// Index files.
+    Index,
+    /// Snapshots.
+    Snapshots,
+    /// Key files.
+    Keys,
+    /// Locks.
+    Locks,
+}
+
+impl Folder {
+    /// The folder's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Data => "data",
+            Self::Index => "index",
+            Self::Snapshots => "snapshots",
+            Self::Keys => "keys",
+            Self::Locks => "locks",
+        }
+    }
+
+    /// The name of an object, given its id as hexadecimal digits.
+    ///
+    /// # Errors
+    /// `Invalid` when `id` is not an id.
+    pub fn key(self, id: &str) -> Result<Key> {
+        match self {
+            Self::Data => Key::new(format!("data/{}/{id}", id.get(..2).unwrap_or_default())),
+            _ => Key::new(format!("{}/{id}", self.name())),
+        }
+    }
+}
+
+/// An open repository. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Repository {
+    store: BlockingStore,
+    key: Arc<MasterKey>,
+    key_id: KeyId,
+    config: Arc<Config>,
+}
+
+/// restic stops after so many keys; each costs a derivation.
+const KEYS_TRIED: usize = 20;
+
+fn config_key() -> Result<Key> {
+    Key::new("config")
+}
+
+impl Repository {
+    /// Makes a new repository.
+    ///
+    /// The key is written before the config, and the config is what makes a repository: whoever is killed in between
+    /// leaves a key that the next attempt takes over. Of several that start at once, one config wins.
+    ///
+    /// # Errors
+    /// `Conflict` with `R0207` when there is one already; what the store says.
+    pub fn init(store: BlockingStore, password: &Secret<String>) -> Result<Self> {
+        if exists(&store)? {
+            return Err(already(&store));
+        }
+        let (key, key_id, fresh) = match find_key(&store, password)? {
+            Some((key, id)) => (key, id, false),
+            None => {
+                let master = MasterKey::generate()?;
+                let id = add_key_file(&store, &master, password)?;
+                (master, id, true)
+            }
+        };
+        let config = Config::generate()?;
+        let sealed = Bytes::from(config.seal(&key)?);
+        match store.put(&config_key()?, sealed, PutMode::Create) {
+            Ok(()) => Ok(Self { store, key: Arc::new(key), key_id, config: Arc::new(config) }),
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                if fresh {
+                    store.delete(&Folder::Keys.key(&key_id.to_hex())?)?;
+                }
+                Err(already(&store))
+            }
+            Err(error) => Err(error.context("write the repository's config")),
+        }
+    }
+
+    /// Opens a repository with a password.
+    ///
+    /// # Errors
+    /// `NotFound` with `R0201` when there is none, `Unauthorized` with `R0202` for a wrong password, `Corrupt`,
+    /// `Unsupported` when it is too new.
+    pub fn open(store: BlockingStore, password: &Secret<String>) -> Result<Self> {
+        let sealed = match store.get(&config_key()?) {
+            Ok(sealed) => sealed,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Err(missing(&store)),
+            Err(error) => return Err(error.context("read the repository's config")),
+        };
+        let mut damaged = None;
+        for (key, key_id) in keys_that_open(&store, password)? {
+            match Config::open(&key, &sealed) {
+                Ok(config) => return Ok(Self { store, key: Arc::new(key), key_id, config: Arc::new(config) }),
+                Err(error) => damaged = Some(error.context("open the repository's config")),
+            }
+        }
+        Err(damaged.unwrap_or_else(|| wrong_key(&store)))
+    }
+
+    /// Opens the repository, or makes it when there is none. The flag tells whether it was made.
+    ///
+    /// # Errors
+    /// See [`Repository::open`] and [`Repository::init`].
+    pub fn open_or_init(store: BlockingStore, password: &Secret<String>) -> Result<(Self, bool)> {
+        match Self::open(store.clone(), password) {
+            Err(error) if error.code() == codes::NO_REPOSITORY => {}
+            other => return other.map(|repository| (repository, false)),
+        }
+        match Self::init(store.clone(), password) {
+            Err(error) if error.code() == codes::REPOSITORY_EXISTS => Ok((Self::open(store, password)?, false)),
+            other => other.map(|repository| (repository, true)),
+        }
+    }
+
+    /// The store.
+    pub fn store(&self) -> &BlockingStore {
+        &self.store
+    }
+
+    /// The master key.
+    pub fn key(&self) -> &MasterKey {
+        &self.key
+    }
+
+    /// The key file that opened it.
+    pub fn key_id(&self) -> KeyId {
+        self.key_id
+    }
+
+    /// The config.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Seals `json`, stores it and gives the object's id as hexadecimal digits. Durable on return.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn save_unpacked(&self, folder: Folder, json: &[u8]) -> Result<[u8; 32]> {
+        let sealed = unpacked::seal(&self.key, json)?;
+        let id = SnapshotId::of(&sealed);
+        let doing = || format!("write {}/{}", folder.name(), id.short());
+        let key = folder.key(&id.to_hex())?;
+        self.store.put(&key, Bytes::from(sealed), PutMode::Create).with_context(doing)?;
+        Ok(id.0)
+    }
+
+    /// Reads, checks and opens an object that is not a pack.
+    ///
+    /// # Errors
+    /// `NotFound`; `Corrupt` with `R0204` when its hash is not its name, with `R0203` when it is not authentic.
+    pub fn load_unpacked(&self, folder: Folder, id: [u8; 32]) -> Result<Vec<u8>> {
+        let id = SnapshotId(id);
+        let load = || {
+            let sealed = self.store.get(&folder.key(&id.to_hex())?)?;
+            if SnapshotId::of(&sealed) != id {
+                return Err(Error::new(ErrorKind::Corrupt, codes::HASH_MISMATCH, "the contents do not fit the name"));
+            }
+            unpacked::open(&self.key, sealed.into())
+        };
+        load().with_context(|| format!("read {}/{id}", folder.name()))
+    }
+
+    /// What is in a folder, with ids; objects whose names are not ids are passed over, as restic does.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn list(&self, folder: Folder) -> Result<Vec<([u8; 32], ObjectMeta)>> {
+        list_ids(&self.store, folder)
+    }
+
+    /// Loads a snapshot.
+    ///
+    /// # Errors
+    /// See [`Repository::load_unpacked`].
+    pub fn snapshot(&self, id: SnapshotId) -> Result<Snapshot> {
+        let json = self.load_unpacked(Folder::Snapshots, id.0)?;
+        Snapshot::from_json(&json).with_context(|| format!("read snapshot {id}"))
+    }
+
+    /// All snapshots, oldest first.
+    ///
+    /// # Errors
+    /// The first that can't be read stops: a recovery must not overlook one.
+    pub fn snapshots(&self) -> Result<Vec<(SnapshotId, Snapshot)>> {
+        let ids = self.list(Folder::Snapshots)?;
+        let load = |(id, _): ([u8; 32], ObjectMeta)| Ok((SnapshotId(id), self.snapshot(SnapshotId(id))?));
+        let mut snapshots = ids.into_iter().map(load).collect::<Result<Vec<_>>>()?;
+        snapshots.sort_by_key(|(id, snapshot)| (snapshot.time, *id));
+        Ok(snapshots)
+    }
+
+    /// Stores a snapshot: the commit of a backup. Everything that it needs must be durable.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn save_snapshot(&self, snapshot: &Snapshot) -> Result<SnapshotId> {
+        self.save_unpacked(Folder::Snapshots, &snapshot.to_json()?).map(SnapshotId)
+    }
+
+    /// Loads an index file.
+    ///
+    /// # Errors
+    /// See [`Repository::load_unpacked`].
+    pub fn index_file(&self, id: IndexId) -> Result<IndexFile> {
+        let json = self.load_unpacked(Folder::Index, id.0)?;
+        IndexFile::from_json(&json).with_context(|| format!("read index {id}"))
+    }
+
+    /// Stores an index file. Its packs must be durable.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn save_index_file(&self, file: &IndexFile) -> Result<IndexId> {
+        self.save_unpacked(Folder::Index, &file.to_json()?).map(IndexId)
+    }
+
+    /// Stores a lock.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn save_lock(&self, lock: &Lock) -> Result<LockId> {
+        self.save_unpacked(Folder::Locks, &lock.to_json()?).map(LockId)
+    }
+
+    /// Loads a lock.
+    ///
+    /// # Errors
+    /// See [`Repository::load_unpacked`].
+    pub fn lock(&self, id: LockId) -> Result<Lock> {
+        Lock::from_json(&self.load_unpacked(Folder::Locks, id.0)?)
+    }
+
+    /// The name of a pack's object.
+    ///
+    /// # Errors
+    /// None: an id is always a name.
+    pub fn pack_key(&self, id: PackId) -> Result<Key> {
+        Folder::Data.key(&id.to_hex())
+    }
+
+    /// Adds a key file that opens this repository with `password`.
+    ///
+    /// # Errors
+    /// `Invalid` for an empty password; what the store says.
+    pub fn add_key(&self, password: &Secret<String>) -> Result<KeyId> {
+        add_key_file(&self.store, &self.key, password)
+    }
+
+    /// Every key file.
+    ///
+    /// # Errors
+    /// What the store says; `Corrupt` when one is damaged.
+    pub fn keys(&self) -> Result<Vec<(KeyId, KeyFile)>> {
+        let load = |(id, _): ([u8; 32], ObjectMeta)| Ok((KeyId(id), load_key_file(&self.store, KeyId(id))?));
+        self.list(Folder::Keys)?.into_iter().map(load).collect()
+    }
+
+    /// Removes a key file. It does not revoke what its holder has seen: the master key stays the same.
+    ///
+    /// # Errors
+    /// `Invalid` with `R0210` for the key that opened the repository or the last one; `NotFound`.
+    pub fn remove_key(&self, id: KeyId) -> Result<()> {
+        let keys = self.list(Folder::Keys)?;
+        if !keys.iter().any(|(known, _)| *known == id.0) {
+            let message = format!("the repository has no key `{}`", id.short());
+            return Err(Error::new(ErrorKind::NotFound, codes::OBJECT_NOT_FOUND, message));
+        }
+        if id == self.key_id || keys.len() < 2 {
+            return Err(Error::new(ErrorKind::Invalid, codes::LAST_KEY, format!("key `{}` is in use", id.short()))
+                .with_hint("open the repository with another key and remove this one then"));
+        }
+        self.store.delete(&Folder::Keys.key(&id.to_hex())?)
+    }
+}
+
+fn exists(store: &BlockingStore) -> Result<bool> {
+    match store.head(&config_key()?) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error.context("look for a repository")),
+    }
+}
+
+fn list_ids(store: &BlockingStore, folder: Folder) -> Result<Vec<([u8; 32], ObjectMeta)>> {
+    let objects = store.list(folder.name()).with_context(|| format!("list {}", folder.name()))?;
+    let with_id = |meta: ObjectMeta| {
+        let name = meta.key.as_str().rsplit('/').next()?;
+        Some((crate::id::unhex(name)?, meta))
+    };
+    Ok(objects.into_iter().filter_map(with_id).collect())
+}
+
+fn load_key_file(store: &BlockingStore, id: KeyId) -> Result<KeyFile> {
+    let load = || {
+        let json = store.get(&Folder::Keys.key(&id.to_hex())?)?;
+        if KeyId::of(&json) != id {
+            return Err(Error::new(ErrorKind::Corrupt, codes::HASH_MISMATCH, "the contents do not fit the name"));
+        }
+        KeyFile::from_json(&json)
+    };
+    load().with_context(|| format!("read keys/{id}"))
+}
+
+/// Every key file that `password` opens. A damaged one is passed over while another opens.
+fn keys_that_open(store: &BlockingStore, password: &Secret<String>) -> Result<Vec<(MasterKey, KeyId)>> {
+    let (mut opened, mut damaged) = (Vec::new(), None);
+    for (id, _) in list_ids(store, Folder::Keys)?.into_iter().take(KEYS_TRIED) {
+        match load_key_file(store, KeyId(id)).and_then(|file| file.open(password)) {
+            Ok(Some(master)) => opened.push((master, KeyId(id))),
+            Ok(None) => {}
+            Err(error) => damaged = Some(error),
+        }
+    }
+    match damaged {
+        Some(error) if opened.is_empty() => Err(error),
+        _ => Ok(opened),
+    }
+}
+
+fn find_key(store: &BlockingStore, password: &Secret<String>) -> Result<Option<(MasterKey, KeyId)>> {
+    Ok(keys_that_open(store, password)?.into_iter().next())
+}
+
+fn add_key_file(store: &BlockingStore, master: &MasterKey, password: &Secret<String>) -> Result<KeyId> {
+    let maker = Maker { username: host::username(), hostname: host::hostname(), now: host::now() };
+    let json = KeyFile::create(master, password, maker)?.to_json()?;
+    let id = KeyId::of(&json);
+    store.put(&Folder::Keys.key(&id.to_hex())?, Bytes::from(json), PutMode::Create).context("write a key file")?;
+    Ok(id)
+}
+
+fn missing(store: &BlockingStore) -> Error {
+    let place = store.store().location();
+    Error::new(ErrorKind::NotFound, codes::NO_REPOSITORY, format!("there is no repository at `{place}`"))
+        .with_hint("check the address, or make one with `retoma backup`")
+}
+
+fn already(store: &BlockingStore) -> Error {
+    let place = store.store().location();
+    Error::new(ErrorKind::Conflict, codes::REPOSITORY_EXISTS, format!("there is a repository at `{place}` already"))
+}
+
+fn wrong_key(store: &BlockingStore) -> Error {
+    let place = store.store().location();
+    let message = format!("no key of the repository at `{place}` opens with this password");
+    Error::new(ErrorKind::Unauthorized, codes::WRONG_KEY, message)
+        .with_hint("check the file or variable that the manifest's `password` names")
+}
