@@ -47,7 +47,11 @@ pub fn open(key: &MasterKey, blob: &PackedBlob, mut sealed: Vec<u8>) -> Result<V
     if BlobId::of(&plaintext) == blob.id {
         Ok(plaintext)
     } else {
-        Err(Error::new(ErrorKind::Corrupt, codes::HASH_MISMATCH, format!("blob {} has other contents", blob.id)))
+        Err(Error::new(
+            ErrorKind::Corrupt,
+            codes::HASH_MISMATCH,
+            format!("blob {} has other contents", blob.id),
+        ))
     }
 }
 

@@ -26,7 +26,9 @@ pub struct Guard {
 fn tolerates(ours: Holder, other: &Lock) -> bool {
     match (ours, other.retoma) {
         // Ours, and it waits before it deletes.
-        (Holder::Backup, Some(Holder::Backup | Holder::Prune)) | (Holder::Prune, Some(Holder::Backup)) => true,
+        (Holder::Backup, Some(Holder::Backup | Holder::Prune)) | (Holder::Prune, Some(Holder::Backup)) => {
+            true
+        }
         (Holder::Backup, _) => !other.exclusive,
         (Holder::Prune | Holder::PruneNow, _) => false,
     }
@@ -83,7 +85,8 @@ fn is_dead(lock: &Lock) -> bool {
 fn held(lock: &Lock) -> Error {
     let program = if lock.retoma.is_some() { "retoma" } else { "restic" };
     let (pid, host) = (lock.pid, lock.hostname.escape_debug());
-    let message = format!("the repository is locked by {program}, process {pid} on `{host}`, since {}", lock.time.0);
+    let message =
+        format!("the repository is locked by {program}, process {pid} on `{host}`, since {}", lock.time.0);
     Error::new(ErrorKind::Conflict, codes::LOCKED, message)
         .with_hint("wait until it has ended; a lock whose process is dead goes stale after 30 minutes")
 }

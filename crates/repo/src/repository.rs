@@ -117,7 +117,9 @@ impl Repository {
         let mut damaged = None;
         for (key, key_id) in keys_that_open(&store, password)? {
             match Config::open(&key, &sealed) {
-                Ok(config) => return Ok(Self { store, key: Arc::new(key), key_id, config: Arc::new(config) }),
+                Ok(config) => {
+                    return Ok(Self { store, key: Arc::new(key), key_id, config: Arc::new(config) });
+                }
                 Err(error) => damaged = Some(error.context("open the repository's config")),
             }
         }
@@ -134,7 +136,9 @@ impl Repository {
             other => return other.map(|repository| (repository, false)),
         }
         match Self::init(store.clone(), password) {
-            Err(error) if error.code() == codes::REPOSITORY_EXISTS => Ok((Self::open(store, password)?, false)),
+            Err(error) if error.code() == codes::REPOSITORY_EXISTS => {
+                Ok((Self::open(store, password)?, false))
+            }
             other => other.map(|repository| (repository, true)),
         }
     }
@@ -181,7 +185,11 @@ impl Repository {
         let load = || {
             let sealed = self.store.get(&folder.key(&id.to_hex())?)?;
             if SnapshotId::of(&sealed) != id {
-                return Err(Error::new(ErrorKind::Corrupt, codes::HASH_MISMATCH, "the contents do not fit the name"));
+                return Err(Error::new(
+                    ErrorKind::Corrupt,
+                    codes::HASH_MISMATCH,
+                    "the contents do not fit the name",
+                ));
             }
             unpacked::open(&self.key, sealed.into())
         };
@@ -294,8 +302,12 @@ impl Repository {
             return Err(Error::new(ErrorKind::NotFound, codes::OBJECT_NOT_FOUND, message));
         }
         if id == self.key_id || keys.len() < 2 {
-            return Err(Error::new(ErrorKind::Invalid, codes::LAST_KEY, format!("key `{}` is in use", id.short()))
-                .with_hint("open the repository with another key and remove this one then"));
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                codes::LAST_KEY,
+                format!("key `{}` is in use", id.short()),
+            )
+            .with_hint("open the repository with another key and remove this one then"));
         }
         self.store.delete(&Folder::Keys.key(&id.to_hex())?)
     }
@@ -322,7 +334,11 @@ fn load_key_file(store: &BlockingStore, id: KeyId) -> Result<KeyFile> {
     let load = || {
         let json = store.get(&Folder::Keys.key(&id.to_hex())?)?;
         if KeyId::of(&json) != id {
-            return Err(Error::new(ErrorKind::Corrupt, codes::HASH_MISMATCH, "the contents do not fit the name"));
+            return Err(Error::new(
+                ErrorKind::Corrupt,
+                codes::HASH_MISMATCH,
+                "the contents do not fit the name",
+            ));
         }
         KeyFile::from_json(&json)
     };
@@ -353,7 +369,9 @@ fn add_key_file(store: &BlockingStore, master: &MasterKey, password: &Secret<Str
     let maker = Maker { username: host::username(), hostname: host::hostname(), now: host::now() };
     let json = KeyFile::create(master, password, maker)?.to_json()?;
     let id = KeyId::of(&json);
-    store.put(&Folder::Keys.key(&id.to_hex())?, Bytes::from(json), PutMode::Create).context("write a key file")?;
+    store
+        .put(&Folder::Keys.key(&id.to_hex())?, Bytes::from(json), PutMode::Create)
+        .context("write a key file")?;
     Ok(id)
 }
 
@@ -365,7 +383,11 @@ fn missing(store: &BlockingStore) -> Error {
 
 fn already(store: &BlockingStore) -> Error {
     let place = store.store().location();
-    Error::new(ErrorKind::Conflict, codes::REPOSITORY_EXISTS, format!("there is a repository at `{place}` already"))
+    Error::new(
+        ErrorKind::Conflict,
+        codes::REPOSITORY_EXISTS,
+        format!("there is a repository at `{place}` already"),
+    )
 }
 
 fn wrong_key(store: &BlockingStore) -> Error {

@@ -76,6 +76,12 @@ codes! {
     STORE_DENIED = "R0306";
     /// An operation on a store did not end within its time limit.
     STORE_TIMEOUT = "R0307";
+    /// The system ran out of file handles or memory while it worked on a store.
+    STORE_RESOURCES = "R0308";
+    /// An object is shorter than the part that was asked for.
+    OBJECT_SHORT = "R0309";
+    /// The store cannot do what was asked for.
+    STORE_UNSUPPORTED = "R0310";
 
     // R04: backup and sources.
     /// A file or folder of the source could not be read.

@@ -65,7 +65,11 @@ struct State {
 }
 
 impl Directory {
-    pub(super) fn new(node: Node, outer: Option<(Arc<Directory>, usize)>, before: Option<Before>) -> Arc<Self> {
+    pub(super) fn new(
+        node: Node,
+        outer: Option<(Arc<Directory>, usize)>,
+        before: Option<Before>,
+    ) -> Arc<Self> {
         let state =
             State { places: VecDeque::new(), first: 0, closed: false, same: 0, json: TreeJson::default() };
         Arc::new(Self { node, outer, before, state: Mutex::new(state) })

@@ -120,7 +120,8 @@ pub fn backup(
         root: &root,
         zeros: &zeros,
     };
-    let workers = options.workers.or_else(|| std::thread::available_parallelism().ok().map(Into::into)).unwrap_or(2);
+    let workers =
+        options.workers.or_else(|| std::thread::available_parallelism().ok().map(Into::into)).unwrap_or(2);
     let walked = std::thread::scope(|scope| {
         for worker in 0..workers.max(1) {
             let builder = std::thread::Builder::new().name(format!("backup-{worker}"));

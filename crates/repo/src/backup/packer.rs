@@ -16,7 +16,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 /// A pack is closed when its blobs reach this size. restic's default.
-pub const PACK_BYTES: usize = 16 << 20;
+pub(crate) const PACK_BYTES: usize = 16 << 20;
 /// A header must stay readable: at most so many blobs a pack.
 const PACK_BLOBS: usize = 100_000;
 /// Packs that are being stored while others are filled.

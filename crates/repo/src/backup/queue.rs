@@ -41,8 +41,13 @@ pub(super) enum Job<B, C> {
 
 impl<B, C> Queue<B, C> {
     pub(super) fn new(chunks_max: usize) -> Self {
-        let state =
-            State { batches: VecDeque::new(), chunks: VecDeque::new(), walking: true, busy: 0, aborted: false };
+        let state = State {
+            batches: VecDeque::new(),
+            chunks: VecDeque::new(),
+            walking: true,
+            busy: 0,
+            aborted: false,
+        };
         Self { state: Mutex::new(state), changed: Condvar::new(), chunks_max }
     }
 

@@ -87,7 +87,9 @@ pub(super) fn walk(shared: &Shared<'_>, source: &mut dyn Source, parent: Option<
 
 impl Walk<'_, '_> {
     fn top(&mut self) -> Result<&mut Frame> {
-        self.stack.last_mut().ok_or_else(|| Error::internal("the source left more directories than it entered"))
+        self.stack
+            .last_mut()
+            .ok_or_else(|| Error::internal("the source left more directories than it entered"))
     }
 
     /// The node of this name in the same directory of the parent, and its position.

@@ -124,7 +124,9 @@ fn do_task(shared: &Shared<'_>, mut task: Task, scratch: &mut Scratch) -> Result
         return directory.fill(shared, place, child);
     }
     match described.and_then(|()| task.content.open()) {
-        Ok(reader) if reader.size_bytes().is_some_and(|size| size <= shared.chunker.sizes().min_bytes as u64) => {
+        Ok(reader)
+            if reader.size_bytes().is_some_and(|size| size <= shared.chunker.sizes().min_bytes as u64) =>
+        {
             small(shared, task, reader, scratch)
         }
         Ok(reader) => large(shared, task, reader, scratch),

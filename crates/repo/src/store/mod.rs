@@ -9,7 +9,26 @@
 //!   must expect `Conflict` about their own bytes after a retry.
 //! * `delete` of what is not there succeeds, since it may be a retry.
 //! * `list` gives every object that existed before the call and was not deleted, in any order.
+//! * `delete` is durable as well: what was deleted before something else stays deleted first.
 //! * Errors are typed: `NotFound`, `Conflict` (create), `Unauthorized`, `Exhausted` (no room), `Unavailable` (may pass).
+//! * A name is never also the folder of other names: with `a/b` there is no object `a`.
+//!
+//! `docs/stores.md` tells what each store keeps of this, in which order the layers lie, and what is not protected.
+
+pub mod address;
+pub mod blocking;
+pub mod clock;
+mod error;
+mod file;
+pub mod layer;
+pub mod local;
+pub mod object;
+
+pub use address::{Address, open};
+pub use blocking::{BlockingStore, PutTicket};
+pub use clock::{Clock, SystemClock};
+pub use local::LocalStore;
+pub use object::ObjectStore;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -18,7 +37,8 @@ use retoma_core::Result;
 use std::fmt::Debug;
 use std::ops::Range;
 
-/// The name of an object: segments of `[A-Za-z0-9._-]+` joined by `/`, never `.` or `..`.
+/// The name of an object: up to 16 segments of `[A-Za-z0-9._-]+`, each up to 255 bytes and never `.` or `..`, joined by
+/// `/`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key(String);
 
@@ -26,14 +46,15 @@ impl Key {
     /// Checks `name` and makes it a key.
     ///
     /// # Errors
-    /// `Invalid` when a segment is empty, `.`, `..` or has another character.
+    /// `Invalid` when a segment is empty, too long, `.`, `..` or has another character, or when there are too many.
     pub fn new(name: impl Into<String>) -> Result<Self> {
         let name = name.into();
         let ok = |segment: &str| {
             !matches!(segment, "" | "." | "..")
+                && segment.len() <= 255
                 && segment.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
         };
-        if name.split('/').all(ok) {
+        if name.split('/').all(ok) && name.split('/').count() <= 16 {
             Ok(Self(name))
         } else {
             Err(retoma_core::Error::new(
@@ -87,6 +108,49 @@ pub struct Capabilities {
     pub versions: bool,
 }
 
+/// The verbs of a [`Store`], for counters, fault scripts and messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Verb {
+    /// [`Store::put`].
+    Put,
+    /// [`Store::get`].
+    Get,
+    /// [`Store::get_range`].
+    GetRange,
+    /// [`Store::head`].
+    Head,
+    /// [`Store::list`].
+    List,
+    /// [`Store::delete`].
+    Delete,
+}
+
+impl Verb {
+    /// All verbs.
+    pub const ALL: [Self; 6] = [Self::Put, Self::Get, Self::GetRange, Self::Head, Self::List, Self::Delete];
+
+    /// The verb in lower case, as in `get_range`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Put => "put",
+            Self::Get => "get",
+            Self::GetRange => "get_range",
+            Self::Head => "head",
+            Self::List => "list",
+            Self::Delete => "delete",
+        }
+    }
+}
+
+/// What [`Store::remove_leftovers`] removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Leftovers {
+    /// How many unfinished writes.
+    pub count: u64,
+    /// How many bytes they held.
+    pub size_bytes: u64,
+}
+
 /// A place for objects. See the module for what an implementation promises.
 #[async_trait]
 pub trait Store: Debug + Send + Sync + 'static {
@@ -113,4 +177,11 @@ pub trait Store: Debug + Send + Sync + 'static {
 
     /// Deletes an object; one that is not there counts as deleted.
     async fn delete(&self, key: &Key) -> Result<()>;
+
+    /// Removes what killed writers left behind and no reader ever sees (temporary files, unfinished uploads), where it
+    /// was last written before `modified_before`, so that a running `put` keeps its own. A layer passes it on.
+    async fn remove_leftovers(&self, modified_before: jiff::Timestamp) -> Result<Leftovers> {
+        let _ = modified_before;
+        Ok(Leftovers::default())
+    }
 }

@@ -1,0 +1,208 @@
+//! Where a repository lies, as people write it: `file:///var/lib/retoma/repository`, `s3://bucket/prefix`.
+//!
+//! An address may hold a user and a password; they never reach a message.
+
+use super::{LocalStore, ObjectStore, Store};
+use retoma_core::error::codes;
+use retoma_core::{Error, ErrorKind, Result};
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+use url::Url;
+
+/// The schemes of stores that this version knows by name and cannot open yet, with their full names.
+const LATER: &[(&str, &str)] =
+    &[("s3", "Amazon S3"), ("gs", "Google Cloud Storage"), ("az", "Azure Blob Storage"), ("sftp", "SFTP")];
+
+/// The address of a store. `Display` and `Debug` leave credentials out.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Address {
+    /// `file:///…`: a folder, by its absolute path.
+    Local(PathBuf),
+    /// `memory:`: in the process's memory, new and empty each time it is opened.
+    Memory,
+    /// A store elsewhere, by its URL, which may hold credentials.
+    Remote(Box<Url>),
+}
+
+impl FromStr for Address {
+    type Err = Error;
+
+    /// Understands `file:///path`, `memory:` and the URLs of remote stores; a path has `%20` for a space and so on.
+    fn from_str(text: &str) -> Result<Self> {
+        if text.starts_with('/') {
+            return Err(refused(text, "it has no scheme").with_hint(format!("write `file://{text}`")));
+        }
+        // The text itself is not told where it cannot be parsed: nothing says which part of it is a password.
+        let url = Url::parse(text).map_err(|error| {
+            let message = format!("the address of a repository cannot be understood: {error}");
+            Error::new(ErrorKind::Invalid, codes::STORE_ADDRESS, message)
+                .with_hint("write it like `file:///var/lib/retoma/repository`")
+        })?;
+        match url.scheme() {
+            "memory" if text == "memory:" => Ok(Self::Memory),
+            "file" => local(text, &url),
+            scheme if LATER.iter().any(|(name, _)| *name == scheme) => remote(url),
+            scheme => Err(refused(&redacted(&url), &format!("`{scheme}` is no kind of store that we know"))
+                .with_hint("the kinds are `file`, `s3`, `gs`, `az` and `sftp`")),
+        }
+    }
+}
+
+fn local(text: &str, url: &Url) -> Result<Address> {
+    let refused = |why| refused(&redacted(url), why).with_hint("write `file:///` and an absolute path");
+    if !text.starts_with("file:///") {
+        return Err(refused("its path is not absolute"));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(refused("`?` and `#` in a path are written `%3F` and `%23`"));
+    }
+    match url.to_file_path() {
+        Ok(path) if !path.as_os_str().as_encoded_bytes().contains(&0) => Ok(Address::Local(path)),
+        _ => Err(refused("its path is none")),
+    }
+}
+
+fn remote(url: Url) -> Result<Address> {
+    if url.host_str().is_none_or(str::is_empty) {
+        return Err(refused(&redacted(&url), "it names no bucket or host"));
+    }
+    Ok(Address::Remote(Box::new(url)))
+}
+
+fn refused(address: &str, why: &str) -> Error {
+    let message = format!("`{address}` is not the address of a repository: {why}");
+    Error::new(ErrorKind::Invalid, codes::STORE_ADDRESS, message)
+}
+
+/// The URL without password, query and fragment, each of which may be a secret.
+fn redacted(url: &Url) -> String {
+    let mut shown = url.clone();
+    if shown.password().is_some() {
+        // Fails only for URLs that can't have a password.
+        shown.set_password(Some("***")).ok();
+    }
+    shown.set_query(None);
+    shown.set_fragment(None);
+    shown.to_string()
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local(path) => match Url::from_file_path(path) {
+                Ok(url) => write!(f, "{url}"),
+                Err(()) => write!(f, "file://{}", path.display()),
+            },
+            Self::Memory => f.write_str("memory:"),
+            Self::Remote(url) => f.write_str(&redacted(url)),
+        }
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Address({self})")
+    }
+}
+
+/// Opens the store at `address`, without layers. Nothing is read or written yet.
+///
+/// # Errors
+/// `Unsupported` for remote stores in this version; `Invalid` for a path that is not absolute.
+pub fn open(address: &Address) -> Result<Arc<dyn Store>> {
+    match address {
+        Address::Local(path) => Ok(Arc::new(LocalStore::new(path.clone())?)),
+        Address::Memory => Ok(Arc::new(ObjectStore::memory())),
+        Address::Remote(url) => {
+            let name =
+                LATER.iter().find(|(scheme, _)| *scheme == url.scheme()).map_or("it", |(_, name)| name);
+            let message = format!("`{address}` cannot be opened: {name} comes with a later version");
+            Err(Error::new(ErrorKind::Unsupported, codes::STORE_ADDRESS, message)
+                .with_hint("use a `file:///` address; a mounted folder counts as local"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parse(text: &str) -> Result<Address> {
+        text.parse()
+    }
+
+    #[test]
+    fn a_local_address_is_an_absolute_path() {
+        assert_eq!(parse("file:///var/lib/r").unwrap(), Address::Local("/var/lib/r".into()));
+        assert_eq!(parse("file:///a%20b/%C3%A9").unwrap(), Address::Local("/a b/é".into()));
+        for wrong in [
+            "file:relative",
+            "file://host/path",
+            "file://relative",
+            "file:/one",
+            "file:///a?b",
+            "file:///a#b",
+        ] {
+            let error = parse(wrong).unwrap_err();
+            assert_eq!(error.code(), codes::STORE_ADDRESS, "{wrong}");
+        }
+        assert_eq!(parse("file:///a%00b").unwrap_err().kind(), ErrorKind::Invalid);
+    }
+
+    #[test]
+    fn a_bare_path_is_refused_with_the_address_to_write() {
+        assert_eq!(parse("/srv/repo").unwrap_err().hint(), Some("write `file:///srv/repo`"));
+    }
+
+    #[test]
+    fn remote_stores_are_known_and_not_opened_yet() {
+        for text in ["s3://bucket/prefix", "gs://bucket", "az://container/x", "sftp://user@host/path"] {
+            let address = parse(text).unwrap();
+            let error = open(&address).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{text}");
+            assert!(error.message().contains("comes with"), "{error}");
+        }
+        assert_eq!(parse("s3:///prefix").unwrap_err().kind(), ErrorKind::Invalid);
+        assert_eq!(parse("ftp://host/x").unwrap_err().kind(), ErrorKind::Invalid);
+    }
+
+    #[test]
+    fn credentials_are_not_shown() {
+        let texts = ["sftp://user:hunter2@host/path", "az://container/x?sig=hunter2", "s3://b/p#hunter2"];
+        for text in texts {
+            let address = parse(text).unwrap();
+            let shown = format!("{address} {address:?} {}", open(&address).unwrap_err());
+            assert!(!shown.contains("hunter2"), "{shown}");
+        }
+        for wrong in ["nfs://user:hunter2@host/path", "sftp://user:hunter2@host:port/path"] {
+            let error = parse(wrong).unwrap_err();
+            assert!(!format!("{error} {error:?} {:?}", error.hint()).contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn memory_is_memory() {
+        assert_eq!(parse("memory:").unwrap(), Address::Memory);
+        assert!(parse("memory:name").is_err());
+        assert_eq!(open(&Address::Memory).unwrap().location(), "memory:");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_shown_is_parsed_to_the_same(path in "(/[ -~é]{1,12}){1,4}") {
+            prop_assume!(path.split('/').all(|segment| !matches!(segment, "." | "..")) && !path.contains("//"));
+            let address = Address::Local(path.into());
+            prop_assert_eq!(address.to_string().parse::<Address>().unwrap(), address);
+        }
+
+        #[test]
+        fn no_text_panics(text in ".{0,60}") {
+            if let Ok(address) = text.parse::<Address>() {
+                prop_assert!(!address.to_string().is_empty());
+            }
+        }
+    }
+}
