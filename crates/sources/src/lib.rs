@@ -1,1 +1,5 @@
-//! sources
+//! What is protected: each kind of component reads itself as a stream of entries, and knows how to check a copy.
+
+pub mod files;
+
+pub use retoma_core::{Error, ErrorKind, Result, ResultExt};
