@@ -92,3 +92,26 @@ fn all_layers_together_conform() {
         stack(local, Layers { cache, ..Layers::default() }).store
     });
 }
+
+/// A layer that forgets to pass this verb on would answer "nothing was left" by the trait's default.
+#[test]
+fn every_layer_passes_the_removal_of_leftovers_on() {
+    type Make = fn(Arc<dyn Store>, &Path) -> Arc<dyn Store>;
+    let layers: [(&str, Make); 7] = [
+        ("retry", |local, _| Arc::new(Retry::new(local, RetryPolicy::default(), clock()))),
+        ("limit", |local, _| Arc::new(Limit::new(local, Limits::default(), clock()))),
+        ("meter", |local, _| Arc::new(Meter::new(local))),
+        ("timeout", |local, _| Arc::new(Timeout::new(local, TimeLimits::default(), clock()))),
+        ("cache", |local, folder| Arc::new(Cache::new(local, cache_settings(folder)))),
+        ("faulty", |local, _| Arc::new(FaultyStore::new(local))),
+        ("all", |local, _| stack(local, Layers::default()).store),
+    ];
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    for (name, make) in layers {
+        let folder = Folder::new();
+        std::fs::write(folder.join("#0123456789abcdef"), "half").unwrap();
+        let store = make(Arc::new(LocalStore::new(folder.path()).unwrap()), folder.path());
+        let removed = runtime.block_on(store.remove_leftovers(jiff::Timestamp::MAX)).unwrap();
+        assert_eq!((removed.count, removed.size_bytes), (1, 4), "{name}");
+    }
+}
