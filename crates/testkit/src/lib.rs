@@ -1,1 +1,17 @@
-//! testkit
+//! Test support: a store with scripted faults, a clock in the test's hand, data, folders and tools.
+//!
+//! Only tests depend on this crate. It depends on `retoma-repo`, so the tests *inside* `retoma-repo` (`mod tests` in
+//! `src`) cannot use it: they would see two `Store` traits, their own and the one that this crate was built with.
+//! `crates/repo/tests/it` can, since it links the same library as this crate does.
+
+pub mod clock;
+pub mod data;
+pub mod faulty;
+pub mod folder;
+pub mod tools;
+
+pub use clock::ManualClock;
+pub use data::{Random, bytes};
+pub use faulty::{Call, Fault, FaultyStore, Rates, Rule, When};
+pub use folder::Folder;
+pub use tools::require_tool;

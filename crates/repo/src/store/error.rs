@@ -65,7 +65,7 @@ pub(super) fn io(location: &str, what: impl Display, source: std::io::Error) -> 
                 "free or add space there, or remove old snapshots with `retoma forget` and `retoma prune`",
             )
         }
-        Io::InvalidFilename | Io::InvalidInput => bad_name(&what.to_string()),
+        Io::InvalidFilename => bad_name(&what.to_string()),
         Io::Unsupported => {
             let message = format!("`{location}` cannot do what was asked for on `{what}`");
             Error::new(ErrorKind::Unsupported, codes::STORE_UNSUPPORTED, message)
@@ -103,4 +103,37 @@ pub(super) fn remote(location: &str, what: impl Display, source: Remote) -> Erro
         ),
     }
     .with_source(source)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::io::Errno;
+
+    #[test]
+    fn each_error_of_the_system_has_the_kind_that_says_what_to_do() {
+        use ErrorKind::{Conflict, Exhausted, Invalid, NotFound, Unauthorized, Unavailable};
+        let expected = [
+            (Errno::NOENT, NotFound, codes::OBJECT_NOT_FOUND),
+            (Errno::NOTDIR, NotFound, codes::OBJECT_NOT_FOUND),
+            (Errno::EXIST, Conflict, codes::OBJECT_EXISTS),
+            (Errno::ACCESS, Unauthorized, codes::STORE_DENIED),
+            (Errno::PERM, Unauthorized, codes::STORE_DENIED),
+            (Errno::ROFS, Unauthorized, codes::STORE_DENIED),
+            (Errno::NOSPC, Exhausted, codes::STORE_FULL),
+            (Errno::DQUOT, Exhausted, codes::STORE_FULL),
+            (Errno::FBIG, Exhausted, codes::STORE_FULL),
+            (Errno::MFILE, Exhausted, codes::STORE_RESOURCES),
+            (Errno::NFILE, Exhausted, codes::STORE_RESOURCES),
+            (Errno::NAMETOOLONG, Invalid, codes::STORE_ADDRESS),
+            (Errno::IO, Unavailable, codes::STORE_UNAVAILABLE),
+            (Errno::STALE, Unavailable, codes::STORE_UNAVAILABLE),
+            (Errno::INVAL, Unavailable, codes::STORE_UNAVAILABLE),
+        ];
+        for (errno, kind, code) in expected {
+            let error = io("file:///r", "data/x", errno.into());
+            assert_eq!((error.kind(), error.code()), (kind, code), "{errno}");
+            assert!(std::error::Error::source(&error).is_some());
+        }
+    }
 }

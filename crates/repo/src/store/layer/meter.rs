@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// What was counted of one verb.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct VerbCounts {
-    /// Calls that ended, well or not; a listing is one call.
+    /// Calls that began; a listing is one. One that was given up half way (a timeout) counts here alone.
     pub calls: u64,
     /// Calls that ended with an error, `NotFound` and `Conflict` too.
     pub errors: u64,
@@ -78,9 +78,12 @@ impl Meter {
         MeterSnapshot { counts: self.counters.each_ref().map(read) }
     }
 
+    fn begin(&self, verb: Verb) {
+        self.counters[verb as usize].calls.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn count<T>(&self, verb: Verb, result: Result<T>, bytes: impl FnOnce(&T) -> usize) -> Result<T> {
         let counters = &self.counters[verb as usize];
-        counters.calls.fetch_add(1, Ordering::Relaxed);
         match &result {
             Ok(value) => counters.bytes.fetch_add(bytes(value) as u64, Ordering::Relaxed),
             Err(_) => counters.errors.fetch_add(1, Ordering::Relaxed),
@@ -101,28 +104,32 @@ impl Store for Meter {
 
     async fn put(&self, key: &Key, data: Bytes, mode: PutMode) -> Result<()> {
         let length = data.len();
+        self.begin(Verb::Put);
         let result = self.inner.put(key, data, mode).await;
         self.count(Verb::Put, result, |()| length)
     }
 
     async fn get(&self, key: &Key) -> Result<Bytes> {
+        self.begin(Verb::Get);
         let result = self.inner.get(key).await;
         self.count(Verb::Get, result, Bytes::len)
     }
 
     async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
+        self.begin(Verb::GetRange);
         let result = self.inner.get_range(key, range).await;
         self.count(Verb::GetRange, result, Bytes::len)
     }
 
     async fn head(&self, key: &Key) -> Result<ObjectMeta> {
+        self.begin(Verb::Head);
         let result = self.inner.head(key).await;
         self.count(Verb::Head, result, |_| 0)
     }
 
     fn list<'a>(&'a self, folder: &'a str) -> BoxStream<'a, Result<ObjectMeta>> {
         let counters = &self.counters[Verb::List as usize];
-        counters.calls.fetch_add(1, Ordering::Relaxed);
+        self.begin(Verb::List);
         self.inner
             .list(folder)
             .inspect(|found| {
@@ -134,6 +141,7 @@ impl Store for Meter {
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {
+        self.begin(Verb::Delete);
         let result = self.inner.delete(key).await;
         self.count(Verb::Delete, result, |()| 0)
     }

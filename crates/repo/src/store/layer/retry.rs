@@ -87,7 +87,7 @@ impl Retry {
         }
     }
 
-    /// The next number of the sequence of SplitMix64 from the seed.
+    /// The next number of the sequence of `SplitMix64` from the seed.
     fn random(&self) -> u64 {
         let draw = self.draws.fetch_add(1, Ordering::Relaxed) + 1;
         let mut z = self.policy.seed.wrapping_add(draw.wrapping_mul(0x9e37_79b9_7f4a_7c15));

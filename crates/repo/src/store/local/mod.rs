@@ -78,9 +78,9 @@ impl Inner {
         let path = self.path(key);
         let folder = path.parent().unwrap_or(&self.root);
         match self.write(folder, &path, data, mode) {
-            // Somebody removed the folder since we made it.
+            // Somebody removed the folder since we made it, and who knows which of those above.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.durable().retain(|durable| !durable.starts_with(folder));
+                self.durable().clear();
                 self.write(folder, &path, data, mode)
             }
             other => other,

@@ -8,7 +8,7 @@ use retoma_core::{Error, ErrorKind, Result};
 use std::fs::Metadata;
 use std::io;
 
-/// Deeper than any name of ours; a folder below it means that links go round in a circle.
+/// A folder with so many segments can hold no object, since names have no more; links go round in a circle.
 const MAX_DEPTH: usize = 16;
 
 /// What one folder holds: objects, and the names of folders in it (relative to the root, `/` between segments).
@@ -89,7 +89,7 @@ fn each_entry(
     let failed = |source| error::io(&inner.location, if folder.is_empty() { "/" } else { folder }, source);
     let absent =
         |error: &io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
-    if folder.split('/').count() > MAX_DEPTH {
+    if folder.split('/').count() >= MAX_DEPTH {
         let message =
             format!("folders in `{}` lie deeper than `{MAX_DEPTH}` levels: `{folder}`", inner.location);
         return Err(Error::new(ErrorKind::Invalid, retoma_core::error::codes::STORE_ADDRESS, message)
