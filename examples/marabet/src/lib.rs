@@ -1,4 +1,4 @@
-//! MaraBet: the sample service that Retoma's demo and drills protect, destroy and bring back.
+//! `MaraBet`: the sample service that Retoma's demo and drills protect, destroy and bring back.
 //!
 //! It stands for a user's product and is small on purpose: an HTTP service that predicts with a model file and keeps
 //! each prediction in SQLite. What makes it useful in a drill are its promises, all tested with the real program:

@@ -73,7 +73,7 @@ impl LoadOptions {
             rate_per_second: 50,
             run: run.into(),
             stop: Arc::default(),
-            limit: Duration::from_secs(3600),
+            limit: Duration::from_hours(1),
             max_markers: 1_000_000,
             request_timeout: Duration::from_secs(2),
         }

@@ -122,8 +122,8 @@ impl Model {
             .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
                 (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
             });
-        // Both are below 2^64, and the remainder is below `heads`.
-        usize::try_from(hash % self.heads() as u64).unwrap_or(0)
+        // By the upper half, since the lowest bits of this hash mix badly; the product's upper half is below `heads`.
+        usize::try_from(((hash >> 32) * u64::from(word(self.heads()))) >> 32).unwrap_or(0)
     }
 }
 

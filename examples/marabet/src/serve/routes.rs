@@ -105,54 +105,53 @@ struct HealthQuery {
     deep: bool,
 }
 
-async fn healthz(State(app): State<Arc<App>>, query: Result<Query<HealthQuery>, QueryRejection>) -> Answer {
+async fn healthz(
+    State(app): State<Arc<App>>,
+    query: Result<Query<HealthQuery>, QueryRejection>,
+) -> Result<(StatusCode, Json<Value>), Failure> {
     let deep = query.map_err(rejected)?.0.deep;
-    let health = app
-        .blocking(move |app| {
-            let model = app.model.check().and_then(|model| {
-                if deep { model::check_folder(&app.models).map(|()| model) } else { Ok(model) }
-            });
-            let database = if deep { app.store.check_deep() } else { app.store.check() };
-            Ok((model, database))
-        })
-        .await;
-    let (model, database) = match health {
-        Ok((model, database)) => (model.map(|model| model.version()), database),
-        Err(error) => {
-            return Ok((StatusCode::SERVICE_UNAVAILABLE, Json(unhealthy(&app, &[("service", &error)]))));
+    let checked = app.blocking(move |app| {
+        let model = app.model.check().and_then(|model| {
+            if deep { model::check_folder(&app.models).map(|()| model) } else { Ok(model) }
+        });
+        let database = if deep { app.store.check_deep() } else { app.store.check() };
+        Ok((model, database))
+    });
+    Ok(match checked.await {
+        Ok((Ok(model), Ok(()))) => {
+            let mut answer = health(&app, &[]);
+            answer["model_version"] = model.version().into();
+            (StatusCode::OK, Json(answer))
         }
-    };
-    let mut reasons: Vec<(&str, &Error)> = Vec::new();
-    reasons.extend(database.as_ref().err().map(|error| ("database", error)));
-    reasons.extend(model.as_ref().err().map(|error| ("model", error)));
-    if !reasons.is_empty() {
-        return Ok((StatusCode::SERVICE_UNAVAILABLE, Json(unhealthy(&app, &reasons))));
-    }
-    let version = model.unwrap_or_default();
-    Ok((
-        StatusCode::OK,
-        Json(json!({
-            "service": app.config.name, "healthy": true, "deep": deep, "reasons": [], "model_version": version,
-            "log_lines_lost": app.log.lost(),
-        })),
-    ))
+        Ok((model, database)) => {
+            let model = model.as_ref().err().map(|error| ("model", error));
+            let database = database.as_ref().err().map(|error| ("database", error));
+            let reasons: Vec<_> = database.into_iter().chain(model).collect();
+            (StatusCode::SERVICE_UNAVAILABLE, Json(health(&app, &reasons)))
+        }
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, Json(health(&app, &[("service", &error)]))),
+    })
 }
 
-fn unhealthy(app: &App, reasons: &[(&str, &Error)]) -> Value {
+/// The answer of `/healthz`: healthy when there is no reason against it.
+fn health(app: &App, reasons: &[(&str, &Error)]) -> Value {
     let reasons: Vec<Value> = reasons
         .iter()
         .map(|(check, error)| json!({"check": check, "code": error.code().as_str(), "reason": error.to_string()}))
         .collect();
     json!({
-        "service": app.config.name, "healthy": false, "reasons": reasons, "log_lines_lost": app.log.lost(),
+        "service": app.config.name,
+        "healthy": reasons.is_empty(),
+        "reasons": reasons,
+        "log_lines_lost": app.log.lost(),
     })
 }
 
 async fn describe_model(State(app): State<Arc<App>>) -> Answer {
     let model = app.blocking(|app| app.model.model()).await?;
-    ok(json!({
+    Ok(Json(json!({
         "name": app.config.model, "version": model.version(), "features": model.features(), "heads": model.heads(),
-    }))
+    })))
 }
 
 #[derive(Deserialize)]
@@ -177,7 +176,7 @@ async fn predict(State(app): State<Arc<App>>, body: Result<Json<PredictBody>, Js
         let id = app.store.add_prediction(&NewPrediction { user_id, model_version, score, features })?;
         Ok(json!({"id": id, "score": score, "model_version": model_version}))
     });
-    ok(answer.await?)
+    Ok(Json(answer.await?))
 }
 
 #[derive(Deserialize)]
@@ -194,7 +193,7 @@ async fn list_predictions(
 }
 
 async fn count_predictions(State(app): State<Arc<App>>) -> Answer {
-    ok(json!({"count": app.blocking(|app| app.store.count_predictions()).await?}))
+    Ok(Json(json!({"count": app.blocking(|app| app.store.count_predictions()).await?})))
 }
 
 async fn one_prediction(
@@ -223,7 +222,7 @@ async fn add_marker(State(app): State<Arc<App>>, body: Result<Json<MarkerBody>, 
         app.store.add_marker(&run, number)?;
         Ok(json!({"run": run, "number": number}))
     });
-    ok(answer.await?)
+    Ok(Json(answer.await?))
 }
 
 #[derive(Deserialize)]
@@ -262,11 +261,7 @@ fn not_found(message: String) -> Error {
     Error::new(ErrorKind::NotFound, codes::SAMPLE_REQUEST, message)
 }
 
-type Answer = Result<(StatusCode, Json<Value>), Failure>;
-
-fn ok(value: Value) -> Answer {
-    Ok((StatusCode::OK, Json(value)))
-}
+type Answer = Result<Json<Value>, Failure>;
 
 /// An error as an answer.
 #[derive(Debug)]
