@@ -18,6 +18,7 @@ mod config;
 mod files;
 mod load;
 mod model;
+mod random;
 mod seed;
 mod serve;
 mod store;

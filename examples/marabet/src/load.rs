@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use ureq::Agent;
 
-use crate::seed::Random;
+use crate::random::Random;
 use crate::store::MarkerSummary;
 
 /// How long the generator sleeps at most before it looks at the stop flag again.

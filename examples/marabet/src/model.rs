@@ -17,6 +17,7 @@ use retoma_core::{Error, ErrorKind, Result};
 use sha2::{Digest, Sha256};
 
 use crate::files::FileState;
+use crate::random::Random;
 
 /// Length of a model file's header, in bytes.
 pub const MODEL_HEADER_BYTES: usize = 32;
@@ -114,16 +115,11 @@ impl Model {
         Some(1.0 / (1.0 + (-logit).exp()))
     }
 
-    /// Which head is asked: by a hash (FNV-1a) of the features, as a hashed table of segments would.
+    /// Which head is asked: by a hash of the features, as a hashed table of segments would.
     fn head_for(&self, features: &[f32]) -> usize {
-        let hash = features
-            .iter()
-            .flat_map(|feature| feature.to_le_bytes())
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-            });
-        // By the upper half, since the lowest bits of this hash mix badly; the product's upper half is below `heads`.
-        usize::try_from(((hash >> 32) * u64::from(word(self.heads()))) >> 32).unwrap_or(0)
+        let hash =
+            features.iter().fold(0, |hash, feature| Random::new(hash ^ u64::from(feature.to_bits())).next());
+        usize::try_from(hash % self.heads() as u64).unwrap_or(0)
     }
 }
 

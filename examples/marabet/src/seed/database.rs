@@ -7,8 +7,9 @@ use retoma_core::error::codes;
 use retoma_core::{Error, ErrorKind, Result};
 use rusqlite::{Connection, params};
 
-use super::{FEATURES, HISTORY_END_MS, MODEL_VERSION, Random, SeedOptions, SeedPart, SeedProgress, Steps};
+use super::{FEATURES, HISTORY_END_MS, MODEL_VERSION, SeedOptions, SeedPart, SeedProgress, Steps};
 use crate::files::sync_folder_of;
+use crate::random::Random;
 use crate::store::{SCHEMA, encode_features};
 
 const INDEXES: &str = "
@@ -49,6 +50,8 @@ fn fill(path: &Path, options: &SeedOptions, steps: &mut Steps<'_>) -> rusqlite::
     connection.pragma_update_and_check(None, "journal_mode", "OFF", |_| Ok(()))?;
     connection.pragma_update(None, "synchronous", "OFF")?;
     connection.pragma_update(None, "cache_size", -64_000)?;
+    // Every user that a row names is made here; looking each up would only take time.
+    connection.pragma_update(None, "foreign_keys", "OFF")?;
     let transaction = connection.transaction()?;
     transaction.execute_batch(SCHEMA)?;
     let users = u32::try_from(options.rows / 100).unwrap_or(u32::MAX).max(1);

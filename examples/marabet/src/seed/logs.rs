@@ -4,9 +4,10 @@ use std::fmt::Write;
 
 use retoma_core::Result;
 
-use super::{HISTORY_END_MS, Random, SeedOptions, SeedPart, SeedProgress, Steps};
+use super::{HISTORY_END_MS, SeedOptions, SeedPart, SeedProgress, Steps};
 use crate::config::Layout;
 use crate::files::write_atomic;
+use crate::random::Random;
 
 const FILES: u64 = 4;
 /// The mean time between two lines, in milliseconds.

@@ -6,7 +6,6 @@
 mod database;
 mod logs;
 mod models;
-mod random;
 
 use std::path::Path;
 use std::thread;
@@ -17,8 +16,6 @@ use retoma_core::{Error, ErrorKind, Result};
 
 use crate::config::{Config, Layout};
 use crate::files::{create_folder, sync_folder_of, write_atomic};
-
-pub(crate) use random::Random;
 
 /// How many features the seeded models and predictions have.
 const FEATURES: u32 = 16;

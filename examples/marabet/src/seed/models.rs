@@ -4,9 +4,10 @@ use std::path::Path;
 
 use retoma_core::Result;
 
-use super::{FEATURES, MODEL_VERSION, Random, SeedOptions, SeedPart, SeedProgress, Steps};
+use super::{FEATURES, MODEL_VERSION, SeedOptions, SeedPart, SeedProgress, Steps};
 use crate::files::write_atomic;
 use crate::model::{MODEL_HEADER_BYTES, Model, sidecar_line, sidecar_of};
+use crate::random::Random;
 
 /// The model that the seeded configuration serves.
 pub(super) const SERVED: &str = "match-winner.f32";

@@ -63,6 +63,8 @@ fn the_report_says_what_is_there() {
     let count = |table: &str| -> i64 {
         connection.query_row(&format!("SELECT count(*) FROM {table}"), (), |row| row.get(0)).unwrap()
     };
+    let orphans = connection.prepare("PRAGMA foreign_key_check").unwrap().exists(()).unwrap();
+    assert!(!orphans);
     assert_eq!((count("users"), count("events"), count("markers")), (20, 200, 0));
 }
 

@@ -115,6 +115,10 @@ impl SqliteStore {
 
     fn failed(&self, error: &rusqlite::Error) -> Error {
         let kind = match error.sqlite_error_code() {
+            Some(ErrorCode::ConstraintViolation) => {
+                let message = format!("the row does not fit the tables: {error}");
+                return Error::new(ErrorKind::Invalid, codes::SAMPLE_REQUEST, message);
+            }
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => ErrorKind::Corrupt,
             Some(ErrorCode::DiskFull) => ErrorKind::Exhausted,
             _ => ErrorKind::Unavailable,
@@ -130,6 +134,7 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0))?;
     connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", "ON")?;
     Ok(connection)
 }
 

@@ -56,6 +56,7 @@ fn wrong_requests_are_refused_with_a_reason_and_write_nothing() {
     let root = root();
     let service = Service::start(root.path());
     for (path, body) in [
+        ("/predict", json!({"features": vec![1.0; FEATURES], "user_id": 77})),
         ("/predict", json!({"features": [1.0]})),
         ("/predict", json!({"features": vec![1e300; FEATURES]})),
         ("/predict", json!({"features": "many"})),
