@@ -344,6 +344,35 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_that_is_not_the_receipt_acknowledges_nothing() {
+        use std::io::{Read, Write};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let receipt = r#"{"run":"r","number":2}"#;
+        let server = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"}") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                request.push(byte[0]);
+            }
+            let head =
+                format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", receipt.len());
+            stream.write_all(format!("{head}{receipt}").as_bytes()).unwrap();
+        });
+        let options = LoadOptions::new(&url, "r");
+        let mut generator = Generator::new(&options);
+        assert_eq!(generator.send_marker(), None, "2 was acknowledged, 1 was sent");
+        server.join().unwrap();
+        assert!(
+            generator.report.outages[0].first_error.contains("no receipt"),
+            "{:?}",
+            generator.report.outages
+        );
+    }
+
+    #[test]
     fn a_stopped_load_sends_nothing() {
         let options = LoadOptions::new("http://127.0.0.1:1", "r");
         options.stop.store(true, Ordering::Relaxed);
