@@ -106,4 +106,20 @@ codes! {
     // R06: locks, forget, prune.
     /// Somebody holds a lock that forbids this.
     LOCKED = "R0601";
+
+    // R099: the sample service MaraBet.
+    /// The sample service's configuration is missing or wrong.
+    SAMPLE_CONFIG = "R0990";
+    /// The sample service's model is missing, damaged, or not the one that its checksum names.
+    SAMPLE_MODEL = "R0991";
+    /// The sample service's database is missing or does not answer.
+    SAMPLE_DATABASE = "R0992";
+    /// The sample service cannot listen on its port.
+    SAMPLE_LISTEN = "R0993";
+    /// The folder to seed holds a sample service already.
+    SAMPLE_EXISTS = "R0994";
+    /// A request to the sample service, or one of its options, is wrong.
+    SAMPLE_REQUEST = "R0995";
+    /// The sample service answered with an error or with something else than was asked for.
+    SAMPLE_ANSWER = "R0996";
 }
