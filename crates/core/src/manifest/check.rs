@@ -11,6 +11,7 @@ use super::suggest;
 use crate::error::codes;
 use crate::units::Duration;
 use base64::Engine as _;
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 /// The longest name, in characters: names become parts of object names and of names in DNS.
@@ -128,7 +129,7 @@ fn value(node: &Node, field: &Field, kind: Option<&str>, found: &mut Vec<Draft>)
         }
         (Kind::Integer(..), Value::Integer(_)) => {}
         (Kind::Command | Kind::Patterns | Kind::Names, Value::Array(items)) => {
-            list(items, node, field, found)
+            list(items, node, field, found);
         }
         (
             Kind::Version
@@ -164,9 +165,9 @@ fn wrong_type(node: &Node, field: &Field) -> Draft {
         format!("`{}` must be {}, not {}", field.name, field.kind.in_words(), node.value.type_name());
     let draft = Draft::error(codes::MANIFEST_TYPE, &node.span, message);
     match (field.kind, &node.value) {
-        (Kind::Tables(section), _) => draft.hint(format!("write `{}` above its keys", section.title)),
-        (Kind::Table(section), _) => draft.hint(format!("write `{}` above its keys", section.title)),
-        (Kind::PerTier(section), _) => draft.hint(format!("write `{}` above its keys", section.title)),
+        (Kind::Tables(section) | Kind::Table(section) | Kind::PerTier(section), _) => {
+            draft.hint(format!("write `{}` above its keys", section.title))
+        }
         (Kind::Command, Value::String(_)) => draft
             .hint("no shell is involved: write each argument by itself, as in `[\"program\", \"--flag\"]`"),
         (Kind::Names | Kind::Patterns, Value::String(_)) => {
@@ -198,6 +199,7 @@ fn list(items: &[Node], node: &Node, field: &Field, found: &mut Vec<Draft>) {
         };
         found.push(Draft::error(codes::MANIFEST_VALUE, &node.span, message).hint(hint));
     }
+    let mut seen = BTreeSet::new();
     for (at, item) in items.iter().enumerate() {
         let Some(content) = text_of(item) else {
             let message = format!("`{}` holds {} where a string belongs", field.name, item.value.type_name());
@@ -208,7 +210,7 @@ fn list(items: &[Node], node: &Node, field: &Field, found: &mut Vec<Draft>) {
         match field.kind {
             Kind::Names => {
                 found.extend(name(content, item, field));
-                if items[..at].iter().any(|other| text_of(other) == Some(content)) {
+                if !seen.insert(content) {
                     let message = format!("`{}` holds {} twice", field.name, quoted(content));
                     found.push(Draft::error(codes::MANIFEST_DUPLICATE, &item.span, message));
                 }
@@ -230,7 +232,7 @@ fn list(items: &[Node], node: &Node, field: &Field, found: &mut Vec<Draft>) {
                 ));
             }
             _ if content.contains('\0') => {
-                found.push(malformed(item, field, "has a NUL character", "remove it"))
+                found.push(malformed(item, field, "has a NUL character", "remove it"));
             }
             _ => {}
         }

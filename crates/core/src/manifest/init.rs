@@ -9,7 +9,6 @@ use super::secret_ref::SecretRef;
 use super::source::is_printable;
 use super::tier::Tier;
 use crate::units::ByteSize;
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 /// What was found in a folder. Paths are absolute or relative to it.
@@ -92,7 +91,7 @@ pub fn init(findings: &Findings) -> String {
     let service = name_from(&findings.service_name, "app", &[]);
     let repository = repository_dir(findings, &service);
     let mut text = String::from(INTRODUCTION);
-    text.push_str(&format!("\n[service]\nname = {}\n{SERVICE_EXAMPLE}", quote(&service)));
+    push(&mut text, format_args!("\n[service]\nname = {}\n{SERVICE_EXAMPLE}", quote(&service)));
     let password = Some(format!("file:{}", findings.password_file))
         .filter(|reference| SecretRef::parse(reference).is_ok())
         .unwrap_or_else(|| "file:/etc/retoma/password".into());
@@ -111,8 +110,7 @@ pub fn init(findings: &Findings) -> String {
 }
 
 fn push(text: &mut String, line: std::fmt::Arguments<'_>) {
-    // Writing to a string cannot fail.
-    let _: std::fmt::Result = text.write_fmt(line);
+    text.push_str(&line.to_string());
 }
 
 fn repository_dir(findings: &Findings, service: &str) -> String {
@@ -236,7 +234,7 @@ fn add_path(
         kind,
         tier,
         place: format!("path = {}", quote(&written)),
-        comment: size.map(|size| format!("{size}.")).unwrap_or_default(),
+        comment: size.map(|size| format!("Holds {size} now.")).unwrap_or_default(),
         path: Some(resolved),
     });
 }

@@ -46,6 +46,9 @@ use problem::Draft;
 use sha2::{Digest as _, Sha256};
 use std::path::PathBuf;
 
+/// The longest text that is read. A manifest has a few kilobytes; checking takes time that grows faster than the text.
+const TEXT_LIMIT_BYTES: usize = 256 * 1024;
+
 /// Where a manifest's text comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
@@ -60,7 +63,13 @@ pub struct Origin {
 /// # Errors
 /// All problems, warnings too, in the order of the text; at least one has the severity `Error`.
 pub fn parse(text: &str, origin: &Origin) -> Result<Manifest, Vec<Problem>> {
-    let root = match raw::parse(text) {
+    let parsed = if text.len() > TEXT_LIMIT_BYTES {
+        let message = format!("this file has more than {TEXT_LIMIT_BYTES} bytes");
+        Err(Draft::error(codes::MANIFEST_SYNTAX, &(0..0), message).hint("is it the right file?"))
+    } else {
+        raw::parse(text)
+    };
+    let root = match parsed {
         Ok(root) => root,
         Err(draft) => return Err(problem::locate(&source::Source::new(text, Vec::new(), true), vec![draft])),
     };
@@ -87,10 +96,7 @@ pub fn parse(text: &str, origin: &Origin) -> Result<Manifest, Vec<Problem>> {
 
 /// SHA-256 over the bytes of a manifest's text, in lower-case hex. Snapshots and records of evidence carry it.
 pub fn hash(text: &str) -> String {
-    use std::fmt::Write as _;
-    Sha256::digest(text.as_bytes()).iter().fold(String::with_capacity(64), |mut hex, byte| {
-        // Writing to a string cannot fail.
-        let _: std::fmt::Result = write!(hex, "{byte:02x}");
-        hex
-    })
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits = |byte: u8| [byte >> 4, byte & 15].map(|half| char::from(DIGITS[usize::from(half)]));
+    Sha256::digest(text.as_bytes()).into_iter().flat_map(digits).collect()
 }

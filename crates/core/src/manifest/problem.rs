@@ -2,7 +2,6 @@
 
 use super::source::{Excerpt, Source, is_printable};
 use crate::error::{Code, Error, ErrorKind, codes};
-use std::fmt::Write as _;
 use std::ops::Range;
 
 /// How bad a problem is.
@@ -139,8 +138,7 @@ pub fn render(problems: &[Problem], file_name: &str) -> String {
         text.push('\n');
     }
     if !problems.is_empty() {
-        // Writing to a string cannot fail.
-        let _: std::fmt::Result = writeln!(text, "{file_name}: {}", count(problems));
+        text.extend([file_name, ": ", &count(problems), "\n"]);
     }
     text
 }

@@ -57,12 +57,11 @@ fn in_node(text: &str, key: &str, node: &Node, field: Option<&Field>, found: &mu
         Value::Table(table) => in_table(text, table, section.or(field.and_then(Field::per_tier)), found),
         Value::Array(items) => items.iter().for_each(|item| in_node(text, key, item, field, found)),
         Value::String(value) => {
-            let is_secret = field.map_or(true, |field| field.secret) || is_suspicious(key);
+            let is_secret = field.is_none_or(|field| field.secret) || is_suspicious(key);
             let is_bad_key = field.is_some_and(|field| matches!(field.kind, Kind::PublicKey))
                 && check::public_key(value).is_none(); // Perhaps the private one.
-            if is_bad_key {
-                found.push(content(text, &node.span));
-            } else if is_secret && SecretRef::parse(value).is_err() && !value.is_empty() {
+            let is_bad_secret = is_secret && SecretRef::parse(value).is_err() && !value.is_empty();
+            if is_bad_key || is_bad_secret {
                 found.push(content(text, &node.span));
             } else {
                 in_string(text, node, value, found);
@@ -101,21 +100,22 @@ fn shift(range: &Range<usize>, by: usize) -> Range<usize> {
 pub(super) fn in_text(text: &str) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     let mut from = 0;
+    // A password may hold `/`, `?`, `@`, quotes and spaces, so everything up to the last `@` counts.
+    let last = text.rfind('@').unwrap_or(0);
     while let Some(at) = text[from..].find("://") {
         let start = from + at + 3;
-        // A password may hold `/`, `?`, `@`, quotes and spaces, so everything up to the last `@` counts. Without any `@`,
-        // what follows the host and is no port may be a password whose `@` was forgotten.
         let rest = &text[start..];
-        match (rest.rfind('@'), rest.find(':')) {
-            (Some(last), Some(colon)) if colon < last => found.push(start + colon + 1..start + last),
-            (_, Some(colon)) if !rest.starts_with('[') && !starts_with_port(&rest[colon + 1..]) => {
-                let end =
-                    rest[colon..].find(char::is_whitespace).map_or(text.len(), |end| start + colon + end);
-                found.push(start + colon + 1..end);
-            }
-            _ => {}
-        }
         from = start;
+        let Some(colon) = rest.find(':').map(|colon| start + colon + 1) else { break };
+        if colon <= last {
+            found.push(colon..last);
+            from = last;
+        } else if !rest.starts_with('[') && !starts_with_port(&text[colon..]) {
+            // What follows the host and is no port may be a password whose `@` was forgotten.
+            let end = text[colon..].find(char::is_whitespace).map_or(text.len(), |end| colon + end);
+            found.push(colon..end);
+            from = end;
+        }
     }
     found.extend(parameters(text));
     found.retain(|range| !range.is_empty());
@@ -129,8 +129,11 @@ fn starts_with_port(text: &str) -> bool {
 
 /// Byte ranges of the values of secret parameters, `name=VALUE`.
 pub(super) fn parameters(text: &str) -> Vec<Range<usize>> {
-    let mut found = Vec::new();
+    let mut found: Vec<Range<usize>> = Vec::new();
     for (at, _) in text.match_indices('=') {
+        if found.last().is_some_and(|range| range.contains(&at)) {
+            continue;
+        }
         let name = text[..at].trim_end();
         let word = name
             .rfind(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
@@ -203,7 +206,7 @@ pub(super) fn is_inside_multiline_string(before: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn hidden(line: &str, ranges: Vec<Range<usize>>) -> String {
+    fn hidden(line: &str, ranges: &[Range<usize>]) -> String {
         let keep = |(at, _): &(usize, char)| !ranges.iter().any(|range| range.contains(at));
         line.char_indices().filter(keep).map(|(_, c)| c).collect()
     }
@@ -219,7 +222,7 @@ mod tests {
             ("run --db-password=pw --port 1", "run --db-password= --port 1"),
             ("http://127.0.0.1:8080/healthz", "http://127.0.0.1:8080/healthz"),
         ] {
-            assert_eq!(hidden(text, in_text(text)), rest);
+            assert_eq!(hidden(text, &in_text(text)), rest);
         }
     }
 
@@ -232,7 +235,7 @@ mod tests {
             ("password = \"env:NAME\" x", "password = \"env:NAME\" x"),
             ("name = \"pw\"", "name = \"pw\""),
         ] {
-            assert_eq!(hidden(line, in_line(line)), rest);
+            assert_eq!(hidden(line, &in_line(line)), rest);
         }
     }
 
@@ -249,7 +252,7 @@ mod tests {
             ("pw=", ""),
             ("repository = [{ name = 1, thing = pw", "repository = [{ name = 1, thing ="),
         ] {
-            assert_eq!(hidden(line, in_broken_line(line).into_iter().collect()), rest);
+            assert_eq!(hidden(line, in_broken_line(line).as_slice()), rest);
         }
     }
 

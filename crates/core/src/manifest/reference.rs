@@ -3,7 +3,6 @@
 use super::fields::{Field, Kind, ROOT, Section};
 use super::problem::one_of;
 use super::tier::Tier;
-use std::fmt::Write as _;
 
 /// The line before the generated part of `docs/manifest.md`.
 const BEGIN: &str = "<!-- generated from the table of fields: begin -->\n";
@@ -31,8 +30,7 @@ pub fn with_reference(page: &str) -> Option<String> {
 }
 
 fn push(text: &mut String, line: std::fmt::Arguments<'_>) {
-    // Writing to a string cannot fail.
-    let _: std::fmt::Result = text.write_fmt(line);
+    text.push_str(&line.to_string());
 }
 
 fn section(text: &mut String, section: &Section) {

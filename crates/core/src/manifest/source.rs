@@ -6,6 +6,9 @@ use std::ops::Range;
 /// The longest excerpt, in characters; longer lines are cut around the carets.
 const EXCERPT_LIMIT_CHARS: usize = 160;
 
+/// The longest line, in bytes, of which anything is shown: looking for secrets in it takes time.
+const LINE_LIMIT_BYTES: usize = 2000;
+
 /// One line of the manifest as it may be printed: no secrets, no control characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Excerpt {
@@ -47,11 +50,16 @@ impl<'a> Source<'a> {
         let (line, _) = self.position(span.start);
         let start = self.line_starts[line - 1];
         let raw = self.text[start..].split('\n').next().unwrap_or_default().trim_end_matches('\r');
-        let mut hidden = self.redacted.clone();
+        let line_span = start..start + raw.len();
+        if raw.len() > LINE_LIMIT_BYTES {
+            return Excerpt { line: "…".into(), caret_start: 0, caret_count: 1 };
+        }
+        let is_in_line = |range: &&Range<usize>| range.start < line_span.end && range.end > line_span.start;
+        let mut hidden: Vec<_> = self.redacted.iter().filter(is_in_line).cloned().collect();
         let in_line = |range: Range<usize>| range.start + start..range.end + start;
         hidden.extend(redact::in_line(raw).into_iter().map(in_line));
         if self.is_broken && redact::is_inside_multiline_string(&self.text[..start]) {
-            hidden.push(start..start + raw.len());
+            hidden.push(line_span);
         } else if self.is_broken {
             hidden.extend(redact::in_broken_line(raw).map(in_line));
         }
@@ -126,6 +134,10 @@ mod tests {
         (excerpt.line, excerpt.caret_start, excerpt.caret_count)
     }
 
+    fn hidden(start: usize, end: usize) -> Range<usize> {
+        start..end
+    }
+
     #[test]
     fn positions_count_lines_and_characters_from_one() {
         let source = Source::new("a\nbé\r\nc", Vec::new(), false);
@@ -146,8 +158,8 @@ mod tests {
 
     #[test]
     fn hidden_bytes_become_one_ellipsis() {
-        assert_eq!(shown("k = \"abcdef\" # x", 4..12, vec![5..11]), ("k = \"…\" # x".into(), 4, 3));
-        assert_eq!(shown("k = abcdef", 6..8, vec![4..10]), ("k = …".into(), 4, 1));
+        assert_eq!(shown("k = \"abcdef\" # x", 4..12, vec![hidden(5, 11)]), ("k = \"…\" # x".into(), 4, 3));
+        assert_eq!(shown("k = abcdef", 6..8, vec![hidden(4, 10)]), ("k = …".into(), 4, 1));
     }
 
     #[test]
@@ -157,9 +169,10 @@ mod tests {
 
     #[test]
     fn a_long_line_is_cut_around_its_carets() {
-        let text = format!("{}HERE{}", "a".repeat(1000), "b".repeat(1000));
+        let text = format!("{}HERE{}", "a".repeat(1000), "b".repeat(900));
         let (line, start, count) = shown(&text, 1000..1004, vec![]);
         assert_eq!(line.chars().skip(start).take(count).collect::<String>(), "HERE");
         assert!(line.chars().count() <= EXCERPT_LIMIT_CHARS + 2);
+        assert_eq!(shown(&text.repeat(2), 1000..1004, vec![]), ("…".into(), 0, 1));
     }
 }

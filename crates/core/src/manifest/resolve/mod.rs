@@ -92,8 +92,8 @@ fn context<'a>(root: View<'a>, origin: &'a Origin, found: &mut Vec<Draft>) -> Co
     let own = root.table("retention");
     let mut retention = schedule::retention(own, found).unwrap_or_else(Retention::default_rules);
     retention.holds = schedule::holds(own);
-    let mut repository_names: Vec<_> = repositories.iter().filter_map(|view| view.text("name")).collect();
     let mut seen = BTreeSet::new();
+    let mut repository_names: Vec<_> = repositories.iter().filter_map(|view| view.text("name")).collect();
     repository_names.retain(|name| seen.insert(*name));
     Context {
         origin,
@@ -107,9 +107,10 @@ fn context<'a>(root: View<'a>, origin: &'a Origin, found: &mut Vec<Draft>) -> Co
 
 /// Names of one sort must differ.
 fn duplicates(what: &str, views: &[View<'_>], found: &mut Vec<Draft>) {
-    for (at, view) in views.iter().enumerate() {
+    let mut seen = BTreeSet::new();
+    for view in views {
         let Some(name) = view.text("name") else { continue };
-        if views[..at].iter().any(|other| other.text("name") == Some(name)) {
+        if !seen.insert(name) {
             let message = format!("there is another {what} {}", quoted(name));
             found.push(
                 Draft::error(codes::MANIFEST_DUPLICATE, view.span_of("name"), message)

@@ -96,8 +96,7 @@ pub(super) fn retention(view: Option<View<'_>>, found: &mut Vec<Draft>) -> Optio
         holds: Vec::new(),
     };
     // A rule that is malformed would have kept something; it is reported already.
-    let is_off = |rule: &&str| !view.has(rule) || view.number(rule) == Some(0u32);
-    if RULES.iter().all(|rule| is_off(&rule)) {
+    if RULES.iter().all(|rule| !view.has(rule) || view.number(rule) == Some(0u32)) {
         let draft = Draft::error(codes::MANIFEST_RETENTION, view.span, "this retention keeps nothing");
         found.push(draft.hint("give at least one rule a number above 0, or remove them all to keep 30 days"));
     }

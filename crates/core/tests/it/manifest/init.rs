@@ -1,7 +1,9 @@
 //! `init` writes a manifest that is accepted, whatever was found.
 
 use proptest::prelude::*;
-use retoma_core::manifest::{ComponentKind, Findings, FoundPath, Manifest, Origin, init, parse, render};
+use retoma_core::manifest::{
+    Component, ComponentKind, Findings, FoundPath, Manifest, Origin, init, parse, render,
+};
 
 fn found(path: &str, size_bytes: u64) -> FoundPath {
     FoundPath { path: path.into(), size_bytes }
@@ -37,7 +39,7 @@ fn sample() -> Findings {
 fn a_folder_with_everything_gives_a_readable_manifest() {
     insta::assert_snapshot!(init(&sample()));
     let manifest = parsed(&sample()).unwrap();
-    let kinds: Vec<_> = manifest.components.iter().map(|component| component.kind()).collect();
+    let kinds: Vec<_> = manifest.components.iter().map(Component::kind).collect();
     assert_eq!(kinds.iter().filter(|kind| **kind == ComponentKind::Sqlite).count(), 2);
     assert_eq!(kinds.len(), 8, "the second mention of the logs is left out");
 }

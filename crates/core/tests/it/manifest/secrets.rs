@@ -65,6 +65,28 @@ fn a_broken_line_with_a_secret_is_blanked_too() {
     }
 }
 
+#[test]
+fn large_hostile_texts_come_to_an_end() {
+    let fill =
+        |head: &str, piece: &str, tail: &str| format!("{head}{}{tail}", piece.repeat(200_000 / piece.len()));
+    let problems = [
+        fill("version = \"", "://", "\""),
+        fill("version = \"", "x://y:z", "\""),
+        fill("version = \"", "pwd=", "\""),
+        fill("component = [", "{name='x'},", "]"),
+        fill("component = [{repositories=[", "'x',", "]}]"),
+        fill("", "[[component]]\nname=1\n", ""),
+        fill("", "[[repository]]\npassword='x'\n", ""),
+        fill("", "a.", "b = 1"),
+        fill("a = ", "[", ""),
+        fill("a = ", "{b=", ""),
+    ]
+    .map(|text| refuse(&text).len());
+    assert!(problems.iter().all(|count| *count > 0), "{problems:?}");
+    let too_large = refuse(&" ".repeat(300_000));
+    assert_eq!(too_large[0].code.as_str(), "R0103");
+}
+
 /// Whether a part of the secret that is long enough to be of use is in `text`.
 fn leaks(text: &str) -> bool {
     (0..=SECRET.len() - 8).any(|at| text.contains(&SECRET[at..at + 8]))
