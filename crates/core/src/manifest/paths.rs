@@ -40,6 +40,12 @@ mod tests {
     }
 
     #[test]
+    fn patterns_of_paths_have_no_special_characters() {
+        assert_eq!(anchored_pattern("a b/c.db"), "/a b/c.db");
+        assert_eq!(anchored_pattern("*?[x]{y}\\"), "/[*][?][[]x][{]y[}]\\\\");
+    }
+
+    #[test]
     fn below_compares_whole_segments() {
         let rest = |outer, inner| below(Path::new(outer), Path::new(inner));
         assert_eq!(rest("/a/b", "/a/b/c/d"), Some("c/d".into()));

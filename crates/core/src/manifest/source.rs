@@ -23,6 +23,7 @@ pub(super) struct Excerpt {
 #[derive(Debug)]
 pub(super) struct Source<'a> {
     text: &'a str,
+    is_ascii: bool,
     line_starts: Vec<usize>,
     redacted: Vec<Range<usize>>,
     /// The text is no TOML, so nobody knows where a value begins or ends.
@@ -34,7 +35,7 @@ impl<'a> Source<'a> {
     pub(super) fn new(text: &'a str, redacted: Vec<Range<usize>>, is_broken: bool) -> Self {
         let line_starts =
             std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect::<Vec<_>>();
-        Self { text, line_starts, redacted, is_broken }
+        Self { text, is_ascii: text.is_ascii(), line_starts, redacted, is_broken }
     }
 
     /// Line and column (in characters) of a byte offset; both start at 1.
@@ -42,14 +43,18 @@ impl<'a> Source<'a> {
         let offset = self.floor(offset);
         let line = self.line_starts.partition_point(|start| *start <= offset);
         let start = self.line_starts[line - 1];
-        (line, self.text[start..offset].chars().count() + 1)
+        // One line may hold very many problems; counting its characters again for each would take long.
+        let characters =
+            if self.is_ascii { offset - start } else { self.text[start..offset].chars().count() };
+        (line, characters + 1)
     }
 
     /// The line in which `span` starts, ready to print.
     pub(super) fn excerpt(&self, span: &Range<usize>) -> Excerpt {
         let (line, _) = self.position(span.start);
         let start = self.line_starts[line - 1];
-        let raw = self.text[start..].split('\n').next().unwrap_or_default().trim_end_matches('\r');
+        let end = self.line_starts.get(line).map_or(self.text.len(), |next| next - 1);
+        let raw = self.text[start..end].trim_end_matches('\r');
         let line_span = start..start + raw.len();
         if raw.len() > LINE_LIMIT_BYTES {
             return Excerpt { line: "…".into(), caret_start: 0, caret_count: 1 };
