@@ -4,6 +4,7 @@
 //! argument, so that the same view always gives the same plan. `xtask tidy` and this crate's `clippy.toml` hold it.
 
 pub mod error;
+pub mod manifest;
 pub mod secret;
 pub mod units;
 

@@ -1,6 +1,7 @@
 //! Numbers with their unit, as people write and read them.
 
 use std::fmt;
+use std::str::FromStr;
 
 /// A number of bytes; printed with binary units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -23,9 +24,160 @@ impl fmt::Display for ByteSize {
     }
 }
 
+/// A length of time in whole seconds; written as `90s`, `15m`, `1h`, `2h30m`, `30d`.
+///
+/// Printing gives the shortest form with falling units (`90s` becomes `1m30s`), and reading that gives the same value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Duration(u64);
+
+/// Why a text is not a [`Duration`]; prints as a reason without the text itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DurationError(&'static str);
+
+impl fmt::Display for DurationError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for DurationError {}
+
+impl Duration {
+    /// No time at all.
+    pub const ZERO: Self = Self(0);
+    /// The longest one that is accepted: 36,500 days. Sums of a few never overflow a signed 64-bit number of seconds.
+    pub const MAX: Self = Self(36_500 * 86_400);
+    /// One hour.
+    pub const HOUR: Self = Self(3600);
+    /// The units, longest first; weeks are read and printed as days.
+    const UNITS: [(char, u64); 5] = [('w', 7 * 86_400), ('d', 86_400), ('h', 3600), ('m', 60), ('s', 1)];
+
+    /// `seconds`, at most [`Duration::MAX`].
+    pub fn from_seconds(seconds: u64) -> Self {
+        Self(seconds.min(Self::MAX.0))
+    }
+
+    /// `minutes`, at most [`Duration::MAX`].
+    pub fn from_minutes(minutes: u64) -> Self {
+        Self::from_seconds(minutes.saturating_mul(60))
+    }
+
+    /// The length in seconds.
+    pub fn as_seconds(self) -> u64 {
+        self.0
+    }
+
+    /// The length as the standard library's type.
+    pub fn to_std(self) -> std::time::Duration {
+        std::time::Duration::from_secs(self.0)
+    }
+
+    /// Whether it is no time at all.
+    pub fn is_zero(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The sum, at most [`Duration::MAX`].
+    #[must_use]
+    pub fn saturating_add(self, other: Self) -> Self {
+        Self::from_seconds(self.0.saturating_add(other.0))
+    }
+
+    /// The difference, at least zero.
+    #[must_use]
+    pub fn saturating_sub(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
+    }
+}
+
+impl FromStr for Duration {
+    type Err = DurationError;
+
+    fn from_str(text: &str) -> Result<Self, DurationError> {
+        const SHAPE: DurationError =
+            DurationError("numbers with units are expected, such as `90s`, `15m` or `2h30m`");
+        const LONG: DurationError = DurationError("it is longer than 36500 days");
+        let mut rest = text;
+        let mut seconds = 0u64;
+        let mut units = Self::UNITS.as_slice();
+        while !rest.is_empty() {
+            let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+            let (number, tail) = rest.split_at(digits);
+            let unit = tail.chars().next().filter(|_| digits > 0).ok_or(SHAPE)?;
+            if !Self::UNITS.iter().any(|(name, _)| *name == unit) {
+                return Err(DurationError("the units are `s`, `m`, `h`, `d` and `w`"));
+            }
+            let at = units.iter().position(|(name, _)| *name == unit);
+            let at = at.ok_or(DurationError("units must fall, each at most once, as in `1d2h30m`"))?;
+            let part = number.parse::<u64>().ok().and_then(|n| n.checked_mul(units[at].1)).ok_or(LONG)?;
+            seconds = seconds.checked_add(part).filter(|sum| *sum <= Self::MAX.0).ok_or(LONG)?;
+            units = &units[at + 1..];
+            rest = &tail[unit.len_utf8()..];
+        }
+        if text.is_empty() { Err(SHAPE) } else { Ok(Self(seconds)) }
+    }
+}
+
+impl fmt::Display for Duration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_zero() {
+            return f.write_str("0s");
+        }
+        let mut rest = self.0;
+        for (unit, seconds) in &Self::UNITS[1..] {
+            if rest >= *seconds {
+                write!(f, "{}{unit}", rest / seconds)?;
+                rest %= seconds;
+            }
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn durations_are_read_in_falling_units() {
+        let seconds = |text: &str| text.parse::<Duration>().map(Duration::as_seconds);
+        assert_eq!(seconds("90s"), Ok(90));
+        assert_eq!(seconds("15m"), Ok(900));
+        assert_eq!(seconds("2h30m"), Ok(9000));
+        assert_eq!(seconds("1w1d"), Ok(8 * 86_400));
+        assert_eq!(seconds("36500d"), Ok(Duration::MAX.as_seconds()));
+        for wrong in ["", "15", "m", "15 m", "-5m", "1.5h", "15min", "5m1h", "5m5m", "1µ", "36501d"] {
+            assert!(seconds(wrong).is_err(), "{wrong}");
+        }
+        assert!(seconds("99999999999999999999s").is_err());
+        assert!(seconds("9999999999999999999w").is_err());
+    }
+
+    #[test]
+    fn durations_are_printed_in_their_shortest_form() {
+        let text = |seconds| Duration::from_seconds(seconds).to_string();
+        assert_eq!(text(0), "0s");
+        assert_eq!(text(90), "1m30s");
+        assert_eq!(text(86_400 * 30), "30d");
+        assert_eq!(text(90_061), "1d1h1m1s");
+        assert_eq!(Duration::from_minutes(270).to_string(), "4h30m");
+    }
+
+    proptest! {
+        #[test]
+        fn a_duration_survives_printing_and_reading(seconds in 0..=Duration::MAX.as_seconds()) {
+            let duration = Duration::from_seconds(seconds);
+            prop_assert_eq!(duration.to_string().parse::<Duration>(), Ok(duration));
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused(text in "[0-9smhdw ]{0,12}|.{0,12}") {
+            if let Ok(duration) = text.parse::<Duration>() {
+                prop_assert!(duration <= Duration::MAX);
+            }
+        }
+    }
 
     #[test]
     fn bytes_are_printed_with_binary_units() {

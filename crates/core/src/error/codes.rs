@@ -34,6 +34,48 @@ codes! {
     MANIFEST_INVALID = "R0101";
     /// A referenced secret is missing or empty.
     SECRET_MISSING = "R0102";
+    /// The manifest is not TOML.
+    MANIFEST_SYNTAX = "R0103";
+    /// A key that the manifest does not know.
+    MANIFEST_UNKNOWN_KEY = "R0104";
+    /// A value of another type than its key has.
+    MANIFEST_TYPE = "R0105";
+    /// A key or table that must be there is not.
+    MANIFEST_MISSING = "R0106";
+    /// The manifest's version is not one that this program understands.
+    MANIFEST_VERSION = "R0107";
+    /// A name has characters that names do not have, or is reserved.
+    MANIFEST_NAME = "R0108";
+    /// Two things of one sort have the same name.
+    MANIFEST_DUPLICATE = "R0109";
+    /// A value is none of the few that its key allows.
+    MANIFEST_CHOICE = "R0110";
+    /// A text is not a length of time.
+    MANIFEST_DURATION = "R0111";
+    /// A number is outside its range.
+    MANIFEST_RANGE = "R0112";
+    /// An address is malformed or has a scheme that is not supported here.
+    MANIFEST_URL = "R0113";
+    /// An address contains a password.
+    MANIFEST_URL_SECRET = "R0114";
+    /// A secret's value stands where a reference to it belongs, or the reference is malformed.
+    MANIFEST_SECRET_VALUE = "R0115";
+    /// A name refers to something that the manifest does not declare.
+    MANIFEST_REFERENCE = "R0116";
+    /// A key does not apply to this kind of component, or contradicts another key.
+    MANIFEST_CONFLICT = "R0117";
+    /// The schedule cannot meet the RPO of the component's tier.
+    MANIFEST_RPO = "R0118";
+    /// A text is empty or malformed: path, pattern, command, public key.
+    MANIFEST_VALUE = "R0119";
+    /// The retention keeps nothing.
+    MANIFEST_RETENTION = "R0120";
+    /// A repository lies inside a component that is backed up into it.
+    MANIFEST_OVERLAP = "R0121";
+    /// A service is started and nothing tells whether it works (warning).
+    MANIFEST_UNCHECKED = "R0122";
+    /// A part of the manifest has no effect (warning).
+    MANIFEST_UNUSED = "R0123";
 
     // R02: repository format.
     /// There is no repository at this address.

@@ -1,0 +1,390 @@
+//! The one table of everything a manifest can hold. Checks, JSON Schema and reference page are made from it.
+
+use super::component_kind as kind;
+use super::tier::Tier;
+
+/// A table of the manifest.
+#[derive(Debug)]
+pub(super) struct Section {
+    /// How it is written: `[service]`, `[[component]]`.
+    pub(super) title: &'static str,
+    /// What it is for, in one or two sentences.
+    pub(super) doc: &'static str,
+    pub(super) fields: &'static [Field],
+}
+
+/// A key of a table.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Field {
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    pub(super) doc: &'static str,
+    /// What holds when the key is absent, as the reference shows it.
+    pub(super) default: Option<&'static str>,
+    pub(super) required: bool,
+    /// The value is a reference to a secret; a literal value must not be printed.
+    pub(super) secret: bool,
+    /// The kinds of components that have this key; empty for all.
+    pub(super) only_for: &'static [&'static str],
+}
+
+/// The type of a value, with what is checked of it alone.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Kind {
+    /// The number 1.
+    Version,
+    /// Any text.
+    Text,
+    /// A text that is not empty.
+    FilledText,
+    /// A whole number within these bounds, both included.
+    Integer(i64, i64),
+    /// A length of time of at least one second: `15m`.
+    Duration,
+    /// A length of time of at least one minute: minutes as a number, or `15m`.
+    Minutes,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// A name: `[a-z0-9][a-z0-9_-]*`, at most 63 characters, not reserved.
+    Name,
+    /// Names, all different.
+    Names,
+    /// A path, absolute or relative to the manifest.
+    Path,
+    /// A program and its arguments; no shell is involved.
+    Command,
+    /// Patterns of paths.
+    Patterns,
+    /// `env:NAME` or `file:PATH`.
+    SecretRef,
+    /// The address of a repository.
+    RepositoryUrl,
+    /// An address that is probed over HTTP.
+    HttpUrl,
+    /// The address of a PostgreSQL or Redis server, or a reference to one.
+    ServerUrl,
+    /// An Ed25519 public key, 32 bytes in base64.
+    PublicKey,
+    /// A table.
+    Table(&'static Section),
+    /// Tables in a list.
+    Tables(&'static Section),
+    /// A table with one table for each tier.
+    PerTier(&'static Section),
+}
+
+impl Section {
+    /// The field of this name.
+    pub(super) fn field(&self, name: &str) -> Option<&'static Field> {
+        self.fields.iter().find(|field| field.name == name)
+    }
+
+    /// The names of all keys.
+    pub(super) fn names(&self) -> Vec<&'static str> {
+        self.fields.iter().map(|field| field.name).collect()
+    }
+}
+
+impl Field {
+    const fn new(name: &'static str, kind: Kind, doc: &'static str) -> Self {
+        Self { name, kind, doc, default: None, required: false, secret: false, only_for: &[] }
+    }
+    const fn required(mut self) -> Self {
+        self.required = true;
+        self
+    }
+    const fn secret(mut self) -> Self {
+        self.secret = true;
+        self
+    }
+    const fn default(mut self, default: &'static str) -> Self {
+        self.default = Some(default);
+        self
+    }
+    const fn only_for(mut self, kinds: &'static [&'static str]) -> Self {
+        self.only_for = kinds;
+        self
+    }
+
+    /// The section that holds one table of this section's form for each tier.
+    pub(super) fn per_tier(&self) -> Option<&'static Section> {
+        match self.kind {
+            Kind::PerTier(_) => Some(&TIERS),
+            _ => None,
+        }
+    }
+}
+
+/// Whether `name` is a key of some table and holds no secret.
+pub(super) fn is_plain_key(name: &str) -> bool {
+    fn search(section: &Section, name: &str) -> bool {
+        section.fields.iter().any(|field| match field.kind {
+            Kind::Table(inner) | Kind::Tables(inner) => field.name == name || search(inner, name),
+            _ => field.name == name && !field.secret && !matches!(field.kind, Kind::PublicKey),
+        })
+    }
+    search(&ROOT, name) || search(&TIER, name)
+}
+
+/// The whole manifest.
+pub(super) static ROOT: Section = Section {
+    title: "the manifest",
+    doc: "The keys and tables at the top.",
+    fields: &[
+        Field::new("version", Kind::Version, "The version of the manifest's format.").required(),
+        Field::new("service", Kind::Table(&SERVICE), "The service that is protected.").required(),
+        Field::new("repository", Kind::Tables(&REPOSITORY), "Where backups are stored; at least one.")
+            .required(),
+        Field::new("component", Kind::Tables(&COMPONENT), "What is backed up; at least one.").required(),
+        Field::new("tier", Kind::PerTier(&TIER), "Other objectives for a tier.")
+            .default("see the tiers above"),
+        Field::new("schedule", Kind::Table(&SCHEDULE), "How often components are backed up."),
+        Field::new("retention", Kind::Table(&RETENTION), "How long snapshots are kept.")
+            .default("`keep_within = \"30d\"`"),
+        Field::new("evidence", Kind::Table(&EVIDENCE), "How records of backups and drills are signed."),
+        Field::new("drill", Kind::Table(&DRILL), "Where and how long drills run."),
+    ],
+};
+
+static SERVICE: Section = Section {
+    title: "[service]",
+    doc: "The service as a whole. With `start`, a drill and `recover` start it and time its return.",
+    fields: &[
+        Field::new("name", Kind::Name, "The service's name.").required(),
+        Field::new("health", Kind::HttpUrl, "Answers with status 200 when the service works."),
+        Field::new(
+            "start",
+            Kind::Command,
+            "The command that starts the service, run in the manifest's directory without a shell.",
+        ),
+        Field::new("stop", Kind::Command, "The command that stops it.")
+            .default("SIGTERM to what `start` started"),
+        Field::new(
+            "ready_seconds",
+            Kind::Integer(1, 86_400),
+            "How long after `start` the service may take until `health` and its checks pass.",
+        )
+        .default("30"),
+        Field::new("check", Kind::Tables(&SERVICE_CHECK), "Checks of the running service."),
+    ],
+};
+
+static SERVICE_CHECK: Section = Section {
+    title: "[[service.check]]",
+    doc: "A check over HTTP of the service that was started after a restore.",
+    fields: &[
+        Field::new("url", Kind::HttpUrl, "The address that is fetched.").required(),
+        Field::new("expect_status", Kind::Integer(100, 599), "The status that must come back.")
+            .default("200"),
+        Field::new("expect_body", Kind::FilledText, "A text that the body must contain."),
+    ],
+};
+
+static REPOSITORY: Section = Section {
+    title: "[[repository]]",
+    doc: "A store for snapshots. Several may be declared; a component is backed up into all that it names.",
+    fields: &[
+        Field::new("name", Kind::Name, "The repository's name.").required(),
+        Field::new(
+            "url",
+            Kind::RepositoryUrl,
+            "`file:///path`, `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix` or \
+             `sftp://user@host/path`. Credentials come from the provider's usual environment variables.",
+        )
+        .required(),
+        Field::new("password", Kind::SecretRef, "The password that opens the repository, for `restic` too.")
+            .required()
+            .secret(),
+    ],
+};
+
+static COMPONENT: Section = Section {
+    title: "[[component]]",
+    doc: "A part of the service that is backed up and restored by itself.",
+    fields: &[
+        Field::new("name", Kind::Name, "The component's name.").required(),
+        Field::new("kind", Kind::Choice(&kind::NAMES), "What the component is.").required(),
+        Field::new("tier", Kind::Choice(&Tier::NAMES), "How important it is; gives RTO, RPO and the order of recovery.")
+            .required(),
+        Field::new("path", Kind::Path, "The database file, or the file or folder that is backed up.")
+            .required()
+            .only_for(kind::WITH_PATH),
+        Field::new(
+            "url",
+            Kind::ServerUrl,
+            "The server's address without a password, or `env:NAME` / `file:PATH` for one that may hold a password.",
+        )
+        .required()
+        .only_for(kind::WITH_URL),
+        Field::new("exclude", Kind::Patterns, "Patterns of paths below `path` that are left out.")
+            .default("nothing")
+            .only_for(kind::WITH_EXCLUDE),
+        Field::new("repositories", Kind::Names, "The repositories that it is backed up into.").default("all"),
+        Field::new("schedule", Kind::Table(&COMPONENT_SCHEDULE), "Another schedule for this component."),
+        Field::new("retention", Kind::Table(&COMPONENT_RETENTION), "Another retention for this component."),
+        Field::new("check", Kind::Tables(&COMPONENT_CHECK), "Checks of the restored component."),
+    ],
+};
+
+static COMPONENT_CHECK: Section = Section {
+    title: "[[component.check]]",
+    doc: "A check of the restored copy: either `sql` with one expectation, or `command`, which must end with 0 and runs \
+          in the folder of the restored copy.",
+    fields: &[
+        Field::new("sql", Kind::FilledText, "A query; for `postgres` and `sqlite`."),
+        Field::new("expect", Kind::Text, "The first column of the query's first row, as text."),
+        Field::new("min_rows", Kind::Integer(1, i64::MAX), "How many rows the query must give at least."),
+        Field::new("command", Kind::Command, "A program and its arguments."),
+    ],
+};
+
+static TIERS: Section = Section {
+    title: "[tier]",
+    doc: "",
+    fields: &[
+        Field::new("critical", Kind::Table(&TIER), "Objectives of `critical`."),
+        Field::new("high", Kind::Table(&TIER), "Objectives of `high`."),
+        Field::new("medium", Kind::Table(&TIER), "Objectives of `medium`."),
+        Field::new("low", Kind::Table(&TIER), "Objectives of `low`."),
+    ],
+};
+
+static TIER: Section = Section {
+    title: "[tier.NAME]",
+    doc: "Other objectives for the tier `critical`, `high`, `medium` or `low`: minutes as a number, or a length of time.",
+    fields: &[
+        Field::new("rto", Kind::Minutes, "Recovery time objective: the longest time from loss to service.")
+            .default("the tier's"),
+        Field::new(
+            "rpo",
+            Kind::Minutes,
+            "Recovery point objective: the longest stretch of time that may be lost.",
+        )
+        .default("the tier's"),
+    ],
+};
+
+const EVERY: Field = Field::new("every", Kind::Duration, "The time from one backup to the next.");
+const ALLOWANCE: Field = Field::new(
+    "capture_allowance_seconds",
+    Kind::Integer(0, 86_400),
+    "The time that is set aside for capture and upload when the schedule is compared with the RPO.",
+);
+
+static SCHEDULE: Section = Section {
+    title: "[schedule]",
+    doc: "How often components are backed up.",
+    fields: &[
+        EVERY.default("the longest that meets the tier's RPO, at most `1h`"),
+        ALLOWANCE.default("a tenth of the tier's RPO"),
+    ],
+};
+
+static COMPONENT_SCHEDULE: Section = Section {
+    title: "[component.schedule]",
+    doc: "How often this component is backed up; stands after its `[[component]]`.",
+    fields: &[EVERY.default("that of `[schedule]`"), ALLOWANCE.default("that of `[schedule]`")],
+};
+
+const COUNT: Kind = Kind::Integer(0, 100_000);
+const RETENTION_FIELDS: &[Field] = &[
+    Field::new("keep_last", COUNT, "The newest snapshots that are kept.").default("0"),
+    Field::new("hourly", COUNT, "Hours of which the last snapshot is kept.").default("0"),
+    Field::new("daily", COUNT, "Days of which the last snapshot is kept.").default("0"),
+    Field::new("weekly", COUNT, "Weeks of which the last snapshot is kept.").default("0"),
+    Field::new("monthly", COUNT, "Months of which the last snapshot is kept.").default("0"),
+    Field::new("yearly", COUNT, "Years of which the last snapshot is kept.").default("0"),
+    Field::new("keep_within", Kind::Duration, "Everything that is younger than this is kept.").default("off"),
+    Field::new("holds", Kind::Names, "Tags; a snapshot with one of them is never forgotten (legal hold).")
+        .default("none"),
+];
+
+static RETENTION: Section = Section {
+    title: "[retention]",
+    doc: "Which snapshots `forget` keeps: what any of the rules keeps, stays. Without a rule, everything of the last 30 \
+          days stays.",
+    fields: RETENTION_FIELDS,
+};
+
+static COMPONENT_RETENTION: Section = Section {
+    title: "[component.retention]",
+    doc: "Rules for this component. If there is one, none of the rules of `[retention]` holds; its `holds` always do.",
+    fields: RETENTION_FIELDS,
+};
+
+static EVIDENCE: Section = Section {
+    title: "[evidence]",
+    doc: "Records of backups and drills are signed where `signing_key` is found, which should not be the database host.",
+    fields: &[
+        Field::new("signing_key", Kind::SecretRef, "The Ed25519 key that signs records.").secret(),
+        Field::new(
+            "public_key",
+            Kind::PublicKey,
+            "The key that records are verified with: 32 bytes in base64.",
+        ),
+        Field::new("writer", Kind::Name, "The name of the chain that this host writes.")
+            .default("the service's name"),
+    ],
+};
+
+static DRILL: Section = Section {
+    title: "[drill]",
+    doc: "Drills restore into folders and onto ports of their own, never onto live data.",
+    fields: &[
+        Field::new("scratch_dir", Kind::Path, "The folder in which drills make their own folders.")
+            .default("the system's folder for temporary files"),
+        Field::new(
+            "timeout_seconds",
+            Kind::Integer(1, 604_800),
+            "After this time a drill is stopped and has failed.",
+        )
+        .default("3600"),
+    ],
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::address;
+
+    fn each(section: &'static Section, visit: &mut dyn FnMut(&'static Section)) {
+        visit(section);
+        for field in section.fields {
+            match field.kind {
+                Kind::Table(inner) | Kind::Tables(inner) | Kind::PerTier(inner) => each(inner, visit),
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn names_are_unique_and_documented() {
+        each(&ROOT, &mut |section| {
+            for (at, field) in section.fields.iter().enumerate() {
+                assert!(field.doc.ends_with('.'), "{} {}", section.title, field.name);
+                assert!(section.fields[..at].iter().all(|other| other.name != field.name), "{}", field.name);
+                assert!(!(field.required && field.default.is_some()), "{}", field.name);
+            }
+        });
+    }
+
+    #[test]
+    fn secrets_are_marked_as_such() {
+        each(&ROOT, &mut |section| {
+            for field in section.fields {
+                assert_eq!(field.secret, matches!(field.kind, Kind::SecretRef), "{}", field.name);
+            }
+        });
+    }
+
+    #[test]
+    fn every_tier_can_be_overridden() {
+        assert_eq!(TIERS.names(), Tier::NAMES);
+    }
+
+    #[test]
+    fn addresses_exist_for_each_kind_with_a_url() {
+        assert_eq!(kind::WITH_URL, ["postgres", "redis"]);
+        assert!(address::POSTGRES.contains(&"postgres") && address::REDIS.contains(&"redis"));
+    }
+}

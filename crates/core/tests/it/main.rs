@@ -1,0 +1,4 @@
+//! Integration tests of the pure core.
+
+#[cfg(test)] // Always true here; Clippy allows `unwrap` in helpers only below it.
+mod manifest;

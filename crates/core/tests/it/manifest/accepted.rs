@@ -1,0 +1,193 @@
+//! What a good manifest means.
+
+use super::{SMALL, accept};
+use retoma_core::manifest::{
+    Check, ComponentKind, Retention, Scheme, SecretRef, ServerUrl, Source, SqlExpectation, hash,
+};
+use retoma_core::units::Duration;
+use std::path::Path;
+
+/// Every key that there is.
+const FULL: &str = r#"version = 1
+schedule = { every = "30m", capture_allowance_seconds = 60 }
+
+[service]
+name = "marabet"
+health = "https://marabet.example/healthz"
+start = ["./run", "--port", "8080"]
+stop = ["./stop"]
+ready_seconds = 5
+[[service.check]]
+url = "http://127.0.0.1:8080/predict"
+expect_status = 201
+expect_body = "ok"
+
+[[repository]]
+name = "local"
+url = "file:///var/backup"
+password = "env:RETOMA_PASSWORD"
+[[repository]]
+name = "far"
+url = "s3://bucket/marabet"
+password = "file:password"
+
+[tier]
+low = { rpo = 720, rto = "2d" }
+[tier.medium]
+rpo = "45m"
+
+[retention]
+holds = ["audit"]
+daily = 7
+
+[[component]]
+name = "app"
+kind = "sqlite"
+tier = "medium"
+path = "./data/app.db"
+repositories = ["far"]
+[component.schedule]
+every = "20m"
+[component.retention]
+keep_last = 3
+hourly = 4
+weekly = 5
+monthly = 6
+yearly = 7
+keep_within = "1d12h"
+holds = ["court"]
+[[component.check]]
+sql = "select count(*) from users"
+expect = "3"
+[[component.check]]
+sql = "select 1 from users"
+min_rows = 2
+[[component.check]]
+command = ["./check", "x"]
+
+[[component]]
+name = "cache"
+kind = "redis"
+tier = "low"
+url = "env:REDIS_URL"
+
+[[component]]
+name = "logs"
+kind = "files"
+tier = "low"
+path = "/var/log/marabet"
+exclude = ["*.tmp", "/old"]
+
+[evidence]
+signing_key = "file:/etc/retoma/signing"
+public_key = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+writer = "drill-host"
+
+[drill]
+scratch_dir = "scratch"
+timeout_seconds = 60
+"#;
+
+#[test]
+fn the_smallest_manifest_has_all_defaults() {
+    let manifest = accept(SMALL);
+    assert_eq!(manifest.warnings, []);
+    assert_eq!(manifest.service.ready_seconds, 30);
+    assert_eq!(manifest.evidence.writer, "marabet");
+    assert_eq!(manifest.drill.timeout_seconds, 3600);
+    let database = manifest.component("database").unwrap();
+    assert_eq!(database.kind(), ComponentKind::Postgres);
+    assert_eq!(database.repositories, ["local"]);
+    assert_eq!(database.retention, Retention::default_rules());
+    assert_eq!(database.retention.keep_within.to_string(), "30d");
+    assert_eq!(database.schedule.every.to_string(), "4m30s");
+    assert_eq!(database.schedule.worst_case(), database.objectives.rpo);
+    let models = manifest.component("models").unwrap();
+    assert_eq!(models.path(), Some(Path::new("/srv/marabet/models")));
+    assert_eq!(models.schedule.every.to_string(), "13m30s");
+    assert_eq!(manifest.repository("local").unwrap().folder(), Some(Path::new("/var/lib/retoma/repository")));
+}
+
+#[test]
+fn default_schedules_meet_the_rpo_and_are_at_most_hourly() {
+    for (tier, every) in [("critical", "4m30s"), ("high", "13m30s"), ("medium", "54m"), ("low", "1h")] {
+        let manifest = accept(&SMALL.replace("\"high\"", &format!("\"{tier}\"")));
+        let component = manifest.component("models").unwrap();
+        assert_eq!(component.schedule.every.to_string(), every);
+        assert!(component.schedule.worst_case() <= component.objectives.rpo);
+    }
+}
+
+#[test]
+fn every_key_arrives() {
+    let manifest = accept(FULL);
+    assert_eq!(manifest.warnings, []);
+    insta::assert_debug_snapshot!(manifest);
+}
+
+#[test]
+fn a_component_overrides_key_by_key_and_keeps_all_holds() {
+    let manifest = accept(FULL);
+    let app = manifest.component("app").unwrap();
+    assert_eq!(app.schedule.every, Duration::from_minutes(20));
+    assert_eq!(app.schedule.capture_allowance, Duration::from_seconds(60), "from the global schedule");
+    assert_eq!(app.objectives.rpo, Duration::from_minutes(45));
+    assert_eq!(app.objectives.rto, Duration::from_minutes(240));
+    assert_eq!((app.retention.keep_last, app.retention.daily), (3, 0), "own rules replace the global ones");
+    assert_eq!(app.retention.holds, ["audit", "court"]);
+    let logs = manifest.component("logs").unwrap();
+    assert_eq!((logs.retention.daily, logs.retention.keep_within), (7, Duration::ZERO));
+    assert_eq!(logs.retention.holds, ["audit"]);
+}
+
+#[test]
+fn holds_alone_do_not_switch_the_default_rules_off() {
+    let manifest = accept(&format!("{SMALL}[retention]\nholds = [\"audit\"]\n"));
+    let expected = Retention { holds: vec!["audit".into()], ..Retention::default_rules() };
+    assert_eq!(manifest.component("models").unwrap().retention, expected);
+}
+
+#[test]
+fn checks_and_sources_keep_what_was_written() {
+    let manifest = accept(FULL);
+    let app = manifest.component("app").unwrap();
+    assert_eq!(app.source, Source::Sqlite { path: "/srv/marabet/data/app.db".into() });
+    let Check::Sql { expectation, .. } = &app.checks[1] else { panic!("{:?}", app.checks) };
+    assert_eq!(*expectation, SqlExpectation::MinRows(2));
+    let cache = manifest.component("cache").unwrap();
+    assert_eq!(cache.source, Source::Redis { url: ServerUrl::Reference(SecretRef::Env("REDIS_URL".into())) });
+    let far = manifest.repository("far").unwrap();
+    assert_eq!((far.scheme, far.folder()), (Scheme::S3, None));
+    assert_eq!(far.password, SecretRef::File("/srv/marabet/password".into()));
+}
+
+#[test]
+fn recovery_goes_by_tier_and_then_by_the_file() {
+    let manifest = accept(&SMALL.replace("\"critical\"", "\"low\""));
+    let names: Vec<_> = manifest.recovery_order().iter().map(|component| component.name.as_str()).collect();
+    assert_eq!(names, ["models", "database"]);
+}
+
+#[test]
+fn the_hash_is_over_the_bytes_of_the_text() {
+    let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    assert_eq!(hash(""), empty);
+    assert_eq!(accept(SMALL).hash(), hash(SMALL));
+    assert_ne!(accept(&format!("{SMALL}# x\n")).hash(), hash(SMALL));
+}
+
+#[test]
+fn line_ends_and_ways_to_write_tables_make_no_difference() {
+    let windows = accept(&SMALL.replace('\n', "\r\n"));
+    assert_eq!(windows.components, accept(SMALL).components);
+    let dotted =
+        SMALL.replace("[service]\nname = \"marabet\"\nhealth", "service.name = \"marabet\"\nservice.health");
+    assert_eq!(accept(&dotted).service, accept(SMALL).service);
+}
+
+#[test]
+fn warnings_do_not_refuse_a_manifest() {
+    let text = SMALL.replace("health = \"http://127.0.0.1:8080/healthz\"", "start = [\"./run\"]");
+    let manifest = accept(&format!("{text}[tier.low]\nrpo = 300\n"));
+    insta::assert_snapshot!(retoma_core::manifest::render(&manifest.warnings, "retoma.toml"));
+}
