@@ -147,6 +147,7 @@ pub struct Decision {
     /// Its group.
     pub group: GroupKey,
     /// Keep or remove, and why.
+    #[serde(flatten)]
     pub action: Action,
 }
 

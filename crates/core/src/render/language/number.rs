@@ -23,9 +23,15 @@ impl Language {
         format!("{}{}{:03} s", self.integer(millis / 1000), self.texts().decimal, millis % 1000)
     }
 
-    /// A time span to the millisecond, without parts that are zero: `15 min`, `2 min 4.25 s`.
+    /// A time span without parts that are zero: `4.312 s`, `15 min`, `2 min 4.3 s`. Below a minute it is rounded to
+    /// the millisecond; from there on it is rounded up to a tenth, so that what missed its objective never reads like
+    /// what met it.
     pub(crate) fn duration(self, span: Seconds) -> String {
-        let millis = span.as_millis_rounded();
+        let millis = if span < Seconds::from_secs(60) {
+            span.as_millis_rounded()
+        } else {
+            span.as_micros().div_ceil(100_000) * 100
+        };
         if millis == 0 {
             return if span == Seconds::ZERO { "0 s".to_owned() } else { self.less_than_a_millisecond() };
         }

@@ -121,34 +121,34 @@ fn checks(html: &mut Html, result: &ComponentResult, language: Language) {
         html.raw("<p class=\"outcome bad\">✗ ").text(texts.checks_none).raw("</p>\n");
         return;
     }
-    html.raw("<div class=\"scroll\" tabindex=\"0\"><table class=\"stack\">\n<caption>");
-    html.text(&fill(texts.checks_of, &[("component", &result.component)])).raw("</caption>\n<thead><tr>");
-    let heads = [
+    html.raw("<table class=\"list\">\n<caption>");
+    html.text(&fill(texts.checks_of, &[("component", &result.component)])).raw("</caption>\n");
+    html.heads(&[
         texts.column_check,
         texts.column_outcome,
         texts.column_expected,
         texts.column_found,
         texts.column_detail,
-    ];
-    for head in heads {
-        html.raw("<th scope=\"col\">").text(head).raw("</th>");
-    }
-    html.raw("</tr></thead>\n<tbody>\n");
+    ]);
     for check in &result.checks {
         row(html, check, language);
     }
-    html.raw("</tbody>\n</table></div>\n");
+    html.raw("</tbody>\n</table>\n");
 }
 
 fn row(html: &mut Html, check: &CheckResult, language: Language) {
     let texts = language.texts();
     let (outcome, word) = match check.outcome {
-        CheckOutcome::Passed => ("<td class=\"outcome good\">✓ ", texts.passed),
-        CheckOutcome::Failed => ("<td class=\"outcome bad\">✗ ", texts.failed),
-        CheckOutcome::NotRun => ("<td class=\"outcome bad\">– ", texts.not_run),
+        CheckOutcome::Passed => ("\" class=\"outcome good\">✓ ", texts.passed),
+        CheckOutcome::Failed => ("\" class=\"outcome bad\">✗ ", texts.failed),
+        CheckOutcome::NotRun => ("\" class=\"outcome bad\">– ", texts.not_run),
     };
-    html.raw("<tr><th scope=\"row\">").text(&check.name).raw("</th>").raw(outcome).text(word).raw("</td>");
-    html.element("td", check.expected.as_deref().unwrap_or_default());
-    html.element("td", check.found.as_deref().unwrap_or_default());
-    html.element("td", &check.detail).raw("</tr>\n");
+    html.raw("<tr><th scope=\"row\">")
+        .text(&check.name)
+        .raw("</th><td data-head=\"")
+        .text(texts.column_outcome);
+    html.raw(outcome).text(word).raw("</td>");
+    html.cell(texts.column_expected, check.expected.as_deref().unwrap_or_default());
+    html.cell(texts.column_found, check.found.as_deref().unwrap_or_default());
+    html.cell(texts.column_detail, &check.detail).raw("</tr>\n");
 }

@@ -47,6 +47,20 @@ impl Html {
         self.raw("<").raw(tag).raw(">").text(data).raw("</").raw(tag).raw(">")
     }
 
+    /// A table's heads, from `<thead>` to `<tbody>`.
+    pub(super) fn heads(&mut self, heads: &[&'static str]) -> &mut Self {
+        self.raw("<thead><tr>");
+        for head in heads {
+            self.raw("<th scope=\"col\">").text(head).raw("</th>");
+        }
+        self.raw("</tr></thead>\n<tbody>\n")
+    }
+
+    /// A table's cell. On a narrow screen its head stands before it.
+    pub(super) fn cell(&mut self, head: &'static str, data: &str) -> &mut Self {
+        self.raw("<td data-head=\"").text(head).raw("\">").text(data).raw("</td>")
+    }
+
     pub(super) fn finish(self) -> String {
         self.0
     }

@@ -66,11 +66,8 @@ fn svg(html: &mut Html, bars: &[Bar], summary: &str, language: Language) {
 
 fn table(html: &mut Html, bars: &[Bar], total_millis: u64, language: Language) {
     let texts = language.texts();
-    html.raw("<div class=\"scroll\" tabindex=\"0\"><table class=\"numbers\">\n<thead><tr>");
-    for head in [texts.column_step, texts.column_starts, texts.column_takes, texts.column_share] {
-        html.raw("<th scope=\"col\">").text(head).raw("</th>");
-    }
-    html.raw("</tr></thead>\n<tbody>\n");
+    html.raw("<div class=\"scroll\" tabindex=\"0\"><table class=\"numbers\">\n");
+    html.heads(&[texts.column_step, texts.column_starts, texts.column_takes, texts.column_share]);
     for bar in bars {
         let row = if bar.dominates { "<tr class=\"most\">" } else { "<tr>" };
         html.raw(row).raw("<th scope=\"row\">").text(&bar.label).raw("</th>");

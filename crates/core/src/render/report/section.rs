@@ -13,23 +13,18 @@ pub(super) fn controls(html: &mut Html, report: &DrillReport, language: Language
         html.raw("<p class=\"outcome bad\">✗ ").text(texts.controls_none).raw("</p>\n</section>\n");
         return;
     }
-    html.raw("<div class=\"scroll\" tabindex=\"0\"><table>\n<thead><tr>");
-    let heads = [
+    html.raw("<table class=\"list\">\n").heads(&[
         texts.column_control,
         texts.column_feeds,
         texts.column_expected,
         texts.column_found,
         texts.column_outcome,
         texts.column_detail,
-    ];
-    for head in heads {
-        html.raw("<th scope=\"col\">").text(head).raw("</th>");
-    }
-    html.raw("</tr></thead>\n<tbody>\n");
+    ]);
     for control in &report.controls {
         control_row(html, control, language);
     }
-    html.raw("</tbody>\n</table></div>\n</section>\n");
+    html.raw("</tbody>\n</table>\n</section>\n");
 }
 
 fn control_row(html: &mut Html, control: &ControlResult, language: Language) {
@@ -39,17 +34,15 @@ fn control_row(html: &mut Html, control: &ControlResult, language: Language) {
         ControlKind::Positive => texts.feeds_sound,
     };
     let (outcome, word) = match control.outcome {
-        ControlOutcome::AsExpected => ("<td class=\"outcome good\">✓ ", texts.as_expected),
-        ControlOutcome::Wrong => ("<td class=\"outcome bad\">✗ ", texts.wrong),
+        ControlOutcome::AsExpected => ("\" class=\"outcome good\">✓ ", texts.as_expected),
+        ControlOutcome::Wrong => ("\" class=\"outcome bad\">✗ ", texts.wrong),
     };
-    html.raw("<tr><th scope=\"row\">").text(&control.name).raw("</th>").element("td", feeds);
-    for code in [&control.expected_code, &control.found_code] {
-        match code {
-            Some(code) => html.raw("<td><code>").text(code).raw("</code></td>"),
-            None => html.element("td", texts.accepted),
-        };
-    }
-    html.raw(outcome).text(word).raw("</td>").element("td", &control.detail).raw("</tr>\n");
+    let code = |code: &Option<String>| code.clone().unwrap_or_else(|| texts.accepted.to_owned());
+    html.raw("<tr><th scope=\"row\">").text(&control.name).raw("</th>").cell(texts.column_feeds, feeds);
+    html.cell(texts.column_expected, &code(&control.expected_code));
+    html.cell(texts.column_found, &code(&control.found_code));
+    html.raw("<td data-head=\"").text(texts.column_outcome).raw(outcome).text(word).raw("</td>");
+    html.cell(texts.column_detail, &control.detail).raw("</tr>\n");
 }
 
 /// The limits of this drill, then those of every drill.

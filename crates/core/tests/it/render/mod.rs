@@ -1,4 +1,5 @@
 //! Pages and terminal output of fixed reports.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::assigning_clones)]
 
 pub(crate) mod sample;
 

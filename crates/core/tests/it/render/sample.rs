@@ -1,6 +1,4 @@
 //! Fixed reports: one green, and from it a red, a broken and a hostile one.
-#![allow(clippy::unwrap_used, clippy::assigning_clones)]
-
 use retoma_core::decide::drill::{DrillFacts, verdict};
 use retoma_core::drill::{
     CheckOutcome, CheckResult, ComponentResult, ControlResult, DrillReport, Environment, SCHEMA, Seconds,
@@ -121,6 +119,7 @@ pub(crate) fn named(bad: &str) -> DrillReport {
     let mut recorder = WaterfallRecorder::start(Duration::ZERO, StepName::Detect);
     recorder.begin(StepName::Fetch, Some(bad), Duration::from_millis(7)).unwrap();
     report.waterfall = recorder.finish(Duration::from_millis(9)).unwrap();
+    report.rto_measured_seconds = report.waterfall.total();
     concluded(report)
 }
 
