@@ -70,7 +70,7 @@ fn grandfather_father_son_as_a_story() {
     insta::assert_snapshot!(story(&run(&HISTORY, &policy, &Holds::default(), &TimeZone::UTC)));
 }
 
-/// What restic 0.14 and later keep for the same times and counts.
+/// What `restic forget` of version 0.14.0 keeps for the same times and counts, tried with it.
 #[test]
 fn each_rule_alone_keeps_the_newest_of_its_periods() {
     let table: [(Policy, &[&str]); 9] = [
