@@ -1,0 +1,9 @@
+//! Decisions, by tables, by all small combinations and by properties.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::assigning_clones)]
+
+mod drill;
+mod markers;
+mod result;
+mod retention;
+mod retention_properties;
+mod staleness;

@@ -1,0 +1,7 @@
+//! Pages and terminal output of fixed reports.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::assigning_clones)]
+
+pub(crate) mod sample;
+
+mod report;
+mod terminal;
