@@ -139,9 +139,8 @@ fn ensure_cargo(tool: CargoTool) -> Result {
     install
         .args(["install", "--locked", "--debug", "--force", "--version", tool.version, tool.package])
         .env("CARGO_PROFILE_DEV_DEBUG", "0")
-        // Our own flags and target folder are not for other people's programs.
-        .env_remove("CARGO_TARGET_DIR")
-        .current_dir(std::env::temp_dir());
+        // Our own target folder is not for other people's programs.
+        .env_remove("CARGO_TARGET_DIR");
     sh::run_shown(&mut install)
 }
 

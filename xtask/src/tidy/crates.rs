@@ -41,9 +41,10 @@ const RULES: &[Rule] = &[
     Rule { name: SOURCES, uses: &[CORE, REPO], dev: &[TESTKIT] },
     Rule { name: CONTROL, uses: &[CORE, REPO, SOURCES], dev: &[TESTKIT, MARABET] },
     Rule { name: "retoma", uses: &[CORE, REPO, SOURCES, CONTROL, MARABET], dev: &[TESTKIT] },
-    // Not `repo`: its own unit tests use the testkit, and would then meet two versions of every type.
-    Rule { name: TESTKIT, uses: &[CORE], dev: &[] },
-    Rule { name: MARABET, uses: &[], dev: &[TESTKIT] },
+    // `repo` is for `FaultyStore`. Repo's integration tests use the testkit; its unit tests cannot, since they would meet
+    // two versions of every type.
+    Rule { name: TESTKIT, uses: &[CORE, REPO], dev: &[] },
+    Rule { name: MARABET, uses: &[CORE], dev: &[TESTKIT] },
     Rule { name: "xtask", uses: &[], dev: &[] },
 ];
 
