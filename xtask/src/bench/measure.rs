@@ -1,0 +1,169 @@
+//! Runs one command under `time` and reads what it cost: wall seconds, CPU seconds of all its processes, peak memory of
+//! the largest of them.
+
+use super::tools::{Step, Tool};
+use crate::dist::target_dir;
+use crate::sh::{self, Result};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+/// What one run cost.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Measured {
+    pub(super) wall_seconds: f64,
+    /// User and system time.
+    pub(super) cpu_seconds: f64,
+    pub(super) peak_bytes: u64,
+}
+
+impl fmt::Display for Measured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mebibytes = self.peak_bytes >> 20;
+        write!(f, "{:8.2} s {:8.2} CPU-s {mebibytes:6} MiB", self.wall_seconds, self.cpu_seconds)
+    }
+}
+
+/// The folders of one tool for one tree.
+pub(super) struct Place {
+    folder: PathBuf,
+    tree: PathBuf,
+    pub(super) repository: PathBuf,
+    pub(super) out: PathBuf,
+}
+
+impl Place {
+    pub(super) fn new(work: &Path, tool: &Tool, tree: &Path, name: &str) -> Self {
+        let folder = work.join(tool.name).join(name);
+        let (repository, out) = (folder.join("repository"), folder.join("out"));
+        Self { folder, tree: tree.to_owned(), repository, out }
+    }
+
+    /// Makes the folders, the password and the manifest.
+    pub(super) fn make(&self) -> Result {
+        for folder in [&self.repository, &self.out, &self.folder.join("cache")] {
+            sh::make_dir(folder)?;
+        }
+        sh::write(&self.folder.join("password"), "correct horse battery staple\n")?;
+        sh::write(&self.folder.join("retoma.toml"), self.manifest())
+    }
+
+    fn manifest(&self) -> String {
+        format!(
+            "version = 1\n\n[service]\nname = \"bench\"\n\n\
+             [[repository]]\nname = \"local\"\nurl = \"file://{}\"\npassword = \"file:{}\"\n\n\
+             [[component]]\nname = \"tree\"\nkind = \"files\"\ntier = \"low\"\npath = \"{}\"\n",
+            self.repository.display(),
+            self.folder.join("password").display(),
+            self.tree.display()
+        )
+    }
+
+    /// Empties the folder to restore into.
+    pub(super) fn clear_output(&self) -> Result {
+        sh::remove_dir(&self.out)?;
+        sh::make_dir(&self.out)
+    }
+
+    /// A shell with the variables of `tools.rs`.
+    fn shell(&self, command: &mut Command, script: &str, step: &str) -> Result {
+        command
+            .args(["-c", &format!("set -eu\n{script}")])
+            .env("TREE", &self.tree)
+            .env("REPO", &self.repository)
+            .env("OUT", &self.out)
+            .env("CACHE", self.folder.join("cache"))
+            .env("PASSWORD", self.folder.join("password"))
+            .env("MANIFEST", self.folder.join("retoma.toml"))
+            .env("RETOMA", Path::new(&target_dir()?).join("release/retoma"))
+            .env("STEP", step)
+            .stdin(Stdio::null());
+        Ok(())
+    }
+}
+
+/// Runs a script that is not measured.
+pub(super) fn prepare(place: &Place, script: &str) -> Result {
+    let mut shell = Command::new("bash");
+    place.shell(&mut shell, script, "init")?;
+    sh::output(&mut shell).map(|_| ())
+}
+
+/// Whether a script succeeds.
+pub(super) fn succeeds(place: &Place, script: &str) -> bool {
+    prepare(place, script).is_ok()
+}
+
+/// The line with which the tool names its version.
+pub(super) fn version(tool: &Tool) -> String {
+    let nowhere = Path::new("");
+    let mut shell = Command::new("bash");
+    let made = Place::new(nowhere, tool, nowhere, "").shell(&mut shell, tool.version, "version");
+    made.and_then(|()| sh::output(&mut shell))
+        .map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
+}
+
+/// Runs `script` and measures it. What other runs left unwritten is written first.
+pub(super) fn run(place: &Place, step: Step, script: &str) -> Result<Measured> {
+    sh::run(&mut Command::new("sync"))?;
+    let (costs, log) = (place.folder.join("costs"), place.folder.join("log"));
+    let mut time = Command::new("/usr/bin/time");
+    time.args(["-f", "%U %S %M", "-o"]).arg(&costs).args(["bash", "-o", "pipefail"]);
+    place.shell(&mut time, script, step.name())?;
+    let file =
+        std::fs::File::create(&log).map_err(|error| format!("cannot write `{}`: {error}", log.display()))?;
+    let other = file.try_clone().map_err(|error| error.to_string())?;
+    let start = Instant::now();
+    let code = sh::status(time.stdout(file).stderr(other))?;
+    let wall_seconds = start.elapsed().as_secs_f64();
+    if code != 0 {
+        let text = sh::read(&log).unwrap_or_default();
+        return Err(format!("`{script}` ended with exit code {code}:\n{}", text.trim()));
+    }
+    let (cpu_seconds, peak_bytes) = parse(&sh::read(&costs)?)?;
+    Ok(Measured { wall_seconds, cpu_seconds, peak_bytes })
+}
+
+/// Reads `user system peak-KiB` from the last line.
+fn parse(text: &str) -> Result<(f64, u64)> {
+    let numbers: Option<Vec<f64>> =
+        text.lines().last().map(|line| line.split(' ').map_while(|word| word.parse().ok()).collect());
+    match numbers.as_deref() {
+        // A float holds KiB exactly up to 2^53.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        Some([user, system, peak]) => Ok((user + system, (*peak as u64) << 10)),
+        _ => Err(format!("`time` printed {text:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::tools::TOOLS;
+
+    #[test]
+    fn the_costs_are_read_from_the_last_line() {
+        assert_eq!(parse("1.50 0.25 2048\n"), Ok((1.75, 2 << 20)));
+        assert_eq!(parse("Command exited\n0.00 0.01 4\n"), Ok((0.01, 4096)));
+        for bad in ["", "1.0 2.0\n", "a b c\n"] {
+            assert!(parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_measured_command_uses_its_folders_and_its_failure_is_told() {
+        if !Path::new("/usr/bin/time").is_file() {
+            assert!(std::env::var_os("REQUIRE_SERVICES").is_none(), "`time` is missing");
+            return println!("skipped: `time` is missing");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place::new(dir.path(), &TOOLS[0], dir.path(), "x");
+        place.make().unwrap();
+        let measured = run(&place, Step::Big, r#"echo "$STEP" > "$REPO/step""#).unwrap();
+        assert_eq!(std::fs::read_to_string(place.repository.join("step")).unwrap(), "big\n");
+        assert!(measured.peak_bytes > 0);
+        let error = run(&place, Step::Big, "echo no room >&2; false | true").unwrap_err();
+        assert!(error.contains("exit code 1") && error.contains("no room"), "{error}");
+    }
+}

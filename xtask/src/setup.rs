@@ -1,0 +1,195 @@
+//! Installs what tests, benchmarks and releases need, from the ordinary package registries.
+//!
+//! Quick when all is there: a tool that is found is not asked for again. Cargo's tools are pinned; Debian's packages
+//! are those of the machine's release, and their versions are printed where they matter (benchmarks).
+
+use crate::args::Args;
+use crate::sh::{self, Result};
+use std::process::Command;
+
+const NEXTEST: CargoTool = CargoTool { subcommand: "nextest", package: "cargo-nextest", version: "0.9.143" };
+const DENY: CargoTool = CargoTool { subcommand: "deny", package: "cargo-deny", version: "0.20.2" };
+const FUZZ: CargoTool = CargoTool { subcommand: "fuzz", package: "cargo-fuzz", version: "0.13.2" };
+/// The target of the static binary.
+pub(crate) const MUSL: &str = "x86_64-unknown-linux-musl";
+
+/// What a part of the work needs.
+struct Subset {
+    name: &'static str,
+    /// (program that must be found, Debian package that has it)
+    apt: &'static [(&'static str, &'static str)],
+    cargo: &'static [CargoTool],
+    targets: &'static [&'static str],
+}
+
+#[derive(Clone, Copy)]
+struct CargoTool {
+    subcommand: &'static str,
+    package: &'static str,
+    version: &'static str,
+}
+
+const SUBSETS: &[Subset] = &[
+    Subset {
+        name: "test",
+        apt: &[
+            ("cc", "build-essential"),
+            ("git", "git"),
+            ("restic", "restic"),
+            ("setfattr", "attr"),
+            ("setfacl", "acl"),
+            ("sqlite3", "sqlite3"),
+        ],
+        cargo: &[NEXTEST],
+        targets: &[],
+    },
+    Subset {
+        name: "bench",
+        apt: &[
+            ("restic", "restic"),
+            ("borg", "borgbackup"),
+            ("zstd", "zstd"),
+            ("openssl", "openssl"),
+            ("hyperfine", "hyperfine"),
+            ("/usr/bin/time", "time"),
+        ],
+        cargo: &[],
+        targets: &[],
+    },
+    Subset { name: "dist", apt: &[("musl-gcc", "musl-tools")], cargo: &[], targets: &[MUSL] },
+    Subset { name: "deny", apt: &[("cc", "build-essential")], cargo: &[DENY], targets: &[] },
+    Subset { name: "fuzz", apt: &[("c++", "build-essential")], cargo: &[FUZZ], targets: &[] },
+];
+
+/// `xtask setup [--for SUBSET]`.
+pub(crate) fn run(mut args: Args) -> Result {
+    let wanted = args.value("--for")?;
+    args.finish()?;
+    match wanted {
+        Some(name) => ensure(&name),
+        None => SUBSETS.iter().try_for_each(|subset| ensure(subset.name)),
+    }
+}
+
+/// Makes sure that one subset is installed.
+pub(crate) fn ensure(name: &str) -> Result {
+    let subset = SUBSETS.iter().find(|subset| subset.name == name).ok_or_else(|| {
+        let names: Vec<_> = SUBSETS.iter().map(|subset| subset.name).collect();
+        format!("`{name}` is not one of {}", names.join(", "))
+    })?;
+    ensure_apt(subset.apt)?;
+    subset.cargo.iter().try_for_each(|tool| ensure_cargo(*tool))?;
+    subset.targets.iter().try_for_each(|target| ensure_target(target))?;
+    println!("setup: {name} has what it needs");
+    Ok(())
+}
+
+/// Whether `cargo nextest` can be run.
+pub(crate) fn has_nextest() -> bool {
+    installed_version(NEXTEST).is_some()
+}
+
+fn ensure_apt(needs: &[(&str, &str)]) -> Result {
+    let missing = missing_packages(needs, |program| sh::find(program).is_some());
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let by_hand = format!("install {} by hand, then try again", missing.join(" "));
+    if sh::find("apt-get").is_none() {
+        return Err(format!("this system has no apt-get; {by_hand}"));
+    }
+    let am_root = sh::output(Command::new("id").arg("-u"))?.trim() == "0";
+    if !am_root && sh::find("sudo").is_none() {
+        return Err(format!("installing packages needs root, and there is no sudo; {by_hand}"));
+    }
+    let apt = |args: &[&str]| {
+        let mut command = Command::new(if am_root { "env" } else { "sudo" });
+        command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-y"]).args(args);
+        sh::run_shown(&mut command)
+    };
+    apt(&["update"])?;
+    let mut install = vec!["install", "--no-install-recommends"];
+    install.extend(&missing);
+    apt(&install)?;
+    match missing_packages(needs, |program| sh::find(program).is_some()).first() {
+        None => Ok(()),
+        Some(package) => Err(format!("`{package}` was installed and its program is still not found")),
+    }
+}
+
+/// The packages whose program is not there, each once.
+fn missing_packages<'a>(needs: &[(&str, &'a str)], is_there: impl Fn(&str) -> bool) -> Vec<&'a str> {
+    let mut missing: Vec<&str> = Vec::new();
+    for (program, package) in needs {
+        if !is_there(program) && !missing.contains(package) {
+            missing.push(package);
+        }
+    }
+    missing
+}
+
+fn ensure_cargo(tool: CargoTool) -> Result {
+    match installed_version(tool).as_deref() {
+        Some(version) if version == tool.version => return Ok(()),
+        Some(version) => println!("setup: {} is {version}, {} is wanted", tool.package, tool.version),
+        None => println!("setup: {} is missing; building it takes some minutes", tool.package),
+    }
+    // A debug build: these tools spend their time in the programs that they call, and it halves our wait.
+    let mut install = sh::cargo();
+    install
+        .args(["install", "--locked", "--debug", "--force", "--version", tool.version, tool.package])
+        .env("CARGO_PROFILE_DEV_DEBUG", "0")
+        // Our own target folder is not for other people's programs.
+        .env_remove("CARGO_TARGET_DIR");
+    sh::run_shown(&mut install)
+}
+
+/// The version that `cargo SUBCOMMAND --version` prints.
+fn installed_version(tool: CargoTool) -> Option<String> {
+    let text = sh::output(sh::cargo().args([tool.subcommand, "--version"])).ok()?;
+    parse_version(&text, tool.package)
+}
+
+/// `cargo-nextest 0.9.143 (…)` → `0.9.143`.
+fn parse_version(text: &str, package: &str) -> Option<String> {
+    let words = text.lines().next()?.strip_prefix(package)?;
+    words.split_whitespace().next().map(str::to_owned)
+}
+
+fn ensure_target(target: &str) -> Result {
+    let sysroot = sh::output(Command::new("rustc").args(["--print", "sysroot"]).current_dir(sh::root()))?;
+    if std::path::Path::new(sysroot.trim()).join("lib/rustlib").join(target).join("lib").is_dir() {
+        return Ok(());
+    }
+    if sh::find("rustup").is_none() {
+        return Err(format!("the Rust target `{target}` is missing and there is no rustup to add it"));
+    }
+    sh::run_shown(Command::new("rustup").args(["target", "add", target]).current_dir(sh::root()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_from_what_the_tools_print() {
+        let nextest = "cargo-nextest 0.9.143 (60fa45f63 2026-08-04)\nrelease: 0.9.143\n";
+        assert_eq!(parse_version(nextest, "cargo-nextest").as_deref(), Some("0.9.143"));
+        assert_eq!(parse_version("cargo-deny 0.20.2\n", "cargo-deny").as_deref(), Some("0.20.2"));
+        assert_eq!(parse_version("something else 1.0", "cargo-deny"), None);
+        assert_eq!(parse_version("", "cargo-deny"), None);
+    }
+
+    #[test]
+    fn only_missing_packages_are_named_and_each_once() {
+        let needs = [("a", "pkg-a"), ("b", "pkg-b"), ("c", "pkg-b"), ("d", "pkg-d")];
+        assert_eq!(missing_packages(&needs, |program| program == "a"), ["pkg-b", "pkg-d"]);
+        assert!(missing_packages(&needs, |_| true).is_empty());
+    }
+
+    #[test]
+    fn an_unknown_subset_is_refused_with_the_known_ones() {
+        let error = ensure("everything").unwrap_err();
+        assert!(error.contains("everything") && error.contains("test, bench"), "{error}");
+    }
+}
