@@ -14,6 +14,7 @@ pub mod id;
 pub mod index;
 pub mod lock;
 pub mod repository;
+pub mod restore;
 pub mod store;
 
 pub use id::{BlobId, IndexId, KeyId, LockId, PackId, RepositoryId, SnapshotId};

@@ -144,6 +144,10 @@ codes! {
     RESTORE_TARGET = "R0502";
     /// Some entries could not be restored.
     RESTORE_INCOMPLETE = "R0503";
+    /// A path that was asked for is not in the snapshot, or is no path inside a snapshot.
+    RESTORE_PATH = "R0504";
+    /// A snapshot has more entries than one restore can take.
+    RESTORE_TOO_LARGE = "R0505";
 
     // R06: locks, forget, prune.
     /// Somebody holds a lock that forbids this.

@@ -1,0 +1,153 @@
+//! What the target has already: files are compared chunk by chunk, so that only what differs is read and written.
+
+use super::files::finish;
+use super::layout::Kind;
+use super::run::{Run, add, state};
+use super::target::{Directories, create_file, open_file, stat};
+use crate::id::BlobId;
+use retoma_core::Result;
+use rustix::fd::OwnedFd;
+use rustix::fs::{FileType, Stat};
+use rustix::io::Errno;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Files that a thread takes at once.
+const BATCH: u32 = 64;
+
+/// Looks at every file: makes empty ones, finishes those that are complete already.
+///
+/// # Errors
+/// `Cancelled`.
+pub(super) fn scan(run: &Run<'_>) -> Result<()> {
+    let next = AtomicU32::new(0);
+    let end = run.plan.layout.len();
+    let work = || {
+        let (mut directories, mut buffer) = (run.directories(), Vec::new());
+        while !run.is_stopping() {
+            let first = next.fetch_add(BATCH, Ordering::Relaxed);
+            if first >= end {
+                break;
+            }
+            for number in first..end.min(first + BATCH) {
+                if run.plan.layout.get(number).kind == Kind::File && !run.has(number, state::FAILED) {
+                    look(run, &mut directories, &mut buffer, number);
+                }
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for worker in 1..super::pipeline::workers(run) {
+            let builder = std::thread::Builder::new().name(format!("restore-scan-{worker}"));
+            // Without more threads this one does it all.
+            builder.spawn_scoped(scope, work).ok();
+        }
+        work();
+    });
+    run.check_cancelled()
+}
+
+fn look(run: &Run<'_>, directories: &mut Directories<'_>, buffer: &mut Vec<u8>, number: u32) {
+    let layout = &run.plan.layout;
+    let fresh = run.has(layout.get(number).parent, state::FRESH);
+    let empty = layout.chunks(number).is_empty();
+    let done = match (fresh, empty) {
+        (true, false) => return,
+        (true, true) => make_empty(run, directories, number),
+        (false, _) => match compare(run, directories, buffer, number) {
+            Ok(false) if empty => make_empty(run, directories, number),
+            other => other.map(|_| ()),
+        },
+    };
+    if let Err(errno) = done {
+        run.fail_io(number, errno);
+    }
+}
+
+fn make_empty(run: &Run<'_>, directories: &mut Directories<'_>, number: u32) -> rustix::io::Result<()> {
+    let at = directories.around(number)?;
+    let file = create_file(&*at, run.plan.layout.name(number), run.clear())?;
+    run.set(number, state::BEGUN);
+    finish(run, number, &file, None);
+    Ok(())
+}
+
+/// Compares a file with what is in the target. `false` when there is nothing that could be changed in place.
+fn compare(
+    run: &Run<'_>,
+    directories: &mut Directories<'_>,
+    buffer: &mut Vec<u8>,
+    number: u32,
+) -> rustix::io::Result<bool> {
+    let layout = &run.plan.layout;
+    let at = directories.around(number)?;
+    match stat(&*at, layout.name(number)) {
+        Err(Errno::NOENT) => return Ok(false),
+        Err(error) => return Err(error),
+        Ok(found) if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile => return Ok(false),
+        Ok(_) => {}
+    }
+    // Whatever can't be opened (a mode that forbids it, a program that runs) is replaced.
+    let Ok((file, found)) = open_file(&*at, layout.name(number)) else { return Ok(false) };
+    if !all_names_are_ours(run, directories, number, &found) {
+        return Ok(false);
+    }
+    run.set(number, state::EXISTING);
+    let (size, entry) = (layout.size_bytes(number), layout.get(number));
+    let size_now = u64::try_from(found.st_size).unwrap_or(0);
+    let trusted = run.plan.options.trust_mtime
+        && size_now == size
+        && (found.st_mtime, i64::try_from(found.st_mtime_nsec).unwrap_or(-1)) == entry.mtime();
+    let mut start = 0;
+    let mut differs = 0;
+    for chunk in layout.chunks(number) {
+        let end = layout.chunk(chunk).end;
+        if trusted || end <= size_now && has(&file, &layout.chunk(chunk).id, start, end, buffer)? {
+            run.set_reused(chunk);
+            add(&run.counts.reused, end - start);
+            run.progress.add_bytes(end - start);
+        } else {
+            differs += 1;
+        }
+        start = end;
+    }
+    if size_now != size {
+        rustix::fs::ftruncate(&file, size)?;
+        run.set(number, state::BEGUN);
+    }
+    if differs == 0 {
+        finish(run, number, &file, Some(&rustix::fs::fstat(&file)?));
+    }
+    Ok(true)
+}
+
+/// Whether every name of the file is one that the plan has for it, so that changing it changes nothing else.
+fn all_names_are_ours(run: &Run<'_>, directories: &mut Directories<'_>, number: u32, found: &Stat) -> bool {
+    let layout = &run.plan.layout;
+    let mut names = 1u64;
+    for link in layout.links(number) {
+        let Ok(at) = directories.around(*link) else { continue };
+        let same = |other: Stat| (other.st_dev, other.st_ino) == (found.st_dev, found.st_ino);
+        if stat(&*at, layout.name(*link)).is_ok_and(same) {
+            names += 1;
+        }
+    }
+    found.st_nlink as u64 == names
+}
+
+/// Whether bytes `start..end` of a file are the blob `id`.
+fn has(file: &OwnedFd, id: &BlobId, start: u64, end: u64, buffer: &mut Vec<u8>) -> rustix::io::Result<bool> {
+    let Ok(length) = usize::try_from(end - start) else { return Ok(false) };
+    buffer.resize(length, 0);
+    let mut filled = 0;
+    while filled < length {
+        match rustix::io::pread(file, &mut buffer[filled..], start + filled as u64) {
+            Ok(0) => return Ok(false),
+            Ok(count) => filled += count,
+            Err(Errno::INTR) => {}
+            // A bad sector is overwritten.
+            Err(Errno::IO) => return Ok(false),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(BlobId::of(buffer) == *id)
+}

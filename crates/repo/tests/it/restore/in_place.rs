@@ -1,0 +1,145 @@
+//! Restoring over what is there: only what differs is written, nothing else is touched.
+
+use super::support::*;
+use retoma_core::ErrorKind;
+use retoma_repo::backup::Progress;
+use retoma_repo::restore::{Options, plan};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+fn large() -> Vec<u8> {
+    noise(1, 12_000_000)
+}
+
+#[test]
+fn only_what_differs_is_written() {
+    let fixture = Fixture::new();
+    let tree = fixture.backup(&[file("large", large()), file("small", "x")]);
+    fixture.restore_all(tree, &Options::default());
+    let before = inode(&fixture.at("large"));
+    let mut changed = large();
+    changed[6_000_000] ^= 1;
+    changed.truncate(11_900_000);
+    changed.extend(noise(2, 500_000));
+    std::fs::write(fixture.at("large"), changed).unwrap();
+    let outcome = fixture.restore_all(tree, &Options::default());
+    assert!(fixture.read("large") == large());
+    assert_eq!(inode(&fixture.at("large")), before);
+    assert_eq!(mtime(&fixture.at("large")), time(0));
+    assert!(outcome.bytes_written <= 8 << 20, "{outcome:?}");
+    assert_eq!(outcome.bytes_written + outcome.bytes_reused, 12_000_001);
+}
+
+#[test]
+fn the_same_size_and_time_are_believed_only_when_asked() {
+    let fixture = Fixture::new();
+    let tree = fixture.backup(&[file("file", "right")]);
+    fixture.restore_all(tree, &Options::default());
+    std::fs::write(fixture.at("file"), "wrong").unwrap();
+    let (seconds, nanoseconds) = time(0).to_unix();
+    let modified = std::time::UNIX_EPOCH + std::time::Duration::new(seconds as u64, nanoseconds as u32);
+    std::fs::File::options().write(true).open(fixture.at("file")).unwrap().set_modified(modified).unwrap();
+    fixture.restore_all(tree, &Options { trust_mtime: true, ..Options::default() });
+    assert_eq!(fixture.read("file"), b"wrong");
+    fixture.restore_all(tree, &Options::default());
+    assert_eq!(fixture.read("file"), b"right");
+}
+
+#[test]
+fn an_interrupted_restore_goes_on_from_what_is_there() {
+    let fixture = Fixture::new();
+    let items: Vec<Item> = vec![file("a", large()), file("b", noise(3, 12_000_000))];
+    let tree = fixture.backup(&items);
+    let progress = Arc::new(Progress::default());
+    let (cancelling, reads) = (Arc::clone(&progress), AtomicUsize::new(0));
+    fixture.set_hook(move |_| {
+        if reads.fetch_add(1, Ordering::Relaxed) == 4 {
+            cancelling.cancel();
+        }
+        Ok(())
+    });
+    let error = fixture.try_restore(tree, &Options::default(), &progress).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Cancelled);
+    for path in ["a", "b"].map(|path| fixture.at(path)).iter().filter(|path| path.exists()) {
+        let right = items.iter().any(|(_, _, bytes)| *bytes == std::fs::read(path).unwrap());
+        assert!(right || mtime(path) != time(0), "an incomplete file has the time of a complete one");
+    }
+    fixture.set_hook(|_| Ok(()));
+    let outcome = fixture.restore_all(tree, &Options::default());
+    assert!(outcome.bytes_reused > 0, "{outcome:?}");
+    assert!(fixture.read("a") == large() && fixture.read("b") == items[1].2);
+}
+
+#[test]
+fn a_file_with_another_name_is_replaced_and_the_other_name_keeps_its_bytes() {
+    let fixture = Fixture::new();
+    let tree = fixture.backup(&[file("file", "from the snapshot")]);
+    std::fs::create_dir(fixture.target()).unwrap();
+    std::fs::write(fixture.outside().join("other"), "mine").unwrap();
+    std::fs::hard_link(fixture.outside().join("other"), fixture.at("file")).unwrap();
+    fixture.restore_all(tree, &Options::default());
+    assert_eq!(fixture.read("file"), b"from the snapshot");
+    assert_eq!(std::fs::read(fixture.outside().join("other")).unwrap(), b"mine");
+}
+
+#[test]
+fn other_kinds_in_the_way_are_replaced_but_directories_with_contents_are_not() {
+    let fixture = Fixture::new();
+    let tree = fixture.backup(&[
+        directory("dir"),
+        file("dir/inner", "i"),
+        file("empty", ""),
+        file("file", "f"),
+        symlink("link", "x".as_ref()),
+    ]);
+    std::fs::create_dir(fixture.target()).unwrap();
+    std::fs::write(fixture.at("dir"), "a file where a directory should be").unwrap();
+    std::fs::create_dir(fixture.at("file")).unwrap();
+    std::fs::create_dir_all(fixture.at("empty/full")).unwrap();
+    std::fs::write(fixture.at("link"), "a file where a link should be").unwrap();
+    let outcome = fixture.restore(tree, &Options::default());
+    assert_eq!(fixture.read("dir/inner"), b"i");
+    assert_eq!(fixture.read("file"), b"f");
+    assert_eq!(std::fs::read_link(fixture.at("link")).unwrap().to_str(), Some("x"));
+    assert_eq!(outcome.failed.len(), 1, "{outcome:?}");
+    assert!(outcome.failed[0].path.ends_with(b"/empty"));
+    assert_eq!(outcome.failed[0].error.code().as_str(), "R0502");
+    assert!(fixture.at("empty/full").is_dir());
+    let whole = Options { delete_extra: true, whole: paths(&["/"]), ..Options::default() };
+    fixture.restore_all(tree, &whole);
+    assert_eq!(fixture.read("empty"), b"");
+}
+
+#[test]
+fn extra_files_go_only_when_asked_and_only_below_what_the_snapshot_has_wholly() {
+    let fixture = Fixture::new();
+    let tree = fixture.backup(&[
+        directory("srv"),
+        directory("srv/models"),
+        file("srv/models/a", "a"),
+        directory("srv/models/deep"),
+    ]);
+    for folder in ["srv/models/deep", "srv/models/old/er", "srv/other"] {
+        std::fs::create_dir_all(fixture.at(folder)).unwrap();
+    }
+    for path in ["top", "srv/other/x", "srv/models/old/er/x", "srv/models/deep/x"] {
+        std::fs::write(fixture.at(path), "x").unwrap();
+    }
+    std::fs::write(fixture.outside().join("kept"), "kept").unwrap();
+    std::os::unix::fs::symlink(fixture.outside(), fixture.at("srv/models/out")).unwrap();
+    assert_eq!(fixture.restore_all(tree, &Options::default()).extra_deleted, 0);
+    assert!(fixture.at("srv/models/old/er/x").exists());
+    let options = Options { delete_extra: true, whole: paths(&["/srv/models"]), ..Options::default() };
+    let index = fixture.repository.load_index().unwrap();
+    let mut listed = plan(&fixture.repository, &index, tree, &options, &fixture.target()).unwrap().extra();
+    listed.sort();
+    assert_eq!(
+        listed,
+        ["srv/models/deep/x", "srv/models/old", "srv/models/out"].map(|path| fixture.at(path))
+    );
+    assert_eq!(fixture.restore_all(tree, &options).extra_deleted, 3);
+    assert!(listed.iter().all(|path| path.symlink_metadata().is_err()));
+    assert!(fixture.at("top").exists() && fixture.at("srv/other/x").exists());
+    assert!(fixture.outside().join("kept").exists());
+    assert_eq!(mtime(&fixture.at("srv/models")), time(0));
+}

@@ -1,0 +1,10 @@
+//! Snapshots become files again: those of our own backups and those that restic wrote.
+
+mod basic;
+mod compare;
+mod damage;
+mod hostile;
+mod in_place;
+mod range;
+mod restic;
+mod support;
