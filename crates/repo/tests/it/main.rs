@@ -1,0 +1,6 @@
+//! Integration tests of the repository, in one binary.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
+
+mod fuzz_corpus;
+mod verify;
