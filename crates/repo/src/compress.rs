@@ -2,6 +2,7 @@
 
 use crate::format::malformed;
 use retoma_core::{Error, Result};
+use sha2::{Digest, Sha256};
 use std::cell::RefCell;
 use std::io::Read;
 
@@ -12,6 +13,8 @@ pub const LEVEL: i32 = 1;
 
 /// Bytes of each of the samples by which [`worthwhile`] decides.
 const SAMPLE_BYTES: usize = 4096;
+/// Bytes that [`hash_expanded`] expands at a time.
+const STREAM_BYTES: usize = 128 << 10;
 
 thread_local! {
     static COMPRESSOR: RefCell<Option<zstd::bulk::Compressor<'static>>> = const { RefCell::new(None) };
@@ -65,27 +68,62 @@ pub fn worthwhile(data: &[u8]) -> bool {
 /// # Errors
 /// `Corrupt` when it is not zstd or gives another length.
 pub fn decompress(data: &[u8], length: usize) -> Result<Vec<u8>> {
-    // A frame of n bytes expands to at most 2 MiB for every 3 bytes (a block of repeats): whoever claims more lies, and
-    // is not given the memory.
-    let possible = data.len().saturating_mul(700_000).max(1 << 16);
-    if length > possible {
-        return Err(malformed(format!("{} bytes cannot expand to {length}", data.len())));
-    }
-    let mut output = vec![0; length];
+    let mut output = Vec::new();
+    decompress_into(data, length, &mut output)?;
+    Ok(output)
+}
+
+/// Expands `data` to exactly `length` bytes in `output`, whose old contents go and whose memory is used again.
+///
+/// # Errors
+/// `Corrupt` when it is not zstd or gives another length; then `output` is empty.
+pub fn decompress_into(data: &[u8], length: usize, output: &mut Vec<u8>) -> Result<()> {
+    output.clear();
+    check_possible(data, length)?;
+    // Not `resize`: zstd writes every byte that is used, so zeroing them first would be work for nothing.
+    output.reserve_exact(length);
     let written = DECOMPRESSOR.with_borrow_mut(|slot| {
         let decompressor = match slot {
             Some(decompressor) => decompressor,
             None => slot.insert(zstd::bulk::Decompressor::new().map_err(failed)?),
         };
-        decompressor
-            .decompress_to_buffer(data, &mut output[..])
-            .map_err(|error| malformed(format!("zstd: {error}")))
+        decompressor.decompress_to_buffer(data, output).map_err(|error| malformed(format!("zstd: {error}")))
     })?;
     if written == length {
-        Ok(output)
-    } else {
-        Err(malformed(format!("zstd: {written} bytes where {length} were announced")))
+        return Ok(());
     }
+    output.clear();
+    Err(malformed(format!("zstd: {written} bytes where {length} were announced")))
+}
+
+/// The SHA-256 of what `data` expands to, which is exactly `length` bytes and never in memory as a whole.
+///
+/// # Errors
+/// `Corrupt` when it is not zstd or gives another length.
+pub fn hash_expanded(data: &[u8], length: usize) -> Result<[u8; 32]> {
+    check_possible(data, length)?;
+    let mut decoder = zstd::stream::read::Decoder::with_buffer(data).map_err(failed)?;
+    let (mut hash, mut buffer, mut total) = (Sha256::new(), vec![0; STREAM_BYTES], 0usize);
+    loop {
+        let count = decoder.read(&mut buffer).map_err(|error| malformed(format!("zstd: {error}")))?;
+        total = total.saturating_add(count);
+        if total > length || (count == 0 && total < length) {
+            return Err(malformed(format!("zstd: not the {length} bytes that were announced")));
+        }
+        if count == 0 {
+            return Ok(hash.finalize().into());
+        }
+        hash.update(&buffer[..count]);
+    }
+}
+
+/// A frame of n bytes expands to at most 2 MiB for every 3 bytes (a block of repeats): whoever claims more lies, and is
+/// not given the memory.
+fn check_possible(data: &[u8], length: usize) -> Result<()> {
+    if length > data.len().saturating_mul(700_000).max(1 << 16) {
+        return Err(malformed(format!("{} bytes cannot expand to {length}", data.len())));
+    }
+    Ok(())
 }
 
 /// Expands `data` of unknown length, at most `limit` bytes.
@@ -128,9 +166,12 @@ mod tests {
             prop_assert_eq!(packed[0], 9);
             prop_assert_eq!(&decompress(&packed[1..], data.len()).unwrap(), &data);
             prop_assert_eq!(&decompress_unknown(&packed[1..], data.len()).unwrap(), &data);
+            prop_assert_eq!(hash_expanded(&packed[1..], data.len()).unwrap(), crate::id::BlobId::of(&data).0);
             prop_assert!(decompress(&packed[1..], data.len() + 1).is_err());
+            prop_assert!(hash_expanded(&packed[1..], data.len() + 1).is_err());
             if let Some(less) = data.len().checked_sub(1) {
                 prop_assert!(decompress(&packed[1..], less).is_err());
+                prop_assert!(hash_expanded(&packed[1..], less).is_err());
                 prop_assert!(decompress_unknown(&packed[1..], less).is_err());
             }
         }
@@ -138,6 +179,7 @@ mod tests {
         #[test]
         fn other_bytes_never_panic(data: Vec<u8>, length in 0usize..100_000) {
             let _ = decompress(&data, length);
+            let _ = hash_expanded(&data, length);
             let _ = decompress_unknown(&data, 100_000);
         }
     }
@@ -151,6 +193,16 @@ mod tests {
     fn noise_is_not_worth_it_and_text_is() {
         assert!(!worthwhile(&noise(1 << 20)));
         assert!(worthwhile("line of a log\n".repeat(10_000).as_bytes()));
+    }
+
+    #[test]
+    fn a_reused_buffer_keeps_nothing_of_what_was_in_it() {
+        let (mut packed, mut output) = (Vec::new(), b"a longer text from before".to_vec());
+        append(b"short", &mut packed).unwrap();
+        decompress_into(&packed, 5, &mut output).unwrap();
+        assert_eq!(output, b"short");
+        assert!(decompress_into(&packed, 6, &mut output).is_err());
+        assert!(output.is_empty());
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod host;
 pub mod id;
 pub mod index;
 pub mod lock;
+pub mod ops;
 pub mod repository;
 pub mod restore;
 pub mod store;

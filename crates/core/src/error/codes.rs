@@ -102,6 +102,18 @@ codes! {
     SNAPSHOT_NOT_FOUND = "R0211";
     /// An abbreviated id fits several objects.
     AMBIGUOUS_ID = "R0212";
+    /// Index files, or the index and a pack's header, tell different things about a pack.
+    INDEX_MISMATCH = "R0213";
+    /// A file's size is not the sum of its blobs.
+    SIZE_MISMATCH = "R0214";
+    /// A pack is in no index.
+    PACK_UNINDEXED = "R0215";
+    /// Something lies in a folder of the repository that is none of its objects.
+    FOREIGN_OBJECT = "R0216";
+    /// A snapshot has no such path.
+    PATH_NOT_FOUND = "R0217";
+    /// Somebody deleted from the repository while it was examined.
+    CHANGED_MEANWHILE = "R0218";
 
     // R03: stores.
     /// The store has no such object.

@@ -4,3 +4,5 @@
 
 mod store;
 mod restore;
+mod fuzz_corpus;
+mod verify;

@@ -1,0 +1,258 @@
+//! Finding a snapshot, a path in it, and walking its tree.
+//!
+//! What is asked for by name or time must never silently become something worse: "latest" and "at" pass over incomplete
+//! snapshots, and say which ones those are when there is no other.
+
+use crate::format::snapshot::Snapshot;
+use crate::format::tree::{Node, NodeKind};
+use crate::id::{BlobId, SnapshotId};
+use crate::index::Index;
+use crate::repository::{Folder, Repository};
+use jiff::Timestamp;
+use retoma_core::{Error, ErrorKind, Result, ResultExt, error::codes};
+
+/// Which of the snapshots that fit.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Which {
+    /// The newest.
+    #[default]
+    Latest,
+    /// The one whose id starts with these hexadecimal digits; incomplete ones too, since it is named.
+    Id(String),
+    /// The newest that is not newer than this.
+    At(Timestamp),
+}
+
+/// Which snapshot.
+#[derive(Debug, Clone, Default)]
+pub struct Selector {
+    /// Only of this component.
+    pub component: Option<String>,
+    /// Only of this host.
+    pub host: Option<String>,
+    /// Which of those.
+    pub which: Which,
+    /// Whether [`Which::Latest`] and [`Which::At`] may give an incomplete one.
+    pub include_incomplete: bool,
+}
+
+/// Snapshots that a hint lists.
+const LISTED: usize = 8;
+
+impl Selector {
+    fn fits(&self, snapshot: &Snapshot) -> bool {
+        let component = self.component.as_deref().is_none_or(|wanted| snapshot.component() == Some(wanted));
+        component && self.host.as_deref().is_none_or(|wanted| snapshot.hostname == wanted)
+    }
+
+    fn describe(&self) -> String {
+        let mut text = match &self.which {
+            Which::Latest => "no complete snapshot".to_owned(),
+            Which::Id(prefix) => format!("no snapshot `{}`", prefix.escape_debug()),
+            Which::At(time) => format!("no complete snapshot at or before `{time}`"),
+        };
+        if self.include_incomplete {
+            text = text.replace("complete ", "");
+        }
+        for (name, value) in [("component", &self.component), ("host", &self.host)] {
+            if let Some(value) = value {
+                text.push_str(&format!(" of {name} `{}`", value.escape_debug()));
+            }
+        }
+        text
+    }
+}
+
+/// The snapshot that `selector` asks for.
+///
+/// # Errors
+/// `NotFound` with `R0211` and a hint that lists what there is; `Invalid` with `R0212` when an abbreviated id fits
+/// several; `Corrupt` when a snapshot can't be read: it could be the one.
+pub fn snapshot(repository: &Repository, selector: &Selector) -> Result<(SnapshotId, Snapshot)> {
+    if let Which::Id(prefix) = &selector.which {
+        return by_prefix(repository, selector, prefix);
+    }
+    let all = repository.snapshots().map_err(|error| match error.kind() {
+        ErrorKind::Corrupt => error.with_hint("name another snapshot by its id, or run `retoma verify`"),
+        _ => error,
+    })?;
+    let not_later = |snapshot: &Snapshot| match selector.which {
+        Which::At(time) => snapshot.time.0 <= time,
+        _ => true,
+    };
+    let fits = |(_, snapshot): &&(SnapshotId, Snapshot)| selector.fits(snapshot) && not_later(snapshot);
+    let usable = |snapshot: &Snapshot| selector.include_incomplete || !snapshot.is_incomplete();
+    let fitting: Vec<_> = all.iter().filter(fits).collect();
+    if let Some((id, snapshot)) = fitting.iter().rev().find(|(_, snapshot)| usable(snapshot)) {
+        return Ok((*id, snapshot.clone()));
+    }
+    let incomplete: Vec<String> = fitting.iter().rev().take(LISTED).map(|(id, _)| id.short()).collect();
+    let error = not_found(selector.describe());
+    Err(if incomplete.is_empty() {
+        error.with_hint(what_there_is(&all))
+    } else {
+        error.with_hint(format!(
+            "these are incomplete: {}; name one by its id, or allow incomplete ones",
+            incomplete.join(", ")
+        ))
+    })
+}
+
+fn by_prefix(repository: &Repository, selector: &Selector, prefix: &str) -> Result<(SnapshotId, Snapshot)> {
+    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    if prefix.is_empty() || prefix.len() > 64 || !digits(prefix) {
+        let message = format!("`{}` is not the beginning of a snapshot's id", prefix.escape_debug());
+        return Err(not_found(message).with_hint("an id has hexadecimal digits: 0 to 9 and a to f"));
+    }
+    let ids = repository.list(Folder::Snapshots)?.into_iter().map(|(id, _)| SnapshotId(id));
+    let mut ids: Vec<SnapshotId> = ids.filter(|id| id.to_hex().starts_with(prefix)).collect();
+    ids.sort();
+    match ids.as_slice() {
+        [] => {
+            let error = not_found(selector.describe());
+            Err(error.with_hint(repository.snapshots().map_or_else(
+                |_| "list them with `retoma snapshots`; some can't be read".to_owned(),
+                |all| what_there_is(&all),
+            )))
+        }
+        [id] => {
+            let snapshot = repository.snapshot(*id)?;
+            if selector.fits(&snapshot) {
+                return Ok((*id, snapshot));
+            }
+            let of = snapshot.component().unwrap_or("-").escape_debug().to_string();
+            let hint =
+                format!("snapshot {} is of component `{of}`, host `{}`", id.short(), snapshot.hostname);
+            Err(not_found(selector.describe()).with_hint(hint))
+        }
+        several => {
+            let names: Vec<String> =
+                several.iter().take(LISTED).map(|id| id.to_hex()[..16].to_owned()).collect();
+            let message = format!("`{prefix}` is the beginning of {} snapshots' ids", several.len());
+            Err(Error::new(ErrorKind::Invalid, codes::AMBIGUOUS_ID, message)
+                .with_hint(format!("give more digits: {}", names.join(", "))))
+        }
+    }
+}
+
+fn not_found(message: String) -> Error {
+    Error::new(ErrorKind::NotFound, codes::SNAPSHOT_NOT_FOUND, message)
+}
+
+fn what_there_is(all: &[(SnapshotId, Snapshot)]) -> String {
+    if all.is_empty() {
+        return "the repository has no snapshot yet; make one with `retoma backup`".to_owned();
+    }
+    let show = |(id, snapshot): &(SnapshotId, Snapshot)| {
+        let component = snapshot.component().unwrap_or("-").escape_debug();
+        let mark = if snapshot.is_incomplete() { " incomplete" } else { "" };
+        format!("{} {} {component} {}{mark}", id.short(), snapshot.time.0, snapshot.hostname.escape_debug())
+    };
+    let listed: Vec<String> = all.iter().rev().take(LISTED).map(show).collect();
+    let more = if all.len() > LISTED { format!(" and {} more", all.len() - LISTED) } else { String::new() };
+    format!("there are: {}{more}", listed.join("; "))
+}
+
+/// The node at `path` below the root `tree`. Slashes at the ends and doubled ones do not matter; the root itself is a
+/// directory without a name.
+///
+/// # Errors
+/// `NotFound` with `R0217`, naming how far the path leads; `Corrupt`.
+pub fn node(repository: &Repository, index: &Index, tree: &BlobId, path: &[u8]) -> Result<Node> {
+    let mut found = Node::new("", NodeKind::Directory);
+    found.subtree = Some(*tree);
+    let mut passed = Vec::new();
+    for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
+        let missing = |hint: String| {
+            let message = format!("the snapshot has no `{}`", path.escape_ascii());
+            Error::new(ErrorKind::NotFound, codes::PATH_NOT_FOUND, message).with_hint(hint)
+        };
+        let shown = format!("/{}", passed.join(&b'/').escape_ascii());
+        let Some(tree) = found.subtree else {
+            return Err(missing(format!("`{shown}` is not a directory")));
+        };
+        let nodes = repository.read_tree(index, &tree).with_context(|| format!("look into `{shown}`"))?;
+        let names: Vec<String> =
+            nodes.iter().take(LISTED).map(|node| node.name.escape_ascii().to_string()).collect();
+        found = nodes.into_iter().find(|node| node.name == name).ok_or_else(|| {
+            let first = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
+            missing(format!("`{shown}` has: {first}"))
+        })?;
+        passed.push(name);
+    }
+    Ok(found)
+}
+
+/// A node and where it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its path from the snapshot's root, with a slash in front.
+    pub path: Vec<u8>,
+    /// What is there.
+    pub node: Node,
+}
+
+/// Goes through a tree, depth first, a directory before what is in it. Memory: the directories on the way down.
+///
+/// A directory that can't be read gives an error in its place; what is beside it follows.
+#[derive(Debug)]
+pub struct Walk<'a> {
+    repository: &'a Repository,
+    index: &'a Index,
+    levels: Vec<Level>,
+    path: Vec<u8>,
+    /// The directory that was given out last: it is read when the next entry is asked for.
+    below: Option<BlobId>,
+    deep: bool,
+}
+
+#[derive(Debug)]
+struct Level {
+    nodes: std::vec::IntoIter<Node>,
+    path_bytes: usize,
+}
+
+impl<'a> Walk<'a> {
+    /// Everything below `tree`, whose own path is `path` (empty for the root).
+    pub fn new(repository: &'a Repository, index: &'a Index, tree: BlobId, path: &[u8]) -> Self {
+        Self { repository, index, levels: Vec::new(), path: path.to_vec(), below: Some(tree), deep: true }
+    }
+
+    /// Only what lies directly in the tree.
+    #[must_use]
+    pub fn shallow(mut self) -> Self {
+        self.deep = false;
+        self
+    }
+
+    fn descend(&mut self, tree: BlobId) -> Result<()> {
+        let read = self.repository.read_tree(self.index, &tree);
+        let nodes = read.with_context(|| format!("look into `{}`", self.path.escape_ascii()))?;
+        self.levels.push(Level { nodes: nodes.into_iter(), path_bytes: self.path.len() });
+        Ok(())
+    }
+}
+
+impl Iterator for Walk<'_> {
+    type Item = Result<Entry>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if let Some(tree) = self.below.take()
+            && let Err(error) = self.descend(tree)
+        {
+            return Some(Err(error));
+        }
+        loop {
+            let level = self.levels.last_mut()?;
+            self.path.truncate(level.path_bytes);
+            let Some(node) = level.nodes.next() else {
+                self.levels.pop();
+                continue;
+            };
+            self.path.push(b'/');
+            self.path.extend_from_slice(&node.name);
+            self.below = node.subtree.filter(|_| self.deep);
+            return Some(Ok(Entry { path: self.path.clone(), node }));
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! Packs: listed against indexed, and every byte of those that are read.
+//!
+//! One pass over a pack's bytes does everything: a blob is hashed as stored, opened in place, expanded into a buffer that
+//! is used again, and hashed as plaintext while it is in the processor's cache. The header, which tells where blobs
+//! begin, is opened first; where it is damaged the blobs are found by the index instead ([`super::suspects`]).
+
+use super::objects::{LoadedIndex, PackInfo};
+use super::report::{Draft, Scope, Severity};
+use super::suspects::{self, Bad, Suspects};
+use super::{ReadData, Run, object_name, on_threads};
+use crate::compress;
+use crate::crypto::MasterKey;
+use crate::format::pack::{self, PackedBlob, TRAILER_BYTES};
+use crate::id::{BlobId, PackId};
+use crate::repository::Folder;
+use crate::store::Key;
+use retoma_core::{Error, ErrorKind, Result, error::codes};
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// Packs up to this size are read at once: those of restic's default size are.
+const WHOLE_BYTES: u64 = 32 << 20;
+/// Larger ones are read in such pieces, one pack at a time.
+const PIECE_BYTES: u64 = 8 << 20;
+/// Blobs that expand to more are hashed as a stream. No chunker makes such; trees of huge directories are.
+const EXPANDED_BYTES: u32 = 8 << 20;
+
+/// Checks the packs that the index names against those that are there, and reads what the options ask for.
+pub(super) fn check(run: &Run<'_>, loaded: &LoadedIndex, listed: &HashMap<PackId, u64>) -> Result<()> {
+    let mut suspects = Suspects::default();
+    for (id, info) in &loaded.packs {
+        compare_with_listing(run, &mut suspects, *id, info, listed.get(id).copied());
+    }
+    let chosen = choose(run, loaded, listed, &suspects);
+    run.progress.set_total(chosen.len() as u64, chosen.iter().map(|(_, size_bytes)| size_bytes).sum());
+    let (next, large) = (AtomicUsize::new(0), Mutex::new(()));
+    let suspects = Mutex::new(suspects);
+    on_threads(run.workers().min(chosen.len()), || {
+        let mut scratch = Vec::new();
+        while let Some((id, size_bytes)) = chosen.get(next.fetch_add(1, Ordering::Relaxed)).copied() {
+            run.check_not_cancelled()?;
+            let alone =
+                (size_bytes > WHOLE_BYTES).then(|| large.lock().unwrap_or_else(PoisonError::into_inner));
+            let outcome = read_pack(run, loaded, id, size_bytes, &mut scratch)?;
+            drop(alone);
+            run.progress.add_file(size_bytes);
+            let mut suspects = suspects.lock().unwrap_or_else(PoisonError::into_inner);
+            suspects.bad.extend(outcome.bad);
+            if outcome.look_again {
+                suspects.unclear.insert(id, None);
+            }
+            drop(suspects);
+            let mut state = run.state();
+            state.counts.packs_read += 1;
+            state.counts.read_bytes += size_bytes;
+            state.drafts.extend(outcome.drafts);
+        }
+        Ok(())
+    })?;
+    suspects::settle(run, &loaded.index, suspects.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn compare_with_listing(
+    run: &Run<'_>,
+    suspects: &mut Suspects,
+    id: PackId,
+    info: &PackInfo,
+    size_bytes: Option<u64>,
+) {
+    let missing = |message: String| {
+        let object = object_name(Folder::Data, id.0);
+        run.add(Draft::new(Severity::Damage, codes::PACK_MISSING, object, message).scope(Scope::Blobs))
+    };
+    match size_bytes {
+        None => {
+            suspects.missing.insert(id, missing("the pack is missing".to_owned()));
+        }
+        Some(size_bytes) if info.is_whole && size_bytes != info.bytes => {
+            let cause = missing(format!("the pack has {size_bytes} bytes and should have {}", info.bytes));
+            suspects.unclear.insert(id, Some(cause));
+        }
+        Some(_) if !info.is_whole => {
+            suspects.unclear.insert(id, None);
+        }
+        Some(_) => {}
+    }
+}
+
+/// The packs to read, with their sizes; those that are known to be damaged are looked at singly anyway.
+fn choose(
+    run: &Run<'_>,
+    loaded: &LoadedIndex,
+    listed: &HashMap<PackId, u64>,
+    suspects: &Suspects,
+) -> Vec<(PackId, u64)> {
+    let whole = loaded.packs.keys().filter(|id| !suspects.unclear.contains_key(id));
+    let mut packs: Vec<(PackId, u64)> = whole.filter_map(|id| Some((*id, *listed.get(id)?))).collect();
+    packs.sort_unstable();
+    match run.options.read_data {
+        ReadData::None => Vec::new(),
+        ReadData::All => packs,
+        ReadData::Sample(percent, seed) => {
+            let order = |id: &PackId| -> [u8; 32] {
+                Sha256::new().chain_update(seed.to_le_bytes()).chain_update(id.0).finalize().into()
+            };
+            packs.sort_by_cached_key(|(id, _)| order(id));
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+            let count = (packs.len() as f64 * percent.clamp(0.0, 100.0) / 100.0).ceil() as usize;
+            packs.truncate(count.max(1));
+            packs
+        }
+    }
+}
+
+/// What reading a pack showed.
+#[derive(Default)]
+struct Outcome {
+    drafts: Vec<Draft>,
+    bad: Vec<Bad>,
+    /// Which blobs are hit is not clear from the header: each that the index names must be tried.
+    look_again: bool,
+}
+
+fn read_pack(
+    run: &Run<'_>,
+    loaded: &LoadedIndex,
+    id: PackId,
+    size_bytes: u64,
+    scratch: &mut Vec<u8>,
+) -> Result<Outcome> {
+    let mut outcome = Outcome::default();
+    let object = object_name(Folder::Data, id.0);
+    if let Err(error) = read_all(run, loaded, id, size_bytes, scratch, &mut outcome) {
+        let error = match error.kind() {
+            // It was listed a moment ago.
+            ErrorKind::NotFound => Error::new(ErrorKind::Corrupt, codes::PACK_MISSING, "the pack is missing"),
+            _ => run.is_finding(error)?,
+        };
+        outcome.drafts.push(Draft::damage(object, &error));
+        outcome.look_again = true;
+        outcome.bad.clear();
+    }
+    Ok(outcome)
+}
+
+fn read_all(
+    run: &Run<'_>,
+    loaded: &LoadedIndex,
+    id: PackId,
+    size_bytes: u64,
+    scratch: &mut Vec<u8>,
+    outcome: &mut Outcome,
+) -> Result<()> {
+    let object = object_name(Folder::Data, id.0);
+    let mut bytes = Bytes::open(run, Key::new(object.clone())?, size_bytes)?;
+    let mut hash = Sha256::new();
+    let mut done_bytes = 0;
+    match bytes.header(run.repository.key()) {
+        Ok(blobs) => {
+            if !fits_index(loaded, id, &blobs) {
+                let message = "the index and the pack's header name different blobs";
+                outcome.drafts.push(Draft::new(
+                    Severity::Damage,
+                    codes::INDEX_MISMATCH,
+                    object.clone(),
+                    message,
+                ));
+                outcome.look_again = true;
+            }
+            for blob in &blobs {
+                let start = u64::from(blob.offset_bytes);
+                done_bytes = start + u64::from(blob.length_bytes);
+                let sealed = bytes.slice(start..done_bytes)?;
+                hash.update(&*sealed);
+                // Where the index differs, what the index names counts.
+                if let Err(error) = check_blob(run.repository.key(), blob, sealed, scratch)
+                    && !outcome.look_again
+                {
+                    outcome.bad.push(Bad { pack: id, blob: *blob, error: run.is_finding(error)? });
+                }
+            }
+        }
+        Err(error) => {
+            outcome.drafts.push(Draft::new(
+                Severity::Damage,
+                error.code(),
+                object.clone(),
+                format!("the pack's header: {}", error.message()),
+            ));
+            outcome.look_again = true;
+        }
+    }
+    while done_bytes < bytes.size_bytes {
+        let piece = done_bytes..bytes.size_bytes.min(done_bytes + PIECE_BYTES);
+        done_bytes = piece.end;
+        hash.update(bytes.slice(piece)?);
+    }
+    let same = PackId(hash.finalize().into()) == id;
+    if !same && outcome.drafts.is_empty() && outcome.bad.is_empty() {
+        let message = "the SHA-256 of the pack is not its name";
+        outcome.drafts.push(Draft::new(Severity::Damage, codes::HASH_MISMATCH, object, message));
+    }
+    Ok(())
+}
+
+fn fits_index(loaded: &LoadedIndex, id: PackId, blobs: &[PackedBlob]) -> bool {
+    let indexed = |blob: &PackedBlob| {
+        loaded.index.all(blob.kind, &blob.id).any(|known| known.pack == id && known.blob == *blob)
+    };
+    loaded.packs.get(&id).is_some_and(|info| info.blobs as usize == blobs.len()) && blobs.iter().all(indexed)
+}
+
+/// Opens a blob in place and compares its plaintext with its name.
+fn check_blob(key: &MasterKey, blob: &PackedBlob, sealed: &mut [u8], scratch: &mut Vec<u8>) -> Result<()> {
+    let plain = key.open_in_place(sealed)?;
+    let id = match blob.uncompressed_bytes {
+        None => BlobId::of(plain),
+        Some(length) if length > EXPANDED_BYTES => BlobId(compress::hash_expanded(plain, length as usize)?),
+        Some(length) => {
+            compress::decompress_into(plain, length as usize, scratch)?;
+            BlobId::of(scratch)
+        }
+    };
+    if id == blob.id {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Corrupt, codes::HASH_MISMATCH, "the contents do not fit the name"))
+}
+
+/// A pack's bytes from front to back, as a whole or in pieces. What was given out may have been changed in place.
+struct Bytes<'a> {
+    run: &'a Run<'a>,
+    key: Key,
+    size_bytes: u64,
+    buffer: Vec<u8>,
+    start: u64,
+}
+
+impl<'a> Bytes<'a> {
+    fn open(run: &'a Run<'a>, key: Key, size_bytes: u64) -> Result<Self> {
+        let mut bytes = Self { run, key, size_bytes, buffer: Vec::new(), start: 0 };
+        if size_bytes <= WHOLE_BYTES {
+            bytes.buffer = run.repository.store().get(&bytes.key)?.into();
+            bytes.size_bytes = bytes.buffer.len() as u64;
+        }
+        Ok(bytes)
+    }
+
+    /// The blobs that the header at the end names.
+    fn header(&mut self, key: &MasterKey) -> Result<Vec<PackedBlob>> {
+        let size_bytes = self.size_bytes;
+        let cut = || Error::new(ErrorKind::Corrupt, codes::MALFORMED, "the pack is too short for a header");
+        let trailer_at = size_bytes.checked_sub(TRAILER_BYTES as u64).ok_or_else(cut)?;
+        let trailer = self.slice(trailer_at..size_bytes)?;
+        let trailer = <[u8; TRAILER_BYTES]>::try_from(&*trailer).map_err(|_| cut())?;
+        let header_at = trailer_at - u64::from(pack::header_length(trailer, size_bytes)?);
+        pack::open_header(key, self.slice(header_at..trailer_at)?, header_at)
+    }
+
+    fn slice(&mut self, range: Range<u64>) -> Result<&mut [u8]> {
+        let outside = || Error::internal("a slice beyond a pack's piece");
+        if range.start < self.start || range.end > self.start + self.buffer.len() as u64 {
+            let end = range.end.max(self.size_bytes.min(range.start + PIECE_BYTES));
+            // Freed first: two pieces would be twice the memory.
+            self.buffer = Vec::new();
+            self.buffer = self.run.repository.store().get_range(&self.key, range.start..end)?.into();
+            self.start = range.start;
+        }
+        let within = |at: u64| usize::try_from(at - self.start).map_err(|_| outside());
+        let (from, to) = (within(range.start)?, within(range.end)?);
+        self.buffer.get_mut(from..to).ok_or_else(outside)
+    }
+}

@@ -1,0 +1,233 @@
+//! Trees: each directory of every snapshot once, and what its nodes need.
+//!
+//! While it goes through them it numbers the trees and keeps which lies in which (8 bytes for each), so that later the
+//! way from what is damaged up to the snapshots is found without reading again.
+
+use super::objects::LoadedIndex;
+use super::report::{Draft, Scope, Severity};
+use super::{Damaged, Run, Snapshots, object_name, on_threads};
+use crate::format::BlobKind;
+use crate::format::tree::{Node, NodeKind};
+use crate::id::BlobId;
+use crate::index::Index;
+use crate::repository::Folder;
+use retoma_core::{Error, ErrorKind, Result, error::codes};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+/// The trees of all snapshots and where damage shows in them.
+#[derive(Default)]
+pub(super) struct Walked {
+    /// Number of each tree.
+    pub(super) numbers: HashMap<BlobId, u32>,
+    /// (child, parent), sorted.
+    pub(super) edges: Vec<(u32, u32)>,
+    /// (finding, tree): the tree can't be read, or holds a file that can't be restored; sorted.
+    pub(super) direct: Vec<(usize, u32)>,
+    /// (finding, tree, name): the one node that a finding is about.
+    pub(super) named: HashMap<usize, Vec<u8>>,
+    /// The finding about files' blobs that are in no index, and the one about directories'.
+    pub(super) missing: [Option<usize>; 2],
+}
+
+struct Shared<'a, 'b> {
+    run: &'a Run<'b>,
+    index: &'a Index,
+    damaged: &'a Damaged,
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: Vec<(BlobId, u32)>,
+    busy: usize,
+    stopped: bool,
+    walked: Walked,
+    /// Blobs that are in no index, to count each once.
+    missing: HashSet<(BlobKind, BlobId)>,
+}
+
+/// What one tree showed, put together without a lock.
+#[derive(Default)]
+struct Seen {
+    children: Vec<BlobId>,
+    causes: Vec<usize>,
+    missing: Vec<(BlobKind, BlobId)>,
+    named: Option<(usize, Vec<u8>)>,
+    files: u64,
+}
+
+/// Reads every tree of every snapshot once.
+pub(super) fn check(run: &Run<'_>, loaded: &LoadedIndex, snapshots: &Snapshots) -> Result<Walked> {
+    let damaged = run.state().damaged.clone();
+    let shared = Shared {
+        run,
+        index: &loaded.index,
+        damaged: &damaged,
+        queue: Mutex::default(),
+        changed: Condvar::new(),
+    };
+    {
+        let mut queue = shared.queue();
+        for (_, snapshot) in snapshots {
+            queue.number(snapshot.tree);
+        }
+    }
+    on_threads(run.workers(), || {
+        let worked = shared.work();
+        if worked.is_err() {
+            shared.queue().stopped = true;
+            shared.changed.notify_all();
+        }
+        worked
+    })?;
+    let queue = shared.queue.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut walked = queue.walked;
+    run.state().counts.trees = walked.numbers.len() as u64;
+    walked.edges.sort_unstable();
+    walked.edges.dedup();
+    walked.direct.sort_unstable();
+    walked.direct.dedup();
+    Ok(walked)
+}
+
+impl Queue {
+    /// The number of a tree; one that is new is put into the queue.
+    fn number(&mut self, tree: BlobId) -> u32 {
+        let next = u32::try_from(self.walked.numbers.len()).unwrap_or(u32::MAX);
+        let number = *self.walked.numbers.entry(tree).or_insert(next);
+        if number == next {
+            self.waiting.push((tree, number));
+        }
+        number
+    }
+}
+
+impl Shared<'_, '_> {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn work(&self) -> Result<()> {
+        loop {
+            let (tree, number) = {
+                let mut queue = self.queue();
+                loop {
+                    if queue.stopped {
+                        return Ok(());
+                    }
+                    if let Some(next) = queue.waiting.pop() {
+                        queue.busy += 1;
+                        break next;
+                    }
+                    if queue.busy == 0 {
+                        return Ok(());
+                    }
+                    queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                }
+            };
+            self.run.check_not_cancelled()?;
+            let seen = self.look_at(&tree)?;
+            self.add(number, seen);
+        }
+    }
+
+    fn add(&self, number: u32, seen: Seen) {
+        let mut queue = self.queue();
+        for child in seen.children {
+            let child = queue.number(child);
+            queue.walked.edges.push((child, number));
+        }
+        for (kind, id) in seen.missing {
+            let slot = usize::from(kind == BlobKind::Tree);
+            let cause = *queue.walked.missing[slot].get_or_insert_with(|| self.run.add(missing(kind)));
+            queue.walked.direct.push((cause, number));
+            if queue.missing.insert((kind, id)) {
+                self.run.state().drafts[cause].add_blob(id);
+            }
+        }
+        queue.walked.direct.extend(seen.causes.into_iter().map(|cause| (cause, number)));
+        queue.walked.named.extend(seen.named);
+        queue.busy -= 1;
+        drop(queue);
+        self.run.state().counts.files += seen.files;
+        self.changed.notify_all();
+    }
+
+    fn look_at(&self, tree: &BlobId) -> Result<Seen> {
+        let mut seen = Seen::default();
+        match self.run.repository.read_tree(self.index, tree) {
+            Ok(nodes) => {
+                for node in &nodes {
+                    self.check_node(tree, node, &mut seen);
+                }
+            }
+            Err(_) if self.damaged.contains_key(&(BlobKind::Tree, *tree)) => {
+                seen.causes.extend(&self.damaged[&(BlobKind::Tree, *tree)]);
+            }
+            Err(error) if error.code() == codes::BLOB_MISSING => seen.missing.push((BlobKind::Tree, *tree)),
+            Err(error) => {
+                let error = self.run.is_finding(error)?;
+                let mut draft = self.draft(tree, &error);
+                draft.add_blob(*tree);
+                seen.causes.push(self.run.add(draft));
+            }
+        }
+        Ok(seen)
+    }
+
+    fn check_node(&self, tree: &BlobId, node: &Node, seen: &mut Seen) {
+        seen.children.extend(node.subtree);
+        if node.kind != NodeKind::File {
+            return;
+        }
+        seen.files += 1;
+        let (mut sum_bytes, mut known) = (0u64, true);
+        for id in &node.content {
+            if let Some(causes) = self.damaged.get(&(BlobKind::Data, *id)) {
+                seen.causes.extend(causes);
+            }
+            match self.index.plaintext_bytes(BlobKind::Data, id) {
+                Some(bytes) => sum_bytes = sum_bytes.saturating_add(bytes),
+                None => {
+                    known = false;
+                    seen.missing.push((BlobKind::Data, *id));
+                }
+            }
+        }
+        // One for each directory: a tree that is wrong in every node is one thing to look at.
+        if known && sum_bytes != node.size_bytes && seen.named.is_none() {
+            let message = format!(
+                "file `{}` should have {} bytes, and its blobs have {sum_bytes}",
+                node.name.escape_ascii(),
+                node.size_bytes
+            );
+            let error = Error::new(ErrorKind::Corrupt, codes::SIZE_MISMATCH, message);
+            let cause = self.run.add(self.draft(tree, &error));
+            seen.causes.push(cause);
+            seen.named = Some((cause, node.name.clone()));
+        }
+    }
+
+    /// A finding about a tree: the object is the pack that it lies in.
+    fn draft(&self, tree: &BlobId, error: &Error) -> Draft {
+        let message = format!("directory {}: {}", tree.short(), error.message());
+        let location = self.index.get(BlobKind::Tree, tree);
+        let object = location.map_or_else(|| "data".to_owned(), |at| object_name(Folder::Data, at.pack.0));
+        let draft = Draft::new(Severity::Damage, error.code(), object, message).scope(Scope::Blobs);
+        match location {
+            Some(at) => draft.at(u64::from(at.blob.offset_bytes)),
+            None => draft,
+        }
+    }
+}
+
+fn missing(kind: BlobKind) -> Draft {
+    let what = match kind {
+        BlobKind::Data => "pieces of files",
+        BlobKind::Tree => "directories",
+    };
+    let message = format!("{what} that snapshots need are in no index that can be read");
+    Draft::new(Severity::Damage, codes::BLOB_MISSING, Folder::Index.name(), message).scope(Scope::Blobs)
+}

@@ -1,0 +1,206 @@
+//! Findings that need a repository made wrong on purpose, and the ways to examine a part.
+
+use super::{Fixture, Random, files, noise, text};
+use retoma_core::{ErrorKind, error::codes};
+use retoma_repo::backup::Progress;
+use retoma_repo::blob;
+use retoma_repo::format::BlobKind;
+use retoma_repo::format::index::{IndexFile, IndexPack};
+use retoma_repo::format::pack::{self, PackedBlob};
+use retoma_repo::format::snapshot::Snapshot;
+use retoma_repo::format::tree::{self, Node, NodeKind};
+use retoma_repo::ops::verify::{Options, ReadData, Report, Severity, verify};
+use retoma_repo::store::{Key, PutMode};
+use retoma_repo::{BlobId, Folder, IndexId, PackId, SnapshotId};
+
+fn small() -> Fixture {
+    let mut fixture = Fixture::new();
+    fixture.back_up("logs", &files([("a/one", text(1, 3_000)), ("two", noise(2, 2_000))]));
+    fixture
+}
+
+/// Stores `plaintexts` as a pack that is sealed and hashed right, whatever is in it.
+fn store_pack(fixture: &Fixture, kind: BlobKind, plaintexts: &[&[u8]], claimed: Option<BlobId>) -> IndexPack {
+    let (mut bytes, mut sealed, mut blobs) = (Vec::new(), Vec::new(), Vec::new());
+    for plaintext in plaintexts {
+        let uncompressed_bytes = blob::seal(fixture.repository.key(), plaintext, &mut sealed).unwrap();
+        blobs.push(PackedBlob {
+            id: claimed.unwrap_or_else(|| BlobId::of(plaintext)),
+            kind,
+            offset_bytes: u32::try_from(bytes.len()).unwrap(),
+            length_bytes: u32::try_from(sealed.len()).unwrap(),
+            uncompressed_bytes,
+        });
+        bytes.extend_from_slice(&sealed);
+    }
+    bytes.extend(pack::seal_header(fixture.repository.key(), &blobs).unwrap());
+    let id = PackId::of(&bytes);
+    let key = fixture.repository.pack_key(id).unwrap();
+    fixture.repository.store().put(&key, bytes.into(), PutMode::Create).unwrap();
+    IndexPack { id, blobs }
+}
+
+fn store_index(fixture: &Fixture, packs: Vec<IndexPack>) -> IndexId {
+    fixture.repository.save_index_file(&IndexFile { supersedes: Vec::new(), packs }).unwrap()
+}
+
+fn store_snapshot(fixture: &Fixture, tree: BlobId) -> SnapshotId {
+    let known = fixture.repository.snapshots().unwrap()[0].1.clone();
+    fixture.repository.save_snapshot(&Snapshot { tree, ..known }).unwrap()
+}
+
+fn only(report: &Report) -> &retoma_repo::ops::verify::Finding {
+    assert_eq!(report.findings.len(), 1, "{report:#?}");
+    &report.findings[0]
+}
+
+#[test]
+fn a_blob_with_other_contents_is_found_although_everything_is_sealed_right() {
+    let fixture = small();
+    let wanted = BlobId::of(b"what the file should be");
+    let pack = store_pack(&fixture, BlobKind::Data, &[b"what it became"], Some(wanted));
+    let object = fixture.repository.pack_key(pack.id).unwrap().as_str().to_owned();
+    let mut node = Node::new("f", NodeKind::File);
+    (node.size_bytes, node.content) = (pack.blobs[0].plaintext_bytes(), vec![wanted]);
+    let tree = tree::to_json(&[node]).unwrap();
+    let trees = store_pack(&fixture, BlobKind::Tree, &[&tree], None);
+    store_index(&fixture, vec![pack, trees]);
+    let snapshot = store_snapshot(&fixture, BlobId::of(&tree));
+    assert!(fixture.verify(ReadData::None).findings.is_empty());
+    let report = fixture.verify(ReadData::All);
+    let finding = only(&report);
+    assert_eq!((finding.code, finding.severity), (codes::HASH_MISMATCH, Severity::Damage));
+    assert_eq!((finding.object.as_str(), finding.offset_bytes, finding.blobs), (object.as_str(), Some(0), 1));
+    assert_eq!(finding.snapshots.len(), 1);
+    assert_eq!((finding.snapshots[0].id, &finding.snapshots[0].paths[0][..]), (snapshot, &b"/f"[..]));
+    assert_eq!(finding.snapshots[0].component.as_deref(), Some("logs"));
+}
+
+#[test]
+fn a_size_that_is_not_the_sum_of_the_blobs_and_a_blob_of_the_wrong_kind_are_found() {
+    let fixture = small();
+    let data = store_pack(&fixture, BlobKind::Data, &[b"seven b"], None);
+    let mut wrong = Node::new("wrong", NodeKind::File);
+    (wrong.size_bytes, wrong.content) = (8, vec![data.blobs[0].id]);
+    let mut directory = Node::new("zdir", NodeKind::Directory);
+    directory.subtree = Some(data.blobs[0].id);
+    let json = tree::to_json(&[wrong, directory]).unwrap();
+    let trees = store_pack(&fixture, BlobKind::Tree, &[&json], None);
+    store_index(&fixture, vec![data, trees]);
+    let snapshot = store_snapshot(&fixture, BlobId::of(&json));
+    let report = fixture.verify(ReadData::None);
+    assert_eq!(report.snapshots_hit(), [snapshot]);
+    let path = |code| {
+        let finding = report.damage().find(|finding| finding.code == code).unwrap();
+        finding.snapshots[0].paths.clone()
+    };
+    assert_eq!(path(codes::SIZE_MISMATCH), [b"/wrong".to_vec()]);
+    assert_eq!(path(codes::BLOB_MISSING), [b"/zdir/".to_vec()]);
+}
+
+#[test]
+fn an_authentic_tree_that_is_no_tree_is_found_with_its_path() {
+    let fixture = small();
+    let trees = store_pack(&fixture, BlobKind::Tree, &[br#"{"nodes":[{"name":"..","type":"fifo"}]}"#], None);
+    let mut directory = Node::new("d", NodeKind::Directory);
+    directory.subtree = Some(trees.blobs[0].id);
+    let json = tree::to_json(&[directory]).unwrap();
+    let root = store_pack(&fixture, BlobKind::Tree, &[&json], None);
+    store_index(&fixture, vec![trees, root]);
+    store_snapshot(&fixture, BlobId::of(&json));
+    let report = fixture.verify(ReadData::All);
+    let finding = only(&report);
+    assert_eq!(finding.code, codes::MALFORMED);
+    assert_eq!(finding.snapshots[0].paths, [b"/d/".to_vec()]);
+}
+
+#[test]
+fn an_index_that_tells_other_things_than_the_packs_is_found() {
+    let fixture = small();
+    let (id, _) = fixture.repository.list(Folder::Index).unwrap()[0];
+    let file = fixture.repository.index_file(IndexId(id)).unwrap();
+    let lying = |change: &dyn Fn(&mut IndexPack)| {
+        let mut file = file.clone();
+        file.packs.iter_mut().for_each(change);
+        fixture.store.hide(&format!("index/{}", IndexId(id)));
+        let lying = store_index(&fixture, file.packs);
+        let report = fixture.verify(ReadData::All);
+        fixture.store.hide(&format!("index/{lying}"));
+        report
+    };
+    let overlap = lying(&|pack| pack.blobs.iter_mut().for_each(|blob| blob.offset_bytes /= 2));
+    assert!(overlap.damage().any(|finding| finding.code == codes::INDEX_MISMATCH), "{overlap:#?}");
+    let beyond = lying(&|pack| pack.blobs[0].length_bytes = u32::MAX / 2);
+    assert!(beyond.is_damaged() && !beyond.snapshots_hit().is_empty(), "{beyond:#?}");
+    let renamed = lying(&|pack| pack.blobs[0].id = BlobId::of(b"another"));
+    assert!(renamed.damage().any(|finding| finding.code == codes::INDEX_MISMATCH), "{renamed:#?}");
+    assert!(renamed.damage().any(|finding| finding.code == codes::BLOB_MISSING), "{renamed:#?}");
+    let expanded = lying(&|pack| pack.blobs[0].uncompressed_bytes = Some(u32::MAX));
+    assert!(!expanded.snapshots_hit().is_empty(), "{expanded:#?}");
+    fixture.store.heal();
+}
+
+#[test]
+fn what_does_not_belong_there_is_a_note() {
+    let fixture = small();
+    let put = |name: &str| {
+        fixture.repository.store().put(&Key::new(name).unwrap(), vec![1].into(), PutMode::Create).unwrap();
+    };
+    let unindexed = store_pack(&fixture, BlobKind::Data, &[b"the rest of a stopped backup"], None);
+    put("snapshots/README");
+    put(&format!("data/zz/{}", unindexed.id));
+    let report = fixture.verify(ReadData::All);
+    assert!(!report.is_damaged());
+    let codes: Vec<&str> = report.findings.iter().map(|finding| finding.code.as_str()).collect();
+    assert_eq!(codes.len(), 3);
+    assert_eq!(codes.iter().filter(|code| **code == "R0216").count(), 2, "{report:#?}");
+    assert!(codes.contains(&"R0215"));
+}
+
+#[test]
+fn a_sample_reads_its_share_and_another_seed_another_share() {
+    let mut fixture = Fixture::new();
+    for number in 0..20 {
+        fixture.back_up("logs", &files([("f", noise(number, 500))]));
+    }
+    let counts = |read_data| fixture.verify(read_data).counts;
+    let all = counts(ReadData::All);
+    assert_eq!((all.packs, all.packs_read, all.snapshots, all.files, all.keys), (40, 40, 20, 20, 1));
+    assert_eq!(counts(ReadData::Sample(25.0, 1)).packs_read, 10);
+    assert_eq!(counts(ReadData::Sample(0.1, 1)).packs_read, 1);
+    assert_eq!(counts(ReadData::None).packs_read, 0);
+    let name = fixture.objects(Folder::Data)[Random(3).below(40)].clone();
+    let mut contents = fixture.repository.store().get(&Key::new(name.clone()).unwrap()).unwrap().to_vec();
+    contents[40] ^= 1;
+    fixture.store.replace(&name, contents);
+    let found = (0..40).filter(|seed| fixture.verify(ReadData::Sample(25.0, *seed)).is_damaged()).count();
+    assert!((1..40).contains(&found), "{found}");
+}
+
+#[test]
+fn a_stop_that_was_asked_for_ends_the_work() {
+    let fixture = small();
+    let progress = Progress::default();
+    progress.cancel();
+    let stopped = verify(&fixture.repository, &Options::default(), &progress).unwrap_err();
+    assert_eq!(stopped.kind(), ErrorKind::Cancelled);
+}
+
+#[test]
+fn a_pack_of_another_tools_size_is_read_in_pieces() {
+    let fixture = small();
+    let blobs: Vec<Vec<u8>> = (0..10).map(|seed| noise(seed + 50, 4 << 20)).collect();
+    let large: Vec<&[u8]> = blobs.iter().map(Vec::as_slice).collect();
+    let pack = store_pack(&fixture, BlobKind::Data, &large, None);
+    let name = fixture.repository.pack_key(pack.id).unwrap();
+    let last = pack.blobs[9].offset_bytes;
+    store_index(&fixture, vec![pack]);
+    assert!(fixture.verify(ReadData::All).findings.is_empty());
+    let mut contents = fixture.repository.store().get(&name).unwrap().to_vec();
+    contents[last as usize + 1_000_000] ^= 4;
+    fixture.store.replace(name.as_str(), contents);
+    let report = fixture.verify(ReadData::All);
+    let finding = only(&report);
+    assert_eq!((finding.code, finding.offset_bytes), (codes::NOT_AUTHENTIC, Some(u64::from(last))));
+    assert!(finding.snapshots.is_empty());
+}
