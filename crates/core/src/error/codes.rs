@@ -106,4 +106,32 @@ codes! {
     // R06: locks, forget, prune.
     /// Somebody holds a lock that forbids this.
     LOCKED = "R0601";
+    /// A lock was lost while its holder worked: it could not be kept fresh, or somebody removed it.
+    LOCK_LOST = "R0602";
+    /// The repository changed since the plan was made.
+    PLAN_OUTDATED = "R0603";
+    /// A snapshot must not be removed: held, the newest manifest, the last complete one.
+    SNAPSHOT_PROTECTED = "R0604";
+
+    // R07: drills and controls.
+    /// A component came back later than its RTO objective.
+    RTO_MISSED = "R0701";
+    /// More was lost, or could have been, than the RPO objective allows.
+    RPO_MISSED = "R0702";
+    /// A check after the recovery found something else than it expected.
+    CHECK_FAILED = "R0703";
+    /// Something that the drill must show was not measured.
+    NO_EVIDENCE = "R0704";
+    /// Data are empty where data must be.
+    EMPTY_DATA = "R0705";
+    /// Two numbers of a drill cannot both be true.
+    EVIDENCE_CONTRADICTS = "R0706";
+    /// A control went wrong: the verifier is broken.
+    CONTROL_WRONG = "R0707";
+    /// The verifier was not tested, since a kind of control was not run.
+    NO_CONTROLS = "R0708";
+    /// The result of a drill cannot be read, or contradicts itself.
+    DRILL_RESULT_MALFORMED = "R0709";
+    /// The clock that times a drill went backwards.
+    DRILL_CLOCK = "R0710";
 }

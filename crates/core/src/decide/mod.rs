@@ -1,0 +1,8 @@
+//! Decisions: pure functions of what was observed. "Do nothing" has a reason too.
+//!
+//! Time, facts and policy come in as arguments; what comes out is a value that can be printed, tested and then
+//! applied elsewhere. Nothing here acts.
+
+pub mod drill;
+pub mod retention;
+pub mod staleness;

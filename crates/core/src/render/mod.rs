@@ -1,0 +1,9 @@
+//! Values into text: pages, terminal output. Deterministic; whatever comes from data is taken as hostile.
+
+pub mod language;
+pub mod report;
+pub mod terminal;
+mod text;
+mod waterfall;
+
+pub use language::Language;

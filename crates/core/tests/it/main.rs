@@ -1,0 +1,4 @@
+//! The integration tests of the pure core.
+
+mod decide;
+mod render;
