@@ -13,9 +13,10 @@ pub mod host;
 pub mod id;
 pub mod index;
 pub mod lock;
+pub mod ops;
 pub mod repository;
 pub mod store;
 
-pub use id::{BlobId, IndexId, KeyId, LockId, PackId, RepositoryId, SnapshotId};
+pub use id::{BlobId, IndexId, KeyId, LockId, MarkId, PackId, RepositoryId, SnapshotId};
 pub use repository::{Folder, Repository};
 pub use retoma_core::{Code, Error, ErrorKind, Result, ResultExt};
