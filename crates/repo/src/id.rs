@@ -118,6 +118,8 @@ ids! {
     KeyId
     /// A lock: the SHA-256 of the stored file.
     LockId
+    /// A mark of prune: the SHA-256 of the stored file.
+    MarkId
     /// A repository: 32 random bytes, from its config.
     RepositoryId
 }

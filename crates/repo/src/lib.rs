@@ -18,6 +18,6 @@ pub mod repository;
 pub mod restore;
 pub mod store;
 
-pub use id::{BlobId, IndexId, KeyId, LockId, PackId, RepositoryId, SnapshotId};
+pub use id::{BlobId, IndexId, KeyId, LockId, MarkId, PackId, RepositoryId, SnapshotId};
 pub use repository::{Folder, Repository};
 pub use retoma_core::{Code, Error, ErrorKind, Result, ResultExt};

@@ -2,24 +2,49 @@
 //!
 //! Backups of ours need no lock among themselves nor beside our two-phase prune. What they must not do is run beside
 //! somebody who deletes at once: restic's prune, or ours with no waiting time. `docs/format.md`, "Locks".
+//!
+//! Two that start at the same moment: each leaves its lock first and looks at the others then, so at least one of them
+//! sees the other. Not done here: waiting for a lock; whoever is refused decides whether to try again.
 
-use crate::format::lock::{Holder, Lock, REFRESH_SECONDS};
+use crate::format::lock::{Holder, Lock, REFRESH_SECONDS, STALE_SECONDS};
+use crate::format::time::Time;
 use crate::host;
 use crate::id::LockId;
 use crate::repository::{Folder, Repository};
 use retoma_core::{Error, ErrorKind, Result, ResultExt, error::codes};
+use std::collections::HashSet;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// A lock that is held: kept fresh by a thread, taken away by [`Guard::release`] or when dropped.
 #[derive(Debug)]
 pub struct Guard {
-    repository: Repository,
-    current: Arc<Mutex<LockId>>,
+    held: Arc<Held>,
     stop: Option<SyncSender<()>>,
     refresher: Option<JoinHandle<()>>,
+}
+
+/// What the holder and its refreshing thread share.
+#[derive(Debug)]
+struct Held {
+    repository: Repository,
+    holder: Holder,
+    since: Time,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// The lock as it is now.
+    id: LockId,
+    /// Every id that it had.
+    own: HashSet<LockId>,
+    /// When it was last written.
+    renewed: Time,
+    /// It was stale or gone for a while: others may have worked as if nobody held it.
+    lapsed: bool,
 }
 
 /// Whether a holder's work goes on beside a lock of somebody else.
@@ -34,7 +59,7 @@ fn tolerates(ours: Holder, other: &Lock) -> bool {
     }
 }
 
-fn new_lock(holder: Holder) -> Lock {
+fn new_lock(holder: Holder, since: Time) -> Lock {
     let (uid, gid) = host::ids();
     Lock {
         time: host::now(),
@@ -45,6 +70,7 @@ fn new_lock(holder: Holder) -> Lock {
         uid: Some(uid),
         gid: Some(gid),
         retoma: Some(holder),
+        since: Some(since),
     }
 }
 
@@ -55,26 +81,63 @@ fn new_lock(holder: Holder) -> Lock {
 /// # Errors
 /// `Conflict` with `R0601` naming who holds the repository; what the store says.
 pub fn acquire(repository: &Repository, holder: Holder) -> Result<Guard> {
-    let id = repository.save_lock(&new_lock(holder)).context("leave a lock")?;
-    let guard = Guard::start(repository.clone(), id, holder);
-    for (other, _) in repository.list(Folder::Locks)? {
-        let other = LockId(other);
-        if other == guard.id() {
-            continue;
-        }
-        let lock = match repository.lock(other) {
-            Ok(lock) => lock,
-            // It was released meanwhile.
-            Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            Err(error) => return Err(error),
-        };
+    acquire_refreshing(repository, holder, Duration::from_secs(REFRESH_SECONDS))
+}
+
+/// Like [`acquire`], with the interval at which the lock is written anew; well below 30 minutes.
+///
+/// # Errors
+/// See [`acquire`].
+pub fn acquire_refreshing(repository: &Repository, holder: Holder, interval: Duration) -> Result<Guard> {
+    let lock = new_lock(holder, host::now());
+    let id = repository.save_lock(&lock).context("leave a lock")?;
+    let state = State { id, own: HashSet::from([id]), renewed: lock.time, lapsed: false };
+    let held = Held { repository: repository.clone(), holder, since: lock.time, state: Mutex::new(state) };
+    let guard = Guard::start(held, interval);
+    for (id, lock) in locks(repository, |id| guard.held.state().own.contains(id))? {
         if is_dead(&lock) {
-            repository.store().delete(&Folder::Locks.key(&other.to_hex())?)?;
+            repository.store().delete(&Folder::Locks.key(&id.to_hex())?)?;
         } else if !tolerates(holder, &lock) {
-            return Err(held(&lock));
+            return Err(refused(&lock));
         }
     }
     Ok(guard)
+}
+
+/// When the backups of ours began that are running now.
+///
+/// # Errors
+/// What the store says; `Corrupt` for a lock that cannot be read.
+pub fn running_backups(repository: &Repository) -> Result<Vec<Time>> {
+    let running = locks(repository, |_| false)?.into_iter().filter_map(|(_, lock)| {
+        let backup = lock.retoma == Some(Holder::Backup) && !is_dead(&lock);
+        backup.then(|| lock.since.unwrap_or(lock.time))
+    });
+    Ok(running.collect())
+}
+
+/// All locks, but those that `skip` names.
+///
+/// A refresh writes the new lock and then deletes the old one; one listing may miss both. So it is listed until
+/// nothing new appears.
+fn locks(repository: &Repository, skip: impl Fn(&LockId) -> bool) -> Result<Vec<(LockId, Lock)>> {
+    let (mut seen, mut found) = (HashSet::new(), Vec::new());
+    loop {
+        let listed = repository.list(Folder::Locks)?;
+        let fresh: Vec<LockId> =
+            listed.into_iter().map(|(id, _)| LockId(id)).filter(|id| seen.insert(*id)).collect();
+        if fresh.is_empty() {
+            return Ok(found);
+        }
+        for id in fresh.into_iter().filter(|id| !skip(id)) {
+            match repository.lock(id) {
+                Ok(lock) => found.push((id, lock)),
+                // It was released or refreshed meanwhile.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
 }
 
 fn is_dead(lock: &Lock) -> bool {
@@ -82,7 +145,7 @@ fn is_dead(lock: &Lock) -> bool {
     lock.is_stale_at(host::now()) || ours && !host::process_runs(lock.pid)
 }
 
-fn held(lock: &Lock) -> Error {
+fn refused(lock: &Lock) -> Error {
     let program = if lock.retoma.is_some() { "retoma" } else { "restic" };
     let (pid, host) = (lock.pid, lock.hostname.escape_debug());
     let message =
@@ -91,26 +154,70 @@ fn held(lock: &Lock) -> Error {
         .with_hint("wait until it has ended; a lock whose process is dead goes stale after 30 minutes")
 }
 
+impl Held {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes the lock anew. One that fails is tried again at the next turn: the lock holds for six of them.
+    fn refresh(&self) {
+        // Held while the lock is written: nobody may see our new lock and take it for another's.
+        let mut state = self.state();
+        let removed = self.is_removed(state.id);
+        let lock = new_lock(self.holder, self.since);
+        let Ok(new) = self.repository.save_lock(&lock) else { return };
+        state.lapsed |= removed || age_seconds(state.renewed) > STALE_SECONDS;
+        state.renewed = lock.time;
+        state.own.insert(new);
+        let old = std::mem::replace(&mut state.id, new);
+        drop(state);
+        remove(&self.repository, old);
+    }
+
+    fn is_removed(&self, id: LockId) -> bool {
+        let head = Folder::Locks.key(&id.to_hex()).and_then(|key| self.repository.store().head(&key));
+        head.is_err_and(|error| error.kind() == ErrorKind::NotFound)
+    }
+}
+
+fn age_seconds(time: Time) -> i64 {
+    host::now().to_unix().0 - time.to_unix().0
+}
+
 impl Guard {
-    fn start(repository: Repository, id: LockId, holder: Holder) -> Self {
-        let current = Arc::new(Mutex::new(id));
+    fn start(held: Held, interval: Duration) -> Self {
+        let held = Arc::new(held);
         let (stop, stopped) = sync_channel(1);
-        let (shared, refreshing) = (Arc::clone(&current), repository.clone());
+        let refreshing = Arc::clone(&held);
         let refresh = move || {
-            let pause = Duration::from_secs(REFRESH_SECONDS);
-            while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
-                // A refresh that fails is tried again at the next turn: the lock holds for six of them.
-                let Ok(new) = refreshing.save_lock(&new_lock(holder)) else { continue };
-                let old = std::mem::replace(&mut *shared.lock().unwrap_or_else(PoisonError::into_inner), new);
-                remove(&refreshing, old);
+            while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
+                refreshing.refresh();
             }
         };
         let refresher = std::thread::Builder::new().name("lock".to_owned()).spawn(refresh).ok();
-        Self { repository, current, stop: Some(stop), refresher }
+        Self { held, stop: Some(stop), refresher }
     }
 
-    fn id(&self) -> LockId {
-        *self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether the lock was stale or gone for a while, so that others may have worked as if nobody held it. Asks
+    /// nobody: what the refreshing thread saw, and the clock.
+    pub fn has_lapsed(&self) -> bool {
+        let state = self.held.state();
+        state.lapsed || age_seconds(state.renewed) > STALE_SECONDS
+    }
+
+    /// Makes sure that the lock is still ours before something is deleted.
+    ///
+    /// # Errors
+    /// `Fenced` with `R0602` when it was or soon will be stale, or when somebody removed it.
+    pub fn check(&self) -> Result<()> {
+        let state = self.held.state();
+        let old = age_seconds(state.renewed) > STALE_SECONDS / 2;
+        if !state.lapsed && !old && !self.held.is_removed(state.id) {
+            return Ok(());
+        }
+        let message = "the lock was lost: it could not be kept fresh, or somebody removed it";
+        Err(Error::new(ErrorKind::Fenced, codes::LOCK_LOST, message)
+            .with_hint("run the command again; what it had done so far is consistent"))
     }
 
     /// Takes the lock away.
@@ -132,6 +239,7 @@ impl Drop for Guard {
         if let Some(refresher) = self.refresher.take() {
             refresher.join().ok();
         }
-        remove(&self.repository, self.id());
+        let id = self.held.state().id;
+        remove(&self.held.repository, id);
     }
 }

@@ -27,6 +27,8 @@ pub enum Folder {
     Keys,
     /// Locks.
     Locks,
+    /// Marks of prune: a lane of ours, which restic ignores.
+    Marks,
 }
 
 impl Folder {
@@ -38,6 +40,7 @@ impl Folder {
             Self::Snapshots => "snapshots",
             Self::Keys => "keys",
             Self::Locks => "locks",
+            Self::Marks => "marks",
         }
     }
 

@@ -164,6 +164,12 @@ codes! {
     // R06: locks, forget, prune.
     /// Somebody holds a lock that forbids this.
     LOCKED = "R0601";
+    /// A lock was lost while its holder worked: it could not be kept fresh, or somebody removed it.
+    LOCK_LOST = "R0602";
+    /// The repository changed since the plan was made.
+    PLAN_OUTDATED = "R0603";
+    /// A snapshot must not be removed: held, the newest manifest, the last complete one.
+    SNAPSHOT_PROTECTED = "R0604";
 
     // R099: the sample service MaraBet.
     /// The sample service's configuration is missing or wrong.

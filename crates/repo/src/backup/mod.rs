@@ -101,7 +101,7 @@ pub fn backup(
 ) -> Result<Summary> {
     let started = host::now();
     let lock = lock::acquire(repository, Holder::Backup)?;
-    let index = repository.load_index().context("load the index")?;
+    let index = repository.load_index_for_backup().context("load the index")?;
     let parent = load_parent(repository, &index, options.parent);
     let index = RwLock::new(index);
     let packer = Packer::new(repository.clone());
@@ -145,7 +145,9 @@ pub fn backup(
     let tree = tree.ok_or_else(|| Error::internal("the walk ended without a root"))?;
     let mut unreadable: Vec<Unreadable> = unreadable.into_inner().unwrap_or_else(PoisonError::into_inner);
     unreadable.sort_by(|a, b| a.path.cmp(&b.path));
-    check_not_pruned(repository, &index, started)?;
+    if lock.has_lapsed() || is_long(started) {
+        check_not_pruned(repository, &index)?;
+    }
     let snapshot = repository.save_snapshot(&snapshot(options, started, tree, !unreadable.is_empty()))?;
     lock.release();
     let (_, read_bytes) = progress.done();
@@ -196,24 +198,27 @@ fn snapshot(options: &Options, time: Time, tree: BlobId, incomplete: bool) -> Sn
     }
 }
 
-/// How long before [prune's waiting time](crate::ops) a backup must be done, or look again at what it builds on.
+/// A backup that took so long looks again at what it builds on.
 const LONG_SECONDS: i64 = 6 * 3600;
 
-/// A backup that took very long looks whether the packs that it builds on are still there.
+fn is_long(started: Time) -> bool {
+    host::now().to_unix().0 - started.to_unix().0 >= LONG_SECONDS
+}
+
+/// A backup that took very long, or whose lock was lost for a while, looks whether the packs that it builds on are
+/// still there.
 ///
-/// Prune deletes a pack only a day after it marked it, and looks then again whether somebody uses it; a backup that ends
-/// sooner is always seen. `docs/format.md`, "Prune beside backups".
-fn check_not_pruned(repository: &Repository, index: &RwLock<Index>, started: Time) -> Result<()> {
-    if host::now().to_unix().0 - started.to_unix().0 < LONG_SECONDS {
-        return Ok(());
-    }
+/// Prune deletes a marked pack only when no backup runs that began before the mark, and looks then again whether
+/// somebody uses it. It sees backups by their locks, so this second look is for those that lost theirs.
+/// `docs/prune.md`.
+fn check_not_pruned(repository: &Repository, index: &RwLock<Index>) -> Result<()> {
     let there: std::collections::HashSet<[u8; 32]> =
         repository.list(Folder::Data)?.into_iter().map(|(id, _)| id).collect();
     let index = index.read().unwrap_or_else(PoisonError::into_inner);
     match index.packs().iter().find(|pack| !there.contains(&pack.0)) {
         None => Ok(()),
         Some(pack) => {
-            let message = format!("pack {pack} was pruned while this backup ran for more than six hours");
+            let message = format!("pack {pack} was pruned while this backup ran");
             Err(Error::new(ErrorKind::Conflict, codes::PRUNED_MEANWHILE, message)
                 .with_hint("run the backup again: what it stored so far is used"))
         }

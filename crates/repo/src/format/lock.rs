@@ -35,6 +35,9 @@ pub struct Lock {
     /// Present when the holder is Retoma.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retoma: Option<Holder>,
+    /// When the work began that a lock of Retoma stands for; `time` moves with every refresh, this does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
 }
 
 /// What a holder that is Retoma does.
@@ -98,6 +101,7 @@ mod tests {
             uid: None,
             gid: None,
             retoma: None,
+            since: None,
         };
         assert!(!lock.is_stale_at(at("2026-01-01T00:30:00Z")));
         assert!(lock.is_stale_at(at("2026-01-01T00:30:01Z")));

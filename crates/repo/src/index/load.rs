@@ -1,14 +1,18 @@
 //! Loading all index files, several at a time.
 
 use super::Index;
-use crate::id::IndexId;
+use crate::id::{IndexId, PackId};
 use crate::repository::{Folder, Repository};
-use retoma_core::{Error, Result};
+use retoma_core::{Error, ErrorKind, Result};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// Index files that are read at the same time.
 const READERS: usize = 4;
+
+/// How often the list is read again when prune replaces index files meanwhile. One turn is enough unless prunes follow
+/// each other without a pause.
+const ATTEMPTS: usize = 10;
 
 impl Repository {
     /// Reads every index file. Whoever reads snapshots lists them *before*: a snapshot is written after its index.
@@ -16,6 +20,25 @@ impl Repository {
     /// # Errors
     /// The first index file that can't be read stops: without it, blobs would seem to be missing.
     pub fn load_index(&self) -> Result<Index> {
+        self.load_index_where(&|_| true)
+    }
+
+    /// Reads every index file and takes the packs in that `wanted` says yes to.
+    ///
+    /// # Errors
+    /// See [`Repository::load_index`].
+    pub fn load_index_where(&self, wanted: &(dyn Fn(&PackId) -> bool + Sync)) -> Result<Index> {
+        let mut attempt = 1;
+        loop {
+            match self.load_index_once(wanted) {
+                // Prune writes the new index files before it deletes the old ones: listing again finds them.
+                Err(error) if error.kind() == ErrorKind::NotFound && attempt < ATTEMPTS => attempt += 1,
+                done => return done,
+            }
+        }
+    }
+
+    fn load_index_once(&self, wanted: &(dyn Fn(&PackId) -> bool + Sync)) -> Result<Index> {
         let ids: Vec<IndexId> = self.list(Folder::Index)?.into_iter().map(|(id, _)| IndexId(id)).collect();
         let (next, index, failed) = (AtomicUsize::new(0), Mutex::new(Index::default()), Mutex::new(None));
         let read = || {
@@ -23,7 +46,10 @@ impl Repository {
                 match self.index_file(*id) {
                     Ok(file) => {
                         let mut index = index.lock().unwrap_or_else(PoisonError::into_inner);
-                        file.packs.iter().for_each(|pack| index.add_pack(pack));
+                        file.packs
+                            .iter()
+                            .filter(|pack| wanted(&pack.id))
+                            .for_each(|pack| index.add_pack(pack));
                     }
                     Err(error) => {
                         failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);

@@ -1,0 +1,156 @@
+//! Phase two: deletes what was marked long enough ago and is still not needed.
+//!
+//! The order of writes: new index files without the dead packs; old index files that name them; the packs; the marks.
+//! Whoever is killed in between leaves packs that two index files name, or packs that none names, and the marks.
+
+use super::choose::PrunePlan;
+use super::repack::Copies;
+use super::state::Current;
+use super::{Pruned, stop_when_asked, usage};
+use crate::backup::Progress;
+use crate::format::index::{IndexFile, IndexPack};
+use crate::format::time::Time;
+use crate::id::{IndexId, MarkId, PackId};
+use crate::lock::{self, Guard};
+use crate::repository::{Folder, Repository};
+use retoma_core::{Result, ResultExt};
+use std::collections::{HashMap, HashSet};
+
+/// How far the clocks of two hosts may be apart.
+const SKEW_SECONDS: i64 = 3600;
+/// An index file ends after so many blobs, as in backups.
+const INDEX_BLOBS: usize = 50_000;
+
+/// Sweeps the plan's ripe marks, those excepted that a running backup may not have seen.
+pub(super) fn sweep(
+    repository: &Repository,
+    guard: &Guard,
+    plan: &mut PrunePlan,
+    pruned: &mut Pruned,
+    progress: &Progress,
+) -> Result<()> {
+    // After our lock was left: a backup that is not running now sees the marks when it starts.
+    let running = lock::running_backups(repository)?;
+    let stored: HashSet<MarkId> =
+        repository.list(Folder::Marks)?.into_iter().map(|(id, _)| MarkId(id)).collect();
+    let (mut indexed, mut unindexed, mut marks) = (HashSet::new(), Vec::new(), Vec::new());
+    for mark in plan.sweep.iter().filter(|mark| stored.contains(&mark.id)) {
+        if running.iter().any(|since| may_predate(*since, mark.time)) {
+            pruned.postponed.push(mark.id);
+            continue;
+        }
+        marks.push(mark.id);
+        indexed.extend(mark.indexed.iter().copied());
+        unindexed.extend(mark.unindexed.iter().copied());
+    }
+    // After the backups were looked at: what one of them committed is seen here.
+    let current = Current::load(repository)?;
+    usage::extend(repository, &current, &mut plan.known, progress).context("find what snapshots need")?;
+    let known_packs: HashSet<PackId> = current.index.packs().iter().copied().collect();
+    let (returned, unindexed) = unindexed.into_iter().partition(|pack| known_packs.contains(pack));
+    pruned.needed_again.extend::<Vec<PackId>>(returned);
+    let mut doomed = indexed;
+    Copies::find(&current, &plan.known, &mut doomed, &HashSet::new(), &mut pruned.needed_again)?;
+    let deletion = Deletion { doomed, unindexed, marks, sizes: &current.sizes };
+    deletion.run(repository, guard, pruned, progress)
+}
+
+/// Whether a backup that began at `since` may have read the marks before this one was written.
+fn may_predate(since: Time, marked: Time) -> bool {
+    since.to_unix().0 <= marked.to_unix().0.saturating_add(SKEW_SECONDS)
+}
+
+/// What is deleted: nobody needs it.
+pub(super) struct Deletion<'a> {
+    /// Packs that an index may name.
+    pub(super) doomed: HashSet<PackId>,
+    /// Packs in no index.
+    pub(super) unindexed: Vec<PackId>,
+    /// The marks that are done with.
+    pub(super) marks: Vec<MarkId>,
+    /// Sizes of packs in bytes.
+    pub(super) sizes: &'a HashMap<PackId, u64>,
+}
+
+impl Deletion<'_> {
+    pub(super) fn run(
+        self,
+        repository: &Repository,
+        guard: &Guard,
+        pruned: &mut Pruned,
+        progress: &Progress,
+    ) -> Result<()> {
+        guard.check()?;
+        let outdated = write_index_without(repository, &self.doomed).context("write the new index")?;
+        stop_when_asked(progress)?;
+        guard.check()?;
+        for id in outdated {
+            delete(repository, Folder::Index, &id.to_hex())?;
+        }
+        let mut packs: Vec<PackId> = self.doomed.into_iter().chain(self.unindexed).collect();
+        packs.sort_unstable();
+        packs.dedup();
+        for (count, pack) in packs.into_iter().enumerate() {
+            if count % CHECK_EVERY == 0 {
+                stop_when_asked(progress)?;
+                guard.check()?;
+            }
+            delete(repository, Folder::Data, &pack.to_hex())?;
+            if let Some(size) = self.sizes.get(&pack) {
+                pruned.removed_packs += 1;
+                pruned.removed_bytes += size;
+            }
+        }
+        for mark in self.marks {
+            delete(repository, Folder::Marks, &mark.to_hex())?;
+        }
+        Ok(())
+    }
+}
+
+/// The lock is looked at again after so many deletions.
+const CHECK_EVERY: usize = 64;
+
+fn delete(repository: &Repository, folder: Folder, id: &str) -> Result<()> {
+    let doing = || format!("delete {}/{}", folder.name(), id.get(..8).unwrap_or_default());
+    repository.store().delete(&folder.key(id)?).with_context(doing)
+}
+
+/// Writes what the index files that name a doomed pack say about the others, and gives those files: they may go.
+fn write_index_without(repository: &Repository, doomed: &HashSet<PackId>) -> Result<Vec<IndexId>> {
+    let mut outdated: Vec<(IndexId, IndexFile)> = Vec::new();
+    let mut kept: HashSet<PackId> = HashSet::new();
+    for (id, _) in repository.list(Folder::Index)? {
+        let file = repository.index_file(IndexId(id))?;
+        if file.packs.iter().any(|pack| doomed.contains(&pack.id)) {
+            outdated.push((IndexId(id), file));
+        } else {
+            kept.extend(file.packs.iter().map(|pack| pack.id));
+        }
+    }
+    outdated.sort_unstable_by_key(|(id, _)| *id);
+    let ids: Vec<IndexId> = outdated.iter().map(|(id, _)| *id).collect();
+    let mut open: Vec<IndexPack> = Vec::new();
+    let mut blobs = 0;
+    for pack in outdated.into_iter().flat_map(|(_, file)| file.packs) {
+        if doomed.contains(&pack.id) || !kept.insert(pack.id) {
+            continue;
+        }
+        blobs += pack.blobs.len();
+        open.push(pack);
+        if blobs >= INDEX_BLOBS {
+            blobs = 0;
+            write(repository, std::mem::take(&mut open))?;
+        }
+    }
+    write(repository, open)?;
+    Ok(ids)
+}
+
+fn write(repository: &Repository, packs: Vec<IndexPack>) -> Result<()> {
+    if packs.is_empty() {
+        return Ok(());
+    }
+    // `supersedes` stays empty: until all new files are there, the old ones must count for every reader.
+    repository.save_index_file(&IndexFile { supersedes: Vec::new(), packs }).map(drop)
+}
