@@ -1,0 +1,8 @@
+//! Integration tests of the repository, in one binary.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
+
+mod crash;
+mod interop;
+mod locks;
+mod prune;
