@@ -8,7 +8,6 @@ use retoma_repo::ops::{forget, keys};
 use retoma_repo::{Repository, SnapshotId};
 use std::collections::BTreeSet;
 
-/// Whether a dead process may leave only what was there before.
 fn contents(repository: &Repository) -> BTreeSet<Files> {
     read_all(repository).into_values().collect()
 }
@@ -19,8 +18,8 @@ fn without_locks(mut objects: Objects) -> Objects {
     objects
 }
 
-/// Lets `operation` die at each of its writes. Whatever survives must hold all `before` says, and at most what `after`
-/// says besides.
+/// Lets `operation` die at each of its writes. What survives must hold all that is there both `before` and `after`, and
+/// nothing that is in neither.
 fn die_everywhere(
     repository: &Repository,
     objects: &Objects,
@@ -42,7 +41,10 @@ fn die_everywhere(
             let disk = Disk::with(without_locks(disk.objects()));
             let survivor = repository.through(disk.store());
             let found = contents(&survivor);
-            assert!(found.is_superset(before), "{death:?} write {write} of {writes:?}");
+            assert!(
+                before.intersection(after).all(|files| found.contains(files)),
+                "{death:?} write {write} of {writes:?}"
+            );
             assert!(found.is_subset(&before.union(after).cloned().collect()));
             check_structure(&survivor);
             if death == Death::After {
@@ -65,13 +67,15 @@ struct World {
     contents: BTreeSet<Files>,
 }
 
-/// Two snapshots, and garbage: whole packs, parts of packs, and a pack in no index.
+/// Two snapshots, and garbage: whole packs, parts of packs, one of two packs of an index file, and a pack in no index.
 fn world() -> World {
     let (disk, repository) = new_repository();
     let old = back_up(&repository, &files(0..6)).unwrap();
     let first = back_up(&repository, &files(4..12)).unwrap();
+    let data_only = back_up(&repository, &files(10..15)).unwrap();
     back_up(&repository, &files(10..16)).unwrap();
     drop_snapshot(&repository, old);
+    drop_snapshot(&repository, data_only);
     let orphan = bytes::Bytes::from_static(b"what a killed backup left");
     let id = retoma_repo::PackId::of(&orphan);
     let key = repository.pack_key(id).unwrap();
@@ -94,8 +98,9 @@ fn of_backup() {
 fn of_forget_and_hold() {
     let World { repository, objects, first, contents } = world();
     let kept = BTreeSet::from([files(10..16)]);
-    let writes =
-        die_everywhere(&repository, &objects, &kept, &kept, &|repository| remove_first(repository, first));
+    let writes = die_everywhere(&repository, &objects, &contents, &kept, &|repository| {
+        remove_first(repository, first)
+    });
     assert_eq!(writes, ["put locks", "delete snapshots", "delete locks"]);
     let writes = die_everywhere(&repository, &objects, &contents, &contents, &|repository| {
         forget::hold(repository, first, true).map(drop)

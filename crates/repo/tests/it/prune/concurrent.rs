@@ -25,7 +25,7 @@ fn twenty_backups_beside_marks_and_sweeps_lose_nothing() {
             let (repository, mut sweeps) = (repository.through(open()), 0);
             while !done.load(Ordering::Relaxed) {
                 // Marks of now, ripe in a day: the sweeps below find them beside backups that are older and younger.
-                prune(&repository, &options(now())).unwrap();
+                sweeps += prune(&repository, &options(now())).unwrap().removed_packs;
                 sweeps += prune(&repository, &options(later(25))).unwrap().removed_packs;
             }
             sweeps
