@@ -146,6 +146,12 @@ impl Repository {
         }
     }
 
+    /// The same repository through another store: a layer around this one, or a copy of it.
+    #[must_use]
+    pub fn through(&self, store: BlockingStore) -> Self {
+        Self { store, ..self.clone() }
+    }
+
     /// The store.
     pub fn store(&self) -> &BlockingStore {
         &self.store

@@ -6,3 +6,7 @@ mod store;
 mod restore;
 mod fuzz_corpus;
 mod verify;
+mod crash;
+mod interop;
+mod locks;
+mod prune;
