@@ -1,1 +1,17 @@
-//! control
+//! Loops with effects: back up, recover, drill.
+//!
+//! What is decided here is when and in which order things are done; what follows from them is decided in
+//! [`retoma_core::decide`], and how bytes are stored in [`retoma_repo`]. Nothing here prints: functions return values
+//! and tell a [`Watch`] what they are doing. Every wait has a deadline and ends when an [`Interrupt`] says so.
+
+pub mod backup;
+pub mod interrupt;
+pub mod open;
+pub mod probe;
+pub mod service;
+pub mod watch;
+
+pub use interrupt::{Interrupt, Stopwatch};
+pub use retoma_core::{Error, ErrorKind, Result, ResultExt};
+pub use service::{Service, Supervisor};
+pub use watch::{Note, Silent, Watch};

@@ -208,4 +208,34 @@ codes! {
     DRILL_RESULT_MALFORMED = "R0709";
     /// The clock that times a drill went backwards.
     DRILL_CLOCK = "R0710";
+    /// A drill or recovery would touch live data, a running service or a folder that is in use.
+    TARGET_IS_LIVE = "R0711";
+    /// The disaster was not noticed by the probes in time.
+    NOT_DETECTED = "R0712";
+    /// The drill cannot be run on this service as the manifest describes it.
+    DRILL_UNSUITED = "R0713";
+    /// The drill did not end within its time limit.
+    DRILL_TIMEOUT = "R0714";
+    /// A restored database or folder is not what its snapshot says.
+    RESTORED_DIFFERS = "R0715";
+    /// No write from outside succeeded after the recovery.
+    NO_FIRST_WRITE = "R0716";
+
+    // R09: services and recovery.
+    /// The service's command cannot be started.
+    SERVICE_NOT_STARTED = "R0901";
+    /// The service was started and did not become ready, or ended.
+    SERVICE_NOT_READY = "R0902";
+    /// The service is still there after it was killed.
+    SERVICE_NOT_STOPPED = "R0903";
+    /// The service answers where a recovery is to put its data.
+    SERVICE_RUNS = "R0904";
+    /// A recovery was undone: the restored data failed their checks, and the previous data are back.
+    ROLLED_BACK = "R0905";
+    /// A recovery that was killed left data in an order that only a person can put right.
+    RECOVERY_UNCLEAR = "R0906";
+    /// The components of a recovery cannot be put into their places.
+    RECOVERY_PLACE = "R0907";
+    /// This kind of component comes with a later version.
+    KIND_LATER = "R0908";
 }

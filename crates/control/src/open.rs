@@ -1,0 +1,156 @@
+//! From what the manifest says about a repository to an open one: secrets, address, layers.
+
+use retoma_core::manifest::{self, SecretRef};
+use retoma_core::{Error, ErrorKind, Result, ResultExt, Secret, error::codes};
+use retoma_repo::Repository;
+use retoma_repo::store::layer::{Layers, stack};
+use retoma_repo::store::{self, Address, BlockingStore};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+/// The largest file that is read as a secret, in bytes.
+const SECRET_LIMIT_BYTES: u64 = 64 * 1024;
+/// Permissions that let everybody on the machine read or change a file.
+const WORLD: u32 = 0o006;
+
+/// The value that `reference` names, without the line end that it may end with.
+///
+/// # Errors
+/// `R0102`: it is missing, empty, not text, too long, or a file that everybody on the machine may read. No message
+/// holds the value.
+pub fn secret(reference: &SecretRef) -> Result<Secret<String>> {
+    let missing = |why: &str, hint: String| {
+        let message = format!("the secret `{reference}` {why}");
+        Err(Error::new(ErrorKind::Invalid, codes::SECRET_MISSING, message).with_hint(hint))
+    };
+    let text = match reference {
+        SecretRef::Env(name) => match std::env::var(name) {
+            Ok(text) => text,
+            Err(_) => return missing("is not set", format!("set the environment variable `{name}`")),
+        },
+        SecretRef::File(path) => match read_private(path)? {
+            Ok(text) => text,
+            Err((why, hint)) => return missing(&why, hint),
+        },
+    };
+    let value = text.strip_suffix('\n').map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text));
+    if value.is_empty() {
+        return missing("is empty", "write the secret into it".to_owned());
+    }
+    Ok(Secret::new(value.to_owned()))
+}
+
+type Unusable = (String, String);
+
+fn read_private(path: &Path) -> Result<Result<String, Unusable>> {
+    let shown = path.display();
+    let metadata = match std::fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Ok(Err(("is not there".to_owned(), format!("make the file `{shown}` with mode 0600"))));
+        }
+        Err(error) => return Err(Error::io(shown, error).context("read a secret")),
+    };
+    if !metadata.is_file() || metadata.len() > SECRET_LIMIT_BYTES {
+        return Ok(Err(("is no small file".to_owned(), "name the file that holds the secret".to_owned())));
+    }
+    if metadata.mode() & WORLD != 0 {
+        let hint = format!("run `chmod o= '{shown}'`, and change the secret if others may have read it");
+        return Ok(Err(("may be read or changed by everybody on this machine".to_owned(), hint)));
+    }
+    let bytes = std::fs::read(path).map_err(|error| Error::io(shown, error)).context("read a secret")?;
+    let not_text = || ("is not UTF-8 text".to_owned(), "write the secret as text".to_owned());
+    Ok(String::from_utf8(bytes).map_err(|_| not_text()))
+}
+
+/// An open repository, and whether this call made it.
+#[derive(Debug)]
+pub struct Opened {
+    /// The repository.
+    pub repository: Repository,
+    /// Whether there was none before.
+    pub created: bool,
+}
+
+/// Opens the repository that the manifest describes; with `create`, makes it when there is none (what only the first
+/// backup does).
+///
+/// # Errors
+/// `R0102` about the password; `R0304` about the address; otherwise as [`Repository::open`].
+pub fn open_repository(described: &manifest::Repository, create: bool) -> Result<Opened> {
+    let password = secret(&described.password)?;
+    let opening = || format!("open repository `{}`", described.name);
+    open_address(&described.url, &password, create).with_context(opening)
+}
+
+/// Opens the repository at `url` with all layers around its store.
+///
+/// # Errors
+/// As [`open_repository`].
+pub fn open_address(url: &str, password: &Secret<String>, create: bool) -> Result<Opened> {
+    let address: Address = url.parse()?;
+    let layered = stack(store::open(&address)?, Layers::default());
+    let store = BlockingStore::new(layered.store)?;
+    let (repository, created) = if create {
+        Repository::open_or_init(store, password)?
+    } else {
+        (Repository::open(store, password)?, false)
+    };
+    Ok(Opened { repository, created })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    fn file(folder: &Path, text: &[u8], mode: u32) -> SecretRef {
+        let path = folder.join("secret");
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        SecretRef::File(path)
+    }
+
+    #[test]
+    fn a_secret_is_the_file_without_its_line_end() {
+        let folder = tempfile::tempdir().unwrap();
+        for (text, value) in [("a b\n", "a b"), ("x\r\n", "x"), ("x", "x"), (" x \n\n", " x \n")] {
+            let read = secret(&file(folder.path(), text.as_bytes(), 0o640)).unwrap();
+            assert_eq!(read.expose(), value);
+        }
+    }
+
+    #[test]
+    fn a_secret_that_is_no_secret_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let cases: [(&[u8], u32, &str); 5] = [
+            (b"hunter2", 0o644, "everybody"),
+            (b"hunter2", 0o602, "everybody"),
+            (b"", 0o600, "is empty"),
+            (b"\n", 0o600, "is empty"),
+            (b"hunter2\xff", 0o600, "not UTF-8"),
+        ];
+        for (text, mode, why) in cases {
+            let error = secret(&file(folder.path(), text, mode)).unwrap_err();
+            let shown = format!("{error} {:?}", error.hint());
+            assert_eq!(error.code(), codes::SECRET_MISSING);
+            assert!(shown.contains(why) && !shown.contains("hunter2"), "{shown}");
+        }
+        let absent = SecretRef::File(folder.path().join("absent"));
+        assert!(secret(&absent).unwrap_err().message().contains("is not there"));
+        let unset = SecretRef::Env("RETOMA_TEST_NOT_SET".to_owned());
+        assert!(secret(&unset).unwrap_err().message().contains("is not set"));
+    }
+
+    #[test]
+    fn only_who_may_create_makes_a_repository() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("file://{}", folder.path().join("repository").display());
+        let password = Secret::new("one".to_owned());
+        assert_eq!(open_address(&url, &password, false).unwrap_err().code(), codes::NO_REPOSITORY);
+        assert!(open_address(&url, &password, true).unwrap().created);
+        assert!(!open_address(&url, &password, true).unwrap().created);
+        let other = Secret::new("two".to_owned());
+        assert_eq!(open_address(&url, &other, false).unwrap_err().code(), codes::WRONG_KEY);
+    }
+}

@@ -1,0 +1,110 @@
+//! What a long run tells whoever watches it. Notes are for people; results are returned.
+
+use retoma_core::drill::{ControlResult, Seconds};
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Hears what is being done. Called from the thread that does it; must not block for long.
+pub trait Watch: Sync {
+    /// Something begins or has ended.
+    fn note(&self, note: &Note);
+}
+
+/// Hears nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Silent;
+
+impl Watch for Silent {
+    fn note(&self, _note: &Note) {}
+}
+
+/// One thing that begins or has ended. `Display` is a line for people.
+#[derive(Debug, Clone)]
+pub enum Note {
+    /// Something begins, in a few words.
+    Doing(String),
+    /// A component was backed up.
+    BackedUp {
+        /// Its name.
+        component: String,
+        /// Bytes of all its files.
+        total_bytes: u64,
+        /// Bytes that the repository grew by.
+        stored_bytes: u64,
+        /// Capture and upload.
+        elapsed: Duration,
+    },
+    /// The service answers.
+    Up {
+        /// Where.
+        url: String,
+    },
+    /// The scratch copy was broken.
+    Disaster {
+        /// What was done to it.
+        what: String,
+    },
+    /// A probe from outside saw it.
+    Detected {
+        /// Since the disaster.
+        after: Duration,
+        /// What it saw.
+        saw: String,
+    },
+    /// A component is in its place again.
+    Restored {
+        /// Its name.
+        component: String,
+        /// Bytes of all its files.
+        bytes: u64,
+        /// How long it took.
+        elapsed: Duration,
+    },
+    /// The recovered service acknowledged a write from outside.
+    FirstWrite {
+        /// Since the disaster.
+        after: Seconds,
+    },
+    /// The previous data are back.
+    RolledBack {
+        /// Why.
+        reason: String,
+    },
+    /// A control ran.
+    Control(ControlResult),
+    /// A file was written.
+    Wrote(PathBuf),
+    /// Something to look at; nothing failed.
+    Warning(String),
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use retoma_core::units::ByteSize;
+        match self {
+            Self::Doing(what) => f.write_str(what),
+            Self::BackedUp { component, total_bytes, stored_bytes, elapsed } => write!(
+                f,
+                "backed up {component}: {}, {} new, {:.2} s",
+                ByteSize(*total_bytes),
+                ByteSize(*stored_bytes),
+                elapsed.as_secs_f64()
+            ),
+            Self::Up { url } => write!(f, "the service answers at {url}"),
+            Self::Disaster { what } => write!(f, "disaster: {what}"),
+            Self::Detected { after, saw } => write!(f, "noticed after {:.2} s: {saw}", after.as_secs_f64()),
+            Self::Restored { component, bytes, elapsed } => {
+                write!(f, "restored {component}: {}, {:.2} s", ByteSize(*bytes), elapsed.as_secs_f64())
+            }
+            Self::FirstWrite { after } => write!(f, "first write from outside after {after} s"),
+            Self::RolledBack { reason } => write!(f, "the previous data are back: {reason}"),
+            Self::Control(control) => {
+                let found = control.found_code.as_deref().unwrap_or("accepted");
+                write!(f, "control {}: {found} ({:?})", control.name, control.outcome)
+            }
+            Self::Wrote(path) => write!(f, "wrote {}", path.display()),
+            Self::Warning(what) => write!(f, "warning: {what}"),
+        }
+    }
+}
