@@ -63,7 +63,8 @@ impl Context {
             None => manifest.repositories.first(),
         };
         found.ok_or_else(|| {
-            let known: Vec<&str> = manifest.repositories.iter().map(|repository| repository.name.as_str()).collect();
+            let known: Vec<&str> =
+                manifest.repositories.iter().map(|repository| repository.name.as_str()).collect();
             let message = format!("the manifest has no repository `{}`", name.unwrap_or_default());
             Error::new(ErrorKind::Invalid, codes::USAGE, message)
                 .with_hint(format!("its repositories are: {}", known.join(", ")))
@@ -114,7 +115,11 @@ pub(crate) fn timestamp(text: &str) -> Result<jiff::Timestamp> {
         civil.to_zoned(jiff::tz::TimeZone::system()).ok().map(|zoned| zoned.timestamp())
     };
     text.parse().ok().or_else(local).ok_or_else(|| {
-        Error::new(ErrorKind::Invalid, codes::USAGE, format!("`{}` is not a point in time", text.escape_debug()))
-            .with_hint("write it as 2026-01-31T12:00:00Z, or without Z for local time")
+        Error::new(
+            ErrorKind::Invalid,
+            codes::USAGE,
+            format!("`{}` is not a point in time", text.escape_debug()),
+        )
+        .with_hint("write it as 2026-01-31T12:00:00Z, or without Z for local time")
     })
 }

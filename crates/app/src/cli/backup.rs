@@ -65,7 +65,8 @@ fn finish(done: &[(String, ComponentBackup)], failed: Vec<(String, String, Error
             None => Err(Error::new(ErrorKind::Invalid, codes::USAGE, "no component goes to this repository")),
         };
     }
-    let incomplete = !failed.is_empty() || done.iter().any(|(_, backup)| !backup.summary.unreadable.is_empty());
+    let incomplete =
+        !failed.is_empty() || done.iter().any(|(_, backup)| !backup.summary.unreadable.is_empty());
     Ok(if incomplete { Exit::Incomplete } else { Exit::Ok })
 }
 

@@ -29,8 +29,9 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
         Document::Manifest => {
             let path = Path::new("docs/manifest.md");
             let page = std::fs::read_to_string(path).map_err(|error| Error::io(path.display(), error))?;
-            manifest::with_reference(&page)
-                .ok_or_else(|| Error::internal("docs/manifest.md has lost the marks around its generated part"))?
+            manifest::with_reference(&page).ok_or_else(|| {
+                Error::internal("docs/manifest.md has lost the marks around its generated part")
+            })?
         }
         Document::Cli => reference(),
     };
@@ -47,7 +48,8 @@ fn reference() -> String {
         write!(text, "\n## {title}\n\n```text\n{}\n```\n", help.trim_end()).ok();
     };
     add("retoma", command.clone().render_long_help().to_string());
-    for verb in command.get_subcommands_mut().filter(|verb| !verb.is_hide_set() && verb.get_name() != "help") {
+    for verb in command.get_subcommands_mut().filter(|verb| !verb.is_hide_set() && verb.get_name() != "help")
+    {
         add(&format!("retoma {}", verb.get_name()), verb.render_long_help().to_string());
     }
     text

@@ -31,13 +31,19 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
         let path = table::path(&change.path);
         (added, removed, count) = (added + change.added_bytes, removed + change.removed_bytes, count + 1);
         if context.printer.json {
-            changes.push(json!({ "path": path, "change": name(change.kind).1, "added_bytes": change.added_bytes,
-                                 "removed_bytes": change.removed_bytes }));
+            changes.push(
+                json!({ "path": path, "change": name(change.kind).1, "added_bytes": change.added_bytes,
+                                 "removed_bytes": change.removed_bytes }),
+            );
         } else {
             context.printer.data(&format!("{} {path}", name(change.kind).0));
         }
     }
-    context.printer.note(&format!("{count} changes, {} added, {} removed", ByteSize(added), ByteSize(removed)));
+    context.printer.note(&format!(
+        "{count} changes, {} added, {} removed",
+        ByteSize(added),
+        ByteSize(removed)
+    ));
     let value = json!({ "before": before_id.to_hex(), "after": after_id.to_hex(), "changes": changes,
                         "added_bytes": added, "removed_bytes": removed });
     context.printer.json("retoma.diff/1", value);

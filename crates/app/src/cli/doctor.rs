@@ -62,9 +62,19 @@ impl Findings {
 pub(super) fn run(context: &Context) -> Result<Exit> {
     let Loaded { manifest, .. } = context.manifest()?;
     let mut findings = Findings::default();
-    findings.good("manifest", format!("{} components, {} repositories; every schedule meets its tier", manifest.components.len(), manifest.repositories.len()));
+    findings.good(
+        "manifest",
+        format!(
+            "{} components, {} repositories; every schedule meets its tier",
+            manifest.components.len(),
+            manifest.repositories.len()
+        ),
+    );
     check_clock(&mut findings);
-    manifest.components.iter().for_each(|component| check_source(&mut findings, &component.name, &component.source));
+    manifest
+        .components
+        .iter()
+        .for_each(|component| check_source(&mut findings, &component.name, &component.source));
     for configured in &manifest.repositories {
         let subject = format!("repository {}", configured.name);
         if let Some(folder) = configured.folder() {
@@ -96,11 +106,16 @@ fn check_source(findings: &mut Findings, name: &str, source: &Source) {
     let path = match source {
         Source::Files { path, .. } | Source::Sqlite { path } => path,
         Source::Postgres { .. } | Source::Redis { .. } => {
-            findings.warn(&subject, "this kind is not supported by this version", "leave it out of the manifest for now");
+            findings.warn(
+                &subject,
+                "this kind is not supported by this version",
+                "leave it out of the manifest for now",
+            );
             return;
         }
     };
-    let readable = if path.is_dir() { std::fs::read_dir(path).map(drop) } else { std::fs::File::open(path).map(drop) };
+    let readable =
+        if path.is_dir() { std::fs::read_dir(path).map(drop) } else { std::fs::File::open(path).map(drop) };
     match readable {
         Ok(()) => findings.good(&subject, format!("`{}` can be read", path.display())),
         Err(error) => findings.bad(&subject, &Error::io(path.display(), error)),
@@ -116,7 +131,11 @@ fn check_space(findings: &mut Findings, subject: &str, folder: &Path) {
         Ok(stat) => {
             let free = stat.f_bavail.saturating_mul(stat.f_frsize);
             if free < SPACE_BYTES {
-                findings.warn(subject, format!("{} free at `{}`", ByteSize(free), existing.display()), "make room, or move the repository");
+                findings.warn(
+                    subject,
+                    format!("{} free at `{}`", ByteSize(free), existing.display()),
+                    "make room, or move the repository",
+                );
             } else {
                 findings.good(subject, format!("{} free", ByteSize(free)));
             }
@@ -147,7 +166,11 @@ fn check_repository(findings: &mut Findings, subject: &str, repository: &Reposit
                     findings.good(&subject, format!("snapshot {} is {age} s old", id.short()));
                 } else {
                     let text = format!("the newest complete snapshot is {age} s old, the RPO is {limit} s");
-                    findings.warn(&subject, text, "run `retoma backup` by a timer at the manifest's interval");
+                    findings.warn(
+                        &subject,
+                        text,
+                        "run `retoma backup` by a timer at the manifest's interval",
+                    );
                 }
             }
             Err(error) => findings.warn(&subject, error.to_string(), "run `retoma backup`"),
@@ -158,8 +181,14 @@ fn check_repository(findings: &mut Findings, subject: &str, repository: &Reposit
 /// Problems end with 1; warnings don't.
 fn print(context: &Context, findings: &Findings) -> Exit {
     for finding in &findings.0 {
-        let fix = if finding.fix.is_empty() { String::new() } else { format!("\n         fix: {}", finding.fix) };
-        context.printer.data(&format!("{:<8} {}: {}{fix}", finding.state.as_str(), finding.subject, finding.text));
+        let fix =
+            if finding.fix.is_empty() { String::new() } else { format!("\n         fix: {}", finding.fix) };
+        context.printer.data(&format!(
+            "{:<8} {}: {}{fix}",
+            finding.state.as_str(),
+            finding.subject,
+            finding.text
+        ));
     }
     let list = findings.0.iter().map(|finding| {
         json!({ "state": finding.state.as_str(), "subject": finding.subject, "text": finding.text, "fix": finding.fix })

@@ -55,7 +55,9 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
         for plan in &plans {
             removed.extend(forget::apply(&repository, plan)?);
         }
-        context.printer.data(&format!("{} snapshots removed; `retoma prune` gives their space back", removed.len()));
+        context
+            .printer
+            .data(&format!("{} snapshots removed; `retoma prune` gives their space back", removed.len()));
     }
     let decisions: Vec<Value> =
         plans.iter().flat_map(|plan| &plan.decisions.decisions).map(|decision| json!(decision)).collect();
@@ -84,7 +86,12 @@ fn hold(context: &Context, repository: &Repository, args: &Args) -> Result<Exit>
     Ok(Exit::Ok)
 }
 
-fn by_rules(manifest: &Manifest, repository: &Repository, args: &Args, now: jiff::Timestamp) -> Result<Vec<ForgetPlan>> {
+fn by_rules(
+    manifest: &Manifest,
+    repository: &Repository,
+    args: &Args,
+    now: jiff::Timestamp,
+) -> Result<Vec<ForgetPlan>> {
     let mut plans = Vec::new();
     for name in &args.component {
         crate::context::component(manifest, name)?;
@@ -95,7 +102,8 @@ fn by_rules(manifest: &Manifest, repository: &Repository, args: &Args, now: jiff
         }
         let holds = holds(&component.retention);
         let wanted = |facts: &retoma_core::decide::retention::SnapshotFacts| {
-            facts.group.component.as_deref() == Some(component.name.as_str()) && !facts.tags.contains(TAG_MANIFEST)
+            facts.group.component.as_deref() == Some(component.name.as_str())
+                && !facts.tags.contains(TAG_MANIFEST)
         };
         let policy = policy(&component.retention)?;
         plans.push(forget::plan(repository, &policy, &holds, &wanted, now, &TimeZone::system())?);
@@ -129,7 +137,8 @@ fn show(context: &Context, plans: &[ForgetPlan]) {
     let rows = decisions.map(|decision| {
         let time = decision.time.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string();
         let reasons: Vec<String> = decision.keep_reasons().iter().map(ToString::to_string).collect();
-        let (action, why) = if decision.is_kept() { ("keep", reasons.join(", ")) } else { ("remove", String::new()) };
+        let (action, why) =
+            if decision.is_kept() { ("keep", reasons.join(", ")) } else { ("remove", String::new()) };
         let component = decision.group.component.as_deref().unwrap_or("-");
         let id = decision.id.chars().take(8).collect();
         vec![id, time, table::printable(component), action.to_owned(), why]

@@ -33,7 +33,8 @@ const MODELS: [&str; 9] = ["onnx", "pt", "pth", "pkl", "safetensors", "joblib", 
 const CONFIGS: [&str; 5] = ["toml", "yaml", "yml", "ini", "conf"];
 
 pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
-    let folder = std::fs::canonicalize(&args.folder).map_err(|error| Error::io(args.folder.display(), error))?;
+    let folder =
+        std::fs::canonicalize(&args.folder).map_err(|error| Error::io(args.folder.display(), error))?;
     let manifest = if context.manifest_path == Path::new("retoma.toml") {
         folder.join("retoma.toml")
     } else {
@@ -59,7 +60,8 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     }
     if made {
         printer.data(&format!("wrote a random password to {}", password.display()));
-        printer.note("keep a copy of the password elsewhere: without it nobody opens the backups, not even you");
+        printer
+            .note("keep a copy of the password elsewhere: without it nobody opens the backups, not even you");
     }
     printer.note("next: look at the tiers in the manifest, then `retoma doctor` and `retoma backup`");
     let value = json!({ "manifest": manifest, "password_file": password, "password_made": made });
@@ -85,7 +87,12 @@ fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
     let temporary = folder.join(format!(".retoma-{}.tmp", std::process::id()));
     let write = || {
-        let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(mode)
+            .open(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         std::fs::rename(&temporary, path)?;
@@ -130,7 +137,9 @@ fn walk(root: &Path, folder: &Path, depth: usize, left: &mut usize, findings: &m
         let relative = path.strip_prefix(root).unwrap_or(&path).display().to_string();
         let found = |size_bytes| FoundPath { path: relative.clone(), size_bytes };
         if metadata.is_dir() {
-            if name.starts_with('.') || ["node_modules", "target", "venv", "__pycache__"].contains(&name.as_str()) {
+            if name.starts_with('.')
+                || ["node_modules", "target", "venv", "__pycache__"].contains(&name.as_str())
+            {
                 continue;
             }
             match name.as_str() {
@@ -142,7 +151,10 @@ fn walk(root: &Path, folder: &Path, depth: usize, left: &mut usize, findings: &m
                 _ => {}
             }
         } else if metadata.is_file() {
-            let extension = path.extension().map(|extension| extension.to_string_lossy().to_lowercase()).unwrap_or_default();
+            let extension = path
+                .extension()
+                .map(|extension| extension.to_string_lossy().to_lowercase())
+                .unwrap_or_default();
             if is_sqlite(&path) {
                 findings.sqlite.push(found(metadata.len()));
             } else if MODELS.contains(&extension.as_str()) {

@@ -44,7 +44,9 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
                 let created = created.strftime("%Y-%m-%d %H:%M:%S").to_string();
                 vec![id, table::printable(&key.username), table::printable(&key.hostname), created]
             });
-            context.printer.data(&table::table(&["id", "user", "host", "created"], &rows.collect::<Vec<_>>()));
+            context
+                .printer
+                .data(&table::table(&["id", "user", "host", "created"], &rows.collect::<Vec<_>>()));
             let list = list.iter().map(|key| {
                 json!({ "id": key.id.to_hex(), "username": key.username, "hostname": key.hostname,
                         "created": key.created.0.to_string(), "current": key.is_current })

@@ -43,7 +43,12 @@ impl WhichArgs {
             (None, Some(time)) => Which::At(context::timestamp(time)?),
             (None, None) => Which::Latest,
         };
-        Ok(Selector { component: Some(component.to_owned()), host: None, which, include_incomplete: self.incomplete })
+        Ok(Selector {
+            component: Some(component.to_owned()),
+            host: None,
+            which,
+            include_incomplete: self.incomplete,
+        })
     }
 }
 
@@ -93,7 +98,8 @@ fn kind_letter(kind: NodeKind) -> char {
 fn line(path: &str, node: &Node) -> String {
     let owner = |name: &str, id: u32| if name.is_empty() { id.to_string() } else { table::printable(name) };
     let time = node.mtime.zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string();
-    let target = node.link_target.as_deref().map(|target| format!(" -> {}", table::path(target))).unwrap_or_default();
+    let target =
+        node.link_target.as_deref().map(|target| format!(" -> {}", table::path(target))).unwrap_or_default();
     format!(
         "{}{:04o} {:>8} {:>8} {:>12} {time} {path}{target}",
         kind_letter(node.kind),

@@ -24,10 +24,23 @@ use std::path::PathBuf;
 
 /// Backs a service up, brings it back after a disaster, and proves both by doing them.
 #[derive(Debug, Parser)]
-#[command(name = "retoma", version, propagate_version = true, subcommand_required = true, arg_required_else_help = true)]
+#[command(
+    name = "retoma",
+    version,
+    propagate_version = true,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
 pub(crate) struct Cli {
     /// The manifest
-    #[arg(long, short = 'f', global = true, env = "RETOMA_MANIFEST", default_value = "retoma.toml", value_name = "FILE")]
+    #[arg(
+        long,
+        short = 'f',
+        global = true,
+        env = "RETOMA_MANIFEST",
+        default_value = "retoma.toml",
+        value_name = "FILE"
+    )]
     manifest: PathBuf,
     /// The repository to use, by its name in the manifest (default: the first)
     #[arg(long, short = 'r', global = true, value_name = "NAME")]

@@ -32,7 +32,8 @@ fn grace(text: &str) -> std::result::Result<std::time::Duration, String> {
 pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     let loaded = context.manifest()?;
     let repository = context.open(&loaded.manifest)?;
-    let options = Options { grace: args.grace, repack_unused_percent: args.max_unused, ..Options::new(host::now()) };
+    let options =
+        Options { grace: args.grace, repack_unused_percent: args.max_unused, ..Options::new(host::now()) };
     let progress = context.interrupt.progress();
     let display = Display::start(context.printer, "look for what is needed", &progress);
     let plan = prune::plan(&repository, &options, &progress);
@@ -73,13 +74,30 @@ fn show(context: &Context, plan: &PrunePlan) {
     let lines = [
         format!("needed:   {} blobs, {}", plan.used.count, ByteSize(plan.used.size_bytes)),
         format!("waste:    {} blobs, {}", plan.unused.count, ByteSize(plan.unused.size_bytes)),
-        format!("copy:     {} packs, {} of them needed", plan.repack.len(), sum(&mut plan.repack.iter().map(|pack| pack.used_bytes))),
-        format!("mark:     {} packs, {}", plan.remove.len(), sum(&mut plan.remove.iter().map(|pack| pack.size_bytes))),
-        format!("delete:   {} marks that are old enough, {}", plan.sweep.len(), sum(&mut plan.sweep.iter().map(|mark| mark.size_bytes))),
+        format!(
+            "copy:     {} packs, {} of them needed",
+            plan.repack.len(),
+            sum(&mut plan.repack.iter().map(|pack| pack.used_bytes))
+        ),
+        format!(
+            "mark:     {} packs, {}",
+            plan.remove.len(),
+            sum(&mut plan.remove.iter().map(|pack| pack.size_bytes))
+        ),
+        format!(
+            "delete:   {} marks that are old enough, {}",
+            plan.sweep.len(),
+            sum(&mut plan.sweep.iter().map(|mark| mark.size_bytes))
+        ),
     ];
     lines.iter().for_each(|line| context.printer.data(line));
     for mark in &plan.waiting {
-        context.printer.data(&format!("wait:     {} packs, {}, until {}", mark.packs, ByteSize(mark.size_bytes), mark.until.0));
+        context.printer.data(&format!(
+            "wait:     {} packs, {}, until {}",
+            mark.packs,
+            ByteSize(mark.size_bytes),
+            mark.until.0
+        ));
     }
 }
 

@@ -59,7 +59,11 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     let plan = restore::plan(&repository, &index, snapshot.tree, &options, &args.target)?;
     let (files, bytes, extra) = (plan.files(), plan.bytes(), plan.extra().len());
     let target = args.target.display();
-    context.printer.note(&format!("snapshot {} into `{target}`: {files} files, {}", id.short(), ByteSize(bytes)));
+    context.printer.note(&format!(
+        "snapshot {} into `{target}`: {files} files, {}",
+        id.short(),
+        ByteSize(bytes)
+    ));
     for path in plan.extra() {
         context.printer.note(&format!("delete {}", table::printable(&path.display().to_string())));
     }

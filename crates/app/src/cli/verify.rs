@@ -21,7 +21,11 @@ pub(super) struct Args {
 
 fn percent(text: &str) -> std::result::Result<f64, String> {
     let number: f64 = text.trim_end_matches('%').parse().map_err(|_| "write it as 5%".to_owned())?;
-    if number > 0.0 && number <= 100.0 { Ok(number) } else { Err("a sample is more than 0% and at most 100%".to_owned()) }
+    if number > 0.0 && number <= 100.0 {
+        Ok(number)
+    } else {
+        Err("a sample is more than 0% and at most 100%".to_owned())
+    }
 }
 
 pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
@@ -87,11 +91,22 @@ fn severity(finding: &Finding) -> &'static str {
 
 fn text(finding: &Finding) -> String {
     let at = finding.offset_bytes.map(|offset| format!(" at {offset}")).unwrap_or_default();
-    let mut text = format!("{}[{}] {}{at}: {}", severity(finding), finding.code, finding.object, table::printable(&finding.message));
+    let mut text = format!(
+        "{}[{}] {}{at}: {}",
+        severity(finding),
+        finding.code,
+        finding.object,
+        table::printable(&finding.message)
+    );
     for hit in &finding.snapshots {
         let component = hit.component.as_deref().unwrap_or("-");
         let paths: Vec<String> = hit.paths.iter().map(|path| table::path(path)).collect();
-        text.push_str(&format!("\n  hits snapshot {} ({}): {}", hit.id.short(), table::printable(component), paths.join(", ")));
+        text.push_str(&format!(
+            "\n  hits snapshot {} ({}): {}",
+            hit.id.short(),
+            table::printable(component),
+            paths.join(", ")
+        ));
     }
     text
 }
@@ -113,6 +128,11 @@ mod tests {
     fn a_sample_is_a_share() {
         assert_eq!(percent("5%"), Ok(5.0));
         assert_eq!(percent("0.5"), Ok(0.5));
-        assert!(percent("0").is_err() && percent("101").is_err() && percent("x").is_err() && percent("NaN").is_err());
+        assert!(
+            percent("0").is_err()
+                && percent("101").is_err()
+                && percent("x").is_err()
+                && percent("NaN").is_err()
+        );
     }
 }

@@ -3,7 +3,8 @@
 /// Rows of cells with a heading; numbers are right-aligned where the heading starts with `>`.
 pub(crate) fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
     let right: Vec<bool> = headings.iter().map(|heading| heading.starts_with('>')).collect();
-    let headings: Vec<String> = headings.iter().map(|heading| heading.trim_start_matches('>').to_owned()).collect();
+    let headings: Vec<String> =
+        headings.iter().map(|heading| heading.trim_start_matches('>').to_owned()).collect();
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column)).chain([&headings[column]]);
         cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
@@ -24,7 +25,9 @@ pub(crate) fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
 
 /// Names come from disk and repository: control characters must not reach the terminal.
 pub(crate) fn printable(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+    text.chars()
+        .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
+        .collect()
 }
 
 /// A path's bytes for people.

@@ -2,11 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
-mod store;
-mod restore;
-mod fuzz_corpus;
-mod verify;
 mod crash;
+mod fuzz_corpus;
 mod interop;
 mod locks;
 mod prune;
+mod restore;
+mod store;
+mod verify;
