@@ -189,13 +189,14 @@ fn of_init() {
     }
 }
 
+type Operation<'a> = &'a dyn Fn(&Repository) -> Result<()>;
+
 #[test]
 fn of_key_add_remove_and_change() {
     let (disk, repository) = new_repository();
     back_up(&repository, &files(0..2)).unwrap();
     let removable = keys::add(&repository, &secret("removable")).unwrap();
     let objects = disk.objects();
-    type Operation<'a> = &'a dyn Fn(&Repository) -> Result<()>;
     let operations: [(Operation<'_>, &[&str]); 3] = [
         (&|repository| keys::add(repository, &secret("other")).map(drop), &["put keys"]),
         (&|repository| keys::remove(repository, &removable.to_hex()).map(drop), &["delete keys"]),

@@ -107,7 +107,7 @@ fn stale_and_dead_locks_are_cleaned() {
 
 /// Waits until `reached`, at most a minute.
 fn wait_until(reached: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_mins(1);
     while !reached() {
         assert!(Instant::now() < deadline, "it did not happen within a minute");
         std::thread::yield_now();
@@ -119,7 +119,7 @@ fn a_lock_is_refreshed_and_there_is_always_one() {
     let (disk, repository) = new_repository();
     let guard = acquire_refreshing(&repository, Holder::Prune, Duration::from_millis(2)).unwrap();
     let mut seen = HashSet::new();
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_mins(1);
     while seen.len() < 5 {
         assert!(Instant::now() < deadline, "the lock is not refreshed");
         let names: Vec<String> =
@@ -137,7 +137,7 @@ fn a_lock_is_refreshed_and_there_is_always_one() {
 #[test]
 fn a_lock_that_somebody_removed_is_noticed_also_after_a_refresh() {
     let (_, repository) = new_repository();
-    for interval in [Duration::from_millis(2), Duration::from_secs(3600)] {
+    for interval in [Duration::from_millis(2), Duration::from_hours(1)] {
         let guard = acquire_refreshing(&repository, Holder::Prune, interval).unwrap();
         guard.check().unwrap();
         wait_until(|| {

@@ -8,6 +8,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn twenty_backups_beside_marks_and_sweeps_lose_nothing() {
     let folder = tempfile::tempdir().unwrap();
@@ -21,6 +29,8 @@ fn twenty_backups_beside_marks_and_sweeps_lose_nothing() {
     }
     let done = AtomicBool::new(false);
     let committed: BTreeMap<SnapshotId, _> = std::thread::scope(|scope| {
+        // Also when a backup fails: the test then ends red instead of never.
+        let ending = Done(&done);
         let pruner = scope.spawn(|| {
             let (repository, mut sweeps) = (repository.through(open()), 0);
             while !done.load(Ordering::Relaxed) {
@@ -40,7 +50,7 @@ fn twenty_backups_beside_marks_and_sweeps_lose_nothing() {
             })
             .collect();
         let committed = backups.into_iter().map(|backup| backup.join().unwrap()).collect();
-        done.store(true, Ordering::Relaxed);
+        drop(ending);
         assert!(pruner.join().unwrap() > 0, "no sweep found anything");
         committed
     });

@@ -136,7 +136,7 @@ impl Store for Disk {
     }
 
     async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
-        let range = range.start as usize..range.end as usize;
+        let range = usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap();
         self.read(key, |bytes| (range.end <= bytes.len()).then(|| bytes.slice(range)))
     }
 

@@ -30,7 +30,7 @@ pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        (state >> 32) as u8
+        state.to_le_bytes()[4]
     };
     (0..length).map(|_| next()).collect()
 }
@@ -39,7 +39,7 @@ pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
 pub(crate) fn files(seeds: impl IntoIterator<Item = u64>) -> Files {
     seeds
         .into_iter()
-        .map(|seed| (format!("f{seed:04}"), noise(seed, 1500 + (seed as usize % 7) * 300)))
+        .map(|seed| (format!("f{seed:04}"), noise(seed, 1500 + usize::try_from(seed % 7).unwrap() * 300)))
         .collect()
 }
 

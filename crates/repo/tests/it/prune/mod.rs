@@ -7,6 +7,7 @@ pub(crate) mod kit;
 
 use kit::*;
 use retoma_core::ErrorKind;
+use retoma_core::decide::retention::Holds;
 use retoma_core::error::codes;
 use retoma_repo::backup::Progress;
 use retoma_repo::format::mark::Reason;
@@ -163,6 +164,8 @@ fn small_packs_are_merged() {
     assert_eq!(prune(&repository, &merging).unwrap().repacked_packs, 0);
 }
 
+type Damage = fn(&mut disk::Objects, &str);
+
 #[test]
 fn a_damaged_repository_is_left_alone() {
     let (disk, repository) = new_repository();
@@ -173,7 +176,6 @@ fn a_damaged_repository_is_left_alone() {
     drop_snapshot(&repository, old);
     let pack = index.get(retoma_repo::format::BlobKind::Tree, &tree).unwrap().pack;
     let name = repository.pack_key(pack).unwrap().as_str().to_owned();
-    type Damage = fn(&mut disk::Objects, &str);
     let damages: [Damage; 3] = [
         |objects, name| drop(objects.remove(name)),
         |objects, name| drop(objects.insert(name.to_owned(), bytes::Bytes::from_static(b"short"))),
@@ -246,7 +248,7 @@ fn forget_keeps_what_is_held_and_the_newest_manifest_and_the_last_complete() {
     }
     let policy = retoma_core::decide::retention::Policy { last: 1, ..Default::default() };
     let zone = jiff::tz::TimeZone::UTC;
-    let plan = forget::plan(&repository, &policy, &Default::default(), &|_| true, later(1).0, &zone).unwrap();
+    let plan = forget::plan(&repository, &policy, &Holds::default(), &|_| true, later(1).0, &zone).unwrap();
     assert_eq!(plan.remove, [plain]);
     assert_eq!(forget::apply(&repository, &plan).unwrap(), [plain]);
     assert_eq!(forget::apply(&repository, &plan).unwrap(), []);
