@@ -19,16 +19,12 @@ fn restic(folder: &Path, arguments: &[&OsStr]) -> bool {
         .args(arguments)
         .env("RESTIC_PASSWORD", "pw")
         .output();
-    match output {
-        Ok(output) => {
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-            true
-        }
-        Err(_) => {
-            println!("skipped: there is no restic");
-            false
-        }
-    }
+    let Ok(output) = output else {
+        println!("skipped: there is no restic");
+        return false;
+    };
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    true
 }
 
 fn set_mode(path: &Path, mode: u32) {
