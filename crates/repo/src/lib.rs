@@ -3,6 +3,12 @@
 //! Snapshots are stored in restic's repository format, version 2; beside it lie lanes of our own. `docs/format.md`
 //! describes every object, the order of writes and what is not protected.
 
+// Test data are small numbers, and a test that only must not panic ignores what it gets.
+#![cfg_attr(
+    test,
+    allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::let_underscore_must_use)
+)]
+
 pub mod backup;
 pub mod blob;
 pub mod chunk;

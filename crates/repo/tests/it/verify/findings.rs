@@ -23,7 +23,7 @@ fn small() -> Fixture {
 fn store_pack(fixture: &Fixture, kind: BlobKind, plaintexts: &[&[u8]], claimed: Option<BlobId>) -> IndexPack {
     let (mut bytes, mut sealed, mut blobs) = (Vec::new(), Vec::new(), Vec::new());
     for plaintext in plaintexts {
-        let uncompressed_bytes = blob::seal(fixture.repository.key(), plaintext, &mut sealed).unwrap();
+        let uncompressed_bytes = blob::seal(&fixture.repository, plaintext, &mut sealed).unwrap();
         blobs.push(PackedBlob {
             id: claimed.unwrap_or_else(|| BlobId::of(plaintext)),
             kind,
