@@ -148,6 +148,12 @@ codes! {
     SOURCE_DAMAGED = "R0404";
     /// A pack that a very long backup builds on was pruned meanwhile.
     PRUNED_MEANWHILE = "R0405";
+    /// A database stayed locked for longer than we wait.
+    SOURCE_BUSY = "R0406";
+    /// A database needs functions or collations of its application, so that its integrity cannot be checked.
+    SOURCE_UNCHECKABLE = "R0407";
+    /// What a backup recorded about a database cannot be read.
+    CAPTURE_FACTS_MALFORMED = "R0408";
 
     // R05: restore.
     /// A snapshot asks for a path that leads outside of the target.
