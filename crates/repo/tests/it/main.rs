@@ -8,5 +8,7 @@ mod interop;
 mod locks;
 mod prune;
 mod restore;
+#[cfg(test)]
+mod evidence;
 mod store;
 mod verify;
