@@ -30,7 +30,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     let (mut done, mut failed) = (Vec::new(), Vec::new());
     for configured in repositories {
         let repository = retoma_control::open::open_repository(configured, true)?.repository;
-        backup::backup_manifest(manifest, &loaded.text, &repository)?;
+        backup::backup_manifest(manifest, &loaded.text, &repository, &context.interrupt.progress())?;
         for component in &components {
             if !component.repositories.contains(&configured.name) {
                 continue;
@@ -80,7 +80,7 @@ fn say(context: &Context, repository: &str, backup: &ComponentBackup) {
         ByteSize(summary.total_bytes),
         ByteSize(summary.read_bytes),
         ByteSize(summary.stored_bytes),
-        backup.duration.as_secs_f64(),
+        backup.elapsed.as_secs_f64(),
     ));
     for unreadable in &summary.unreadable {
         context.printer.warning(&format!("not backed up: {}", unreadable.error));
@@ -102,12 +102,12 @@ fn report(context: &Context, done: &[(String, ComponentBackup)], failed: &[(Stri
                     "message": unreadable.error.to_string() })
         });
         json!({
-            "component": backup.component, "kind": backup.kind, "repository": repository,
+            "component": backup.component, "kind": backup.kind.as_str(), "repository": repository,
             "snapshot": summary.snapshot.to_hex(), "complete": summary.unreadable.is_empty(),
             "files_read": summary.files_read, "files_unchanged": summary.files_unchanged,
             "directories": summary.directories, "total_bytes": summary.total_bytes,
             "read_bytes": summary.read_bytes, "stored_bytes": summary.stored_bytes,
-            "duration_seconds": backup.duration.as_secs_f64(),
+            "duration_seconds": backup.elapsed.as_secs_f64(),
             "unreadable": unreadable.collect::<Vec<_>>(),
         })
     });
