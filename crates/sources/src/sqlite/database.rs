@@ -8,7 +8,6 @@ use rusqlite::types::ValueRef;
 use rusqlite::{CachedStatement, Connection, OpenFlags, ffi};
 use rustix::fs::{FileType, Stat};
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -368,11 +367,16 @@ fn uri(path: &Path) -> String {
     for &byte in path.as_os_str().as_bytes() {
         if byte.is_ascii_alphanumeric() || b"/._-".contains(&byte) {
             uri.push(char::from(byte));
-        } else if write!(uri, "%{byte:02X}").is_err() {
-            // Writing into a string does not fail.
+        } else {
+            uri.push('%');
+            push_hex(&mut uri, byte);
         }
     }
     uri
+}
+
+fn push_hex(text: &mut String, byte: u8) {
+    text.extend([byte >> 4, byte & 15].iter().filter_map(|digit| char::from_digit(u32::from(*digit), 16)));
 }
 
 /// `path` with `suffix` behind its name.
@@ -416,9 +420,7 @@ pub(super) fn text(value: ValueRef<'_>) -> String {
         ValueRef::Real(number) => format!("{number:?}"),
         ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
         ValueRef::Blob(bytes) => bytes.iter().fold(String::new(), |mut hex, byte| {
-            if write!(hex, "{byte:02x}").is_err() {
-                // Writing into a string does not fail.
-            }
+            push_hex(&mut hex, *byte);
             hex
         }),
     }

@@ -78,10 +78,10 @@ fn measure() {
         ("1 % at one place", "UPDATE t SET body = hex(randomblob(100)) WHERE i BETWEEN 500000 AND 510000"),
         ("1 % appended", "INSERT INTO t (body) SELECT hex(randomblob(100)) FROM t LIMIT 10000"),
     ] {
-        let before = std::fs::read(&home.restore(&parent, &path)).unwrap();
+        let before = std::fs::read(home.restore(&parent, &path)).unwrap();
         open.execute_batch(update).unwrap();
         let next = home.back_up(&path, Some(parent.snapshot));
-        let after = std::fs::read(&home.restore(&next, &path)).unwrap();
+        let after = std::fs::read(home.restore(&next, &path)).unwrap();
         println!("{name}: {} stored of {}", next.stored_bytes, after.len());
         for kib in [4, 16, 64, 256, 1024] {
             let blocks = |bytes: &[u8]| bytes.chunks(kib << 10).map(<[u8]>::len).collect();
@@ -113,6 +113,7 @@ fn measure() {
 }
 
 /// Megabytes of the pieces of `after` that `before` does not have.
+#[allow(clippy::cast_precision_loss)]
 fn new_bytes(before: &[u8], after: &[u8], cut: impl Fn(&[u8]) -> Vec<usize>) -> f64 {
     let pieces = |bytes| {
         let mut start = 0;
