@@ -52,8 +52,11 @@ pub fn check(
         Err(error) if is_about_contents(&error) => {
             let failed = result("integrity_check", CheckOutcome::Failed, error.to_string());
             let mut results = vec![CheckResult { expected: Some("ok".into()), ..failed }];
-            let not_run = |name: String| result(&name, CheckOutcome::NotRun, "the database is not sound".into());
-            results.extend(expected.iter().flat_map(|facts| facts.tables.keys()).map(|name| not_run(rows_of(name))));
+            let not_run =
+                |name: String| result(&name, CheckOutcome::NotRun, "the database is not sound".into());
+            results.extend(
+                expected.iter().flat_map(|facts| facts.tables.keys()).map(|name| not_run(rows_of(name))),
+            );
             results.extend(queries().map(|(sql, _)| not_run(sql_name(sql))));
             return Ok(CheckReport { checks: results, tables: BTreeMap::new() });
         }
@@ -69,7 +72,9 @@ pub fn check(
         )),
     }
     results.extend(
-        queries().map(|(sql, expectation)| run_query(database.connection(), sql, expectation, options.query_timeout)),
+        queries().map(|(sql, expectation)| {
+            run_query(database.connection(), sql, expectation, options.query_timeout)
+        }),
     );
     Ok(CheckReport { checks: results, tables })
 }

@@ -8,10 +8,10 @@ use rusqlite::types::ValueRef;
 use rusqlite::{CachedStatement, Connection, OpenFlags, ffi};
 use rustix::fs::{FileType, Stat};
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// How databases are opened.
 #[derive(Debug, Clone, Copy)]
@@ -24,7 +24,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { busy_timeout: Duration::from_secs(5), query_timeout: Duration::from_secs(60) }
+        Self { busy_timeout: Duration::from_secs(5), query_timeout: Duration::from_mins(1) }
     }
 }
 
@@ -46,6 +46,42 @@ pub(super) struct Database {
     access: Access,
     /// The file as it was when the transaction began.
     stat: Stat,
+    /// Behind the connection, so that it goes when that is closed.
+    _open: OpenHere,
+}
+
+/// Files that this process reads now, by device and inode: opening and closing one of them otherwise would drop the locks
+/// that SQLite holds for us.
+static OPEN_HERE: Mutex<Vec<(u64, u64)>> = Mutex::new(Vec::new());
+
+/// An entry in [`OPEN_HERE`].
+struct OpenHere((u64, u64));
+
+impl OpenHere {
+    fn enter(stat: &Stat) -> Self {
+        OPEN_HERE.lock().unwrap_or_else(PoisonError::into_inner).push(identity(stat));
+        Self(identity(stat))
+    }
+}
+
+impl Drop for OpenHere {
+    fn drop(&mut self) {
+        let mut open = OPEN_HERE.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = open.iter().position(|entry| *entry == self.0) {
+            open.swap_remove(at);
+        }
+    }
+}
+
+#[allow(clippy::unnecessary_cast)] // The fields' types differ between systems.
+fn identity(stat: &Stat) -> (u64, u64) {
+    (stat.st_dev as u64, stat.st_ino as u64)
+}
+
+/// Whether this process reads the database at `path` now.
+pub(super) fn is_open_here(path: &Path) -> bool {
+    let open = OPEN_HERE.lock().unwrap_or_else(PoisonError::into_inner);
+    rustix::fs::stat(path).is_ok_and(|stat| open.contains(&identity(&stat)))
 }
 
 impl Database {
@@ -77,13 +113,13 @@ impl Database {
     }
 
     fn begin_as(path: &Path, access: Access, options: Options) -> Result<Self, Begin> {
-        file_stat(path)?;
+        let open = OpenHere::enter(&file_stat(path)?);
         let connection = connect(path, access, options)?;
         connection.execute_batch("BEGIN")?;
         // `BEGIN` alone takes no snapshot; the first read does.
         connection.query_row("SELECT count(*) FROM sqlite_schema", (), |_| Ok(()))?;
         let stat = file_stat(path)?;
-        Ok(Self { connection, path: path.to_owned(), access, stat })
+        Ok(Self { connection, path: path.to_owned(), access, stat, _open: open })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -134,8 +170,12 @@ impl Database {
             page_count,
             tables,
             integrity: "ok".into(),
-            journal_mode: if self.access == Access::Immutable { self.mode_in_header()? } else { journal_mode }
-                .into(),
+            journal_mode: if self.access == Access::Immutable {
+                self.mode_in_header()?
+            } else {
+                journal_mode
+            }
+            .into(),
             user_version: self.pragma("user_version")?,
             application_id: self.pragma("application_id")?,
             sqlite_version: rusqlite::version().into(),
@@ -300,12 +340,25 @@ pub(super) fn connect(path: &Path, access: Access, options: Options) -> rusqlite
         Access::Recover => (OpenFlags::SQLITE_OPEN_READ_WRITE, ""),
         Access::Immutable => (OpenFlags::SQLITE_OPEN_READ_ONLY, "?immutable=1"),
     };
-    let connection = Connection::open_with_flags(format!("{}{parameters}", uri(path)), flags | mode)?;
-    connection.busy_timeout(options.busy_timeout)?;
+    let mut connection = Connection::open_with_flags(format!("{}{parameters}", uri(path)), flags | mode)?;
+    wait_when_busy(&mut connection, options.busy_timeout)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
     connection.execute_batch("PRAGMA cell_size_check = ON; PRAGMA mmap_size = 0;")?;
     Ok(connection)
+}
+
+/// Asks each millisecond for a lock. SQLite's own handler sleeps longer and longer, and among busy writers of a rollback
+/// journal hardly ever meets one of the short moments in which a reader is let in.
+fn wait_when_busy(connection: &mut Connection, timeout: Duration) -> rusqlite::Result<()> {
+    let mut since = Instant::now();
+    connection.busy_handler(Some(move |tries| {
+        if tries == 0 {
+            since = Instant::now();
+        }
+        std::thread::sleep(Duration::from_millis(1));
+        since.elapsed() < timeout
+    }))
 }
 
 /// The path as an address that SQLite reads back byte by byte.
@@ -314,11 +367,16 @@ fn uri(path: &Path) -> String {
     for &byte in path.as_os_str().as_bytes() {
         if byte.is_ascii_alphanumeric() || b"/._-".contains(&byte) {
             uri.push(char::from(byte));
-        } else if write!(uri, "%{byte:02X}").is_err() {
-            // Writing into a string does not fail.
+        } else {
+            uri.push('%');
+            push_hex(&mut uri, byte);
         }
     }
     uri
+}
+
+fn push_hex(text: &mut String, byte: u8) {
+    text.extend([byte >> 4, byte & 15].iter().filter_map(|digit| char::from_digit(u32::from(*digit), 16)));
 }
 
 /// `path` with `suffix` behind its name.
@@ -331,15 +389,16 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
 /// Whether a journal or WAL with something in it lies beside the database.
 pub(super) fn has_journal(path: &Path) -> bool {
     let real = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    ["-wal", "-journal"].iter().any(|suffix| {
-        rustix::fs::lstat(beside(&real, suffix)).is_ok_and(|stat| stat.st_size > 0)
-    })
+    ["-wal", "-journal"]
+        .iter()
+        .any(|suffix| rustix::fs::lstat(beside(&real, suffix)).is_ok_and(|stat| stat.st_size > 0))
 }
 
 /// What `stat` says about the database; links are followed, as SQLite follows them.
 fn file_stat(path: &Path) -> Result<Stat> {
     let stat = rustix::fs::stat(path).map_err(|error| {
-        unreadable(path, error).with_hint("check the path in the manifest, and that the database was not moved")
+        unreadable(path, error)
+            .with_hint("check the path in the manifest, and that the database was not moved")
     })?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         let message = format!("`{}` is not a file", path.display());
@@ -361,9 +420,7 @@ pub(super) fn text(value: ValueRef<'_>) -> String {
         ValueRef::Real(number) => format!("{number:?}"),
         ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
         ValueRef::Blob(bytes) => bytes.iter().fold(String::new(), |mut hex, byte| {
-            if write!(hex, "{byte:02x}").is_err() {
-                // Writing into a string does not fail.
-            }
+            push_hex(&mut hex, *byte);
             hex
         }),
     }
@@ -393,7 +450,9 @@ pub(super) fn sqlite_error(path: &Path, error: rusqlite::Error) -> Error {
             format!("`{shown}` is not a SQLite database"),
             "check the path in the manifest; an encrypted or overwritten database cannot be read",
         ),
-        Some(Sqlite::DatabaseCorrupt) => return damaged(format!("the database `{shown}` is damaged: {error}")),
+        Some(Sqlite::DatabaseCorrupt) => {
+            return damaged(format!("the database `{shown}` is damaged: {error}"));
+        }
         Some(Sqlite::DatabaseBusy | Sqlite::DatabaseLocked | Sqlite::FileLockingProtocolFailed) => (
             ErrorKind::Unavailable,
             codes::SOURCE_BUSY,

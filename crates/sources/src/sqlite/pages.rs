@@ -53,7 +53,8 @@ impl Reader for PageReader {
 
     fn finish(&mut self, read_bytes: u64) -> Result<()> {
         if self.size_bytes() != Some(read_bytes) {
-            let message = format!("`{}` gave `{read_bytes}` bytes of its pages", self.database.path().display());
+            let message =
+                format!("`{}` gave `{read_bytes}` bytes of its pages", self.database.path().display());
             return Err(Error::new(ErrorKind::Conflict, codes::SOURCE_CHANGED, message)
                 .with_hint("run the backup again"));
         }

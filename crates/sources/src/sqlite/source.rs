@@ -11,7 +11,7 @@ use retoma_repo::host;
 use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// One SQLite database as of one read transaction, which lasts from [`SqliteSource::open`] until the pages are read or the
 /// source is dropped. In WAL mode writers go on meanwhile; with a rollback journal they wait.
@@ -92,7 +92,7 @@ fn database_steps(path: &Path, database: Database, facts: &CaptureFacts) -> Resu
     let mut owners = Owners::read();
     let mut steps = Vec::new();
     let mut folder = PathBuf::from("/");
-    let parts: Vec<&OsStr> = path.components().skip(1).map(|part| part.as_os_str()).collect();
+    let parts: Vec<&OsStr> = path.components().skip(1).map(Component::as_os_str).collect();
     let Some((name, folders)) = parts.split_last() else {
         return Err(Error::internal("the root is no database"));
     };
@@ -106,7 +106,10 @@ fn database_steps(path: &Path, database: Database, facts: &CaptureFacts) -> Resu
     // read the pages every time. `describe` puts the real one in.
     node.inode = !node.inode;
     let (page_size, page_count) = (facts.page_size, facts.page_count);
-    steps.push(Event::Entry(Box::new(node), Box::new(Pages { database: Some(database), page_size, page_count })));
+    steps.push(Event::Entry(
+        Box::new(node),
+        Box::new(Pages { database: Some(database), page_size, page_count }),
+    ));
     steps.extend(folders.iter().map(|_| Event::Leave));
     Ok(steps)
 }

@@ -7,7 +7,7 @@
 //! silently wrong. Where the old database is sound, SQLite itself moves its WAL into it first, so that nothing is lost if
 //! the restore does not happen.
 
-use super::database::{Access, Options, beside, connect};
+use super::database::{Access, Options, beside, connect, is_open_here};
 use crate::files::node::unreadable;
 use retoma_core::{Error, ErrorKind, Result, error::codes};
 use rustix::fs::{CWD, Mode, OFlags};
@@ -43,15 +43,18 @@ impl fmt::Display for Holder {
 /// Who else has the database at `path` open, as far as locks tell; nothing is changed, and no file need be there.
 ///
 /// Seen is another process with a connection in WAL mode that has read or written once, and one within a transaction in
-/// any mode. Not seen is an idle connection in rollback-journal mode, which holds no lock, and a connection of this
-/// process.
+/// any mode, and a capture or check of this process. Not seen is an idle connection in rollback-journal mode, which holds
+/// no lock, and another connection of this process.
 ///
-/// It must not be called while this process has the database open: closing a file drops all POSIX locks that the process
-/// has on it.
+/// It must not be called while this process has the database open by other means than this module: closing a file drops
+/// all POSIX locks that the process has on it.
 ///
 /// # Errors
 /// The files are there and can't be looked at.
 pub fn is_live(path: &Path) -> Result<Option<Holder>> {
+    if is_open_here(path) {
+        return Ok(Some(Holder { pid: i32::try_from(std::process::id()).ok() }));
+    }
     for path in names(path) {
         for (path, locks) in [(beside(&path, "-shm"), SHM_LOCKS), (path, DATABASE_LOCKS)] {
             if let Some(holder) = holder(&path, locks)? {
@@ -63,11 +66,12 @@ pub fn is_live(path: &Path) -> Result<Option<Holder>> {
 }
 
 fn holder(path: &Path, (start, length): (u64, u64)) -> Result<Option<Holder>> {
-    let file = match rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty()) {
-        Ok(file) => file,
-        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
-        Err(error) => return Err(unreadable(path, error)),
-    };
+    let file =
+        match rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty()) {
+            Ok(file) => file,
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+            Err(error) => return Err(unreadable(path, error)),
+        };
     let asked = Flock { start, length, ..Flock::from(FlockType::WriteLock) };
     let lock = fcntl_getlk(&file, &asked).map_err(|error| unreadable(path, error))?;
     // Another PID namespace gives 0, another host's process a negative number.

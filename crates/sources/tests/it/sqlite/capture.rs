@@ -84,12 +84,17 @@ fn commits_that_only_the_wal_has_are_captured() {
     // The same after a crash: nobody has it open, and nobody wrote the `-shm` file.
     let crashed = home.folder.join("crashed.db");
     for suffix in ["", "-wal"] {
-        std::fs::copy(format!("{}{suffix}", path.display()), format!("{}{suffix}", crashed.display())).unwrap();
+        std::fs::copy(format!("{}{suffix}", path.display()), format!("{}{suffix}", crashed.display()))
+            .unwrap();
     }
     let wal_bytes = || std::fs::metadata(home.folder.join("crashed.db-wal")).unwrap().len();
     let before = wal_bytes();
     assert_eq!(number(&home.round_trip(&crashed), "SELECT count(*) FROM t"), 2000);
-    assert_eq!((std::fs::metadata(&crashed).unwrap().len(), wal_bytes()), (4096, before), "nothing was moved");
+    assert_eq!(
+        (std::fs::metadata(&crashed).unwrap().len(), wal_bytes()),
+        (4096, before),
+        "nothing was moved"
+    );
 }
 
 #[test]
@@ -129,7 +134,8 @@ fn a_hot_journal_is_rolled_back() {
     open.execute_batch("PRAGMA cache_size = 1; BEGIN; UPDATE t SET text = 'half';").unwrap();
     let crashed = home.folder.join("crashed.db");
     for suffix in ["", "-journal"] {
-        std::fs::copy(format!("{}{suffix}", path.display()), format!("{}{suffix}", crashed.display())).unwrap();
+        std::fs::copy(format!("{}{suffix}", path.display()), format!("{}{suffix}", crashed.display()))
+            .unwrap();
     }
     let half = std::fs::read(&crashed).unwrap();
     assert!(half.windows(4).any(|bytes| bytes == b"half"), "nothing was spilled: the test shows nothing");

@@ -2,7 +2,9 @@
 
 use super::{Home, database};
 use retoma_repo::backup::{Event, Source};
+use retoma_repo::chunk::{Chunker, Sizes};
 use retoma_sources::sqlite::SqliteSource;
+use std::collections::HashSet;
 
 fn rows(count: u32) -> String {
     format!(
@@ -30,13 +32,17 @@ fn facts_bytes(home: &Home, summary: &retoma_repo::backup::Summary) -> u64 {
     home.facts(summary).to_json().unwrap().len() as u64
 }
 
-/// The numbers in `docs/sources.md`: `cargo test --release -p retoma-sources measure -- --ignored --nocapture`.
+/// The numbers in `docs/sources.md`: `cargo test -p retoma-sources dedup::measure -- --ignored --nocapture`.
 #[test]
 #[ignore = "a measurement"]
+#[allow(clippy::cast_precision_loss)]
 fn measure() {
     let home = Home::new();
     let path = home.folder.join("app.db");
-    let open = database(&path, &format!("PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0; {}", rows(1_000_000)));
+    let open = database(
+        &path,
+        &format!("PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0; {}", rows(1_000_000)),
+    );
     for place in ["WAL", "file"] {
         let started = std::time::Instant::now();
         let mut source = SqliteSource::open(&path).unwrap();
@@ -72,16 +78,51 @@ fn measure() {
         ("1 % at one place", "UPDATE t SET body = hex(randomblob(100)) WHERE i BETWEEN 500000 AND 510000"),
         ("1 % appended", "INSERT INTO t (body) SELECT hex(randomblob(100)) FROM t LIMIT 10000"),
     ] {
-        let before = std::fs::read(&home.restore(&parent, &path)).unwrap();
+        let before = std::fs::read(home.restore(&parent, &path)).unwrap();
         open.execute_batch(update).unwrap();
         let next = home.back_up(&path, Some(parent.snapshot));
-        let after = std::fs::read(&home.restore(&next, &path)).unwrap();
-        print!("{name}: {} stored of {}; changed in blocks of", next.stored_bytes, after.len());
-        for block in [4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20] {
-            let changed = after.chunks(block).enumerate().filter(|(at, chunk)| before.get(at * block..at * block + chunk.len()) != Some(*chunk));
-            print!(" {} KiB: {:.1} MB,", block >> 10, changed.map(|(_, chunk)| chunk.len()).sum::<usize>() as f64 / 1e6);
+        let after = std::fs::read(home.restore(&next, &path)).unwrap();
+        println!("{name}: {} stored of {}", next.stored_bytes, after.len());
+        for kib in [4, 16, 64, 256, 1024] {
+            let blocks = |bytes: &[u8]| bytes.chunks(kib << 10).map(<[u8]>::len).collect();
+            print!("  blocks of {kib} KiB: {:.1} MB", new_bytes(&before, &after, blocks));
+        }
+        println!();
+        for (min, average, max) in
+            [(16, 32, 128), (32, 64, 256), (64, 128, 512), (128, 256, 1024), (512, 1024, 4096)]
+        {
+            let sizes = Sizes { min_bytes: min << 10, average_bytes: average << 10, max_bytes: max << 10 };
+            let chunker = Chunker::new(home.repository.key(), sizes);
+            let cut = |mut bytes: &[u8]| {
+                let mut lengths = Vec::new();
+                while !bytes.is_empty() {
+                    lengths.push(chunker.cut(bytes));
+                    bytes = &bytes[lengths[lengths.len() - 1]..];
+                }
+                lengths
+            };
+            print!(
+                "  chunks of {average} KiB ({}): {:.1} MB",
+                cut(&after).len(),
+                new_bytes(&before, &after, cut)
+            );
         }
         println!();
         parent = next;
     }
+}
+
+/// Megabytes of the pieces of `after` that `before` does not have.
+#[allow(clippy::cast_precision_loss)]
+fn new_bytes(before: &[u8], after: &[u8], cut: impl Fn(&[u8]) -> Vec<usize>) -> f64 {
+    let pieces = |bytes| {
+        let mut start = 0;
+        cut(bytes).into_iter().map(move |length| {
+            start += length;
+            &bytes[start - length..start]
+        })
+    };
+    let known: HashSet<&[u8]> = pieces(before).collect();
+    let new: HashSet<&[u8]> = pieces(after).filter(|piece| !known.contains(piece)).collect();
+    new.iter().map(|piece| piece.len()).sum::<usize>() as f64 / 1e6
 }

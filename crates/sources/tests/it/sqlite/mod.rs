@@ -34,14 +34,17 @@ struct Home {
 impl Home {
     fn new() -> Self {
         let folder = Folder::new();
-        let store = BlockingStore::new(Arc::new(LocalStore::new(folder.join("repository")).unwrap())).unwrap();
+        let store =
+            BlockingStore::new(Arc::new(LocalStore::new(folder.join("repository")).unwrap())).unwrap();
         let repository = Repository::init(store, &Secret::new("correct horse".to_owned())).unwrap();
         Self { folder, repository }
     }
 
     /// Backs up one database; everything in it was readable.
     fn back_up(&self, path: &Path, parent: Option<SnapshotId>) -> Summary {
-        let mut source = SqliteSource::open(path).unwrap();
+        // Writers without a pause can keep a reader out for seconds on a busy machine.
+        let patient = sqlite::Options { busy_timeout: Duration::from_mins(1), ..quick() };
+        let mut source = SqliteSource::open_with(path, patient).unwrap();
         let options = Options { parent, paths: vec![path.display().to_string()], ..Options::default() };
         let summary = backup(&self.repository, &mut source, &options, &Progress::default()).unwrap();
         assert!(summary.unreadable.is_empty(), "{:?}", summary.unreadable);

@@ -3,10 +3,11 @@
 use super::{CHILD, Killed, child, database, number, quick};
 use retoma_core::ErrorKind;
 use retoma_core::error::codes;
-use retoma_sources::sqlite::{after_restore, is_live, prepare_target};
+use retoma_sources::sqlite::{SqliteSource, after_restore, is_live, prepare_target};
 use retoma_testkit::{Folder, bytes};
 use rusqlite::Connection;
 use std::path::Path;
+use std::time::Duration;
 
 const BESIDE: [&str; 3] = ["-wal", "-shm", "-journal"];
 
@@ -113,6 +114,34 @@ fn an_idle_connection_of_this_process_in_wal_mode_is_seen() {
     assert!(beside(&path, "-wal").exists());
     drop(open);
     prepare_target(&link, quick()).unwrap();
+}
+
+#[test]
+fn a_capture_keeps_its_locks_while_somebody_asks() {
+    let folder = Folder::new();
+    let path = folder.join("app.db");
+    drop(database(&path, "CREATE TABLE t (i);"));
+    let source = SqliteSource::open(&path).unwrap();
+    let own = i32::try_from(std::process::id()).ok();
+    assert_eq!(is_live(&path).unwrap().unwrap().pid, own);
+    assert_eq!(prepare_target(&path, quick()).unwrap_err().code(), codes::RESTORE_TARGET);
+    let output = child("sqlite::target::cannot_write", &path).output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stdout).contains("locked out"), "{output:?}");
+    drop(source);
+    assert_eq!(is_live(&path).unwrap(), None);
+}
+
+/// Another process; see [`child`].
+#[test]
+#[ignore = "played by another test as a process of its own"]
+fn cannot_write() {
+    let Some(path) = std::env::var_os(CHILD) else { return };
+    let connection = Connection::open(path).unwrap();
+    connection.busy_timeout(Duration::ZERO).unwrap();
+    match connection.execute("INSERT INTO t VALUES (1)", ()) {
+        Err(_) => println!("locked out"),
+        Ok(_) => println!("written"),
+    }
 }
 
 /// Another process; see [`child`].
