@@ -158,7 +158,7 @@ fn a_sealed_record_of_another_place_is_refused() {
 #[test]
 fn two_chains_of_one_key_cannot_be_spliced() {
     let (one, two) = (repository(), repository());
-    let (_, _) = chain_of(&one, "ana", &key(), 3);
+    let (_, records) = chain_of(&one, "ana", &key(), 3);
     // The same repository, copied and continued elsewhere: same id, same writer, same key, other records.
     for meta in two.store().list("").unwrap() {
         two.store().delete(&meta.key).unwrap();
@@ -170,7 +170,9 @@ fn two_chains_of_one_key_cannot_be_spliced() {
     two.store().delete(&object("ana", 2)).unwrap();
     two.store().delete(&object("ana", 3)).unwrap();
     let chain = Chain::open(&two, "ana").unwrap();
-    chain.append(&key(), &draft(77)).unwrap();
+    let other = chain.append(&key(), &draft(77)).unwrap();
+    let spliced = export([&records[0], &other, &records[2]]).unwrap_err();
+    assert_eq!(spliced.code(), codes::EVIDENCE_CHAIN);
     let forged = two.store().get(&object("ana", 2)).unwrap();
     one.store().put(&object("ana", 2), forged, PutMode::Overwrite).unwrap();
     assert_eq!(shown(&the_chain(&one)), ["1", "2", "R0805"]);
@@ -221,7 +223,7 @@ fn evidence_needs_no_right_to_delete() {
 fn a_record_with_a_megabyte_of_details() {
     let repository = repository();
     let chain = Chain::open(&repository, "ana").unwrap();
-    let details = json!({ "log": "0123456789abcdef".repeat(1 << 16), "float": 0.1, "max": u64::MAX });
+    let details = json!({ "log": "0123456789abcdef".repeat(1 << 16), "float": -5.213_838_816_177_501_4e70, "max": u64::MAX });
     chain.append(&key(), &super::Draft { details: details.clone(), ..draft(1) }).unwrap();
     let records: Vec<_> = the_chain(&repository).records().cloned().collect();
     assert_eq!(records[0].payload().details, details);

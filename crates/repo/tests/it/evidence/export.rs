@@ -1,10 +1,11 @@
 //! Exports: whatever is done to the text is refused.
 
 use super::{chain_of, draft, key, repository};
+use base64::Engine as _;
 use proptest::prelude::*;
 use retoma_core::error::{Code, codes};
 use retoma_repo::evidence::{
-    Anchor, Chain, Draft, Outcome, Record, RecordHash, SigningKey, What, export, verify_export,
+    Anchor, Chain, Draft, Outcome, PublicKey, Record, RecordHash, SigningKey, What, export, verify_export,
 };
 use serde_json::{Value, json};
 use std::sync::LazyLock;
@@ -152,7 +153,6 @@ fn another_key_is_refused_wherever_it_stands() {
 fn an_old_record_cannot_be_played_again_at_a_new_place() {
     let records = &*RECORDS;
     let envelope: Value = serde_json::from_str(records[0].envelope()).unwrap();
-    use base64::Engine as _;
     let engine = base64::engine::general_purpose::STANDARD;
     let payload = engine.decode(envelope["payload"].as_str().unwrap()).unwrap();
     let payload = String::from_utf8(payload).unwrap();
@@ -191,10 +191,33 @@ fn other_schemas_are_told_from_damage() {
     assert_eq!(check(&empty, &[]), Err(codes::EVIDENCE_INCOMPLETE));
 }
 
+/// The seeds of the fuzzer. Those that were valid once must stay so: they are the format.
+#[test]
+fn exports_kept_from_earlier_versions_still_verify() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/evidence");
+    let (mut valid, mut broken) = (0, 0);
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let pinned = text.lines().next().and_then(|line| {
+            let header: Value = serde_json::from_str(line).ok()?;
+            PublicKey::parse(header["public_key"].as_str()?).ok()
+        });
+        let result = verify_export(&text, &pinned.unwrap_or(key().public_key()), &[]);
+        if path.file_name().unwrap().to_str().unwrap().starts_with("valid-") {
+            result.unwrap_or_else(|error| panic!("{}: {error:?}", path.display()));
+            valid += 1;
+        } else {
+            assert!(result.is_err(), "{}", path.display());
+            broken += 1;
+        }
+    }
+    assert!(valid >= 3 && broken >= 5, "{valid} {broken}");
+}
+
 /// Anybody can check a record with nothing of ours.
 #[test]
 fn openssl_verifies_a_record() {
-    use base64::Engine as _;
     let Some(openssl) = retoma_testkit::require_tool("openssl") else { return };
     let engine = base64::engine::general_purpose::STANDARD;
     let folder = retoma_testkit::Folder::new();
