@@ -5,13 +5,18 @@
 //! and tell a [`Watch`] what they are doing. Every wait has a deadline and ends when an [`Interrupt`] says so.
 
 pub mod backup;
+pub mod check;
+pub mod drill;
 pub mod interrupt;
 pub mod open;
 pub mod probe;
+pub mod recover;
 pub mod service;
+pub mod timeline;
 pub mod watch;
 
 pub use interrupt::{Interrupt, Stopwatch};
 pub use retoma_core::{Error, ErrorKind, Result, ResultExt};
+pub use timeline::Timeline;
 pub use service::{Service, Supervisor};
 pub use watch::{Note, Silent, Watch};

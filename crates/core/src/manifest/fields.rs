@@ -339,6 +339,24 @@ static DRILL: Section = Section {
             "After this time a drill is stopped and has failed.",
         )
         .default("3600"),
+        Field::new(
+            "marker_url",
+            Kind::HttpUrl,
+            "Takes `POST {\"run\":\"…\",\"number\":N}`, keeps it durably and answers 200 with the same object: a numbered write.",
+        )
+        .default("markers are written into the restored copy itself"),
+        Field::new(
+            "markers_url",
+            Kind::HttpUrl,
+            "Answers `GET …?run=…` with `{\"run\",\"count\",\"max\",\"missing\":[[first,last],…]}`.",
+        )
+        .default("`marker_url` with an `s` behind its path"),
+        Field::new(
+            "marker_component",
+            Kind::Name,
+            "The component that holds what is written to `marker_url`.",
+        )
+        .default("the first `sqlite` component"),
     ],
 };
 

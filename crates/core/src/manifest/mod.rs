@@ -32,7 +32,7 @@ pub use address::Scheme;
 pub use component_kind::ComponentKind;
 pub use init::{Findings, FoundPath, init};
 pub use model::{
-    Check, Command, Component, DrillOptions, Evidence, HttpCheck, Manifest, Repository, Retention, Schedule,
+    Check, Command, Component, DrillOptions, Evidence, HttpCheck, Manifest, Markers, Repository, Retention, Schedule,
     ServerUrl, Service, Source, SqlExpectation,
 };
 pub use problem::{Problem, Severity, render, summary};

@@ -209,6 +209,19 @@ pub struct DrillOptions {
     pub scratch_dir: Option<PathBuf>,
     /// After so many seconds a drill is stopped and has failed.
     pub timeout_seconds: u64,
+    /// How numbered writes reach the service; absent when it takes none.
+    pub markers: Option<Markers>,
+}
+
+/// How a drill writes numbered marks through the service, and counts them afterwards.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Markers {
+    /// Takes one mark.
+    pub write_url: String,
+    /// Tells which marks there are.
+    pub read_url: String,
+    /// The component that holds them; absent when it is not known.
+    pub component: Option<String>,
 }
 
 impl Manifest {
@@ -220,6 +233,21 @@ impl Manifest {
     /// The manifest's directory: where commands run, and where relative paths start.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// The same manifest with its directory and every component's path moved below `root`, as on a machine whose `/` is
+    /// `root`. Secrets, addresses and commands stay as they are, and so do checks.
+    #[must_use]
+    pub fn below(&self, root: &Path) -> Self {
+        let moved = |path: &Path| root.join(path.strip_prefix("/").unwrap_or(path));
+        let mut manifest = self.clone();
+        manifest.dir = moved(&self.dir);
+        for component in &mut manifest.components {
+            if let Source::Sqlite { path } | Source::Files { path, .. } = &mut component.source {
+                *path = moved(path);
+            }
+        }
+        manifest
     }
 
     /// The component of this name.

@@ -9,11 +9,13 @@ mod view;
 use super::Origin;
 use super::address;
 use super::check;
-use super::model::{Component, DrillOptions, Evidence, HttpCheck, Manifest, Repository, Retention, Service};
+use super::component_kind::ComponentKind;
+use super::model::{Component, DrillOptions, Evidence, HttpCheck, Manifest, Markers, Repository, Retention, Service};
 use super::paths;
 use super::problem::{Draft, quoted};
 use super::raw::Entry;
 use super::secret_ref::SecretRef;
+use super::suggest;
 use super::tier::{Objectives, Tier};
 use crate::error::codes;
 pub(super) use schedule::default_schedule;
@@ -73,7 +75,7 @@ pub(super) fn manifest(
     Some(Manifest {
         version: 1,
         evidence: evidence(root.table("evidence"), &service.name, &origin.dir)?,
-        drill: drill(root.table("drill"), &origin.dir),
+        drill: drill(root.table("drill"), &origin.dir, &components, found)?,
         service,
         repositories,
         components,
@@ -193,10 +195,52 @@ fn evidence(view: Option<View<'_>>, service: &str, dir: &Path) -> Option<Evidenc
     })
 }
 
-fn drill(view: Option<View<'_>>, dir: &Path) -> DrillOptions {
+fn drill(
+    view: Option<View<'_>>,
+    dir: &Path,
+    components: &[Component],
+    found: &mut Vec<Draft>,
+) -> Option<DrillOptions> {
     let scratch_dir = view.and_then(|view| view.text("scratch_dir"));
-    DrillOptions {
+    let markers = match view {
+        Some(view) => markers(view, components, found)?,
+        None => None,
+    };
+    Some(DrillOptions {
         scratch_dir: scratch_dir.map(|path| paths::resolve(dir, Path::new(path))),
         timeout_seconds: view.and_then(|view| view.number("timeout_seconds")).unwrap_or(3600),
+        markers,
+    })
+}
+
+/// The inner `None` is a manifest without markers, the outer one a problem.
+fn markers(view: View<'_>, components: &[Component], found: &mut Vec<Draft>) -> Option<Option<Markers>> {
+    let Some(write_url) = view.text("marker_url") else {
+        for key in ["markers_url", "marker_component"].into_iter().filter(|key| view.has(key)) {
+            let message = format!("`{key}` without `marker_url` has no effect");
+            found.push(
+                Draft::warning(codes::MANIFEST_UNUSED, view.span_of(key), message)
+                    .hint("add `marker_url`, or remove it"),
+            );
+        }
+        return Some(None);
+    };
+    let named = view.text("marker_component");
+    if let Some(name) = named.filter(|name| !components.iter().any(|component| component.name == *name)) {
+        let message = format!("there is no component {}", quoted(name));
+        let known: Vec<&str> = components.iter().map(|component| component.name.as_str()).collect();
+        found.push(
+            Draft::error(codes::MANIFEST_REFERENCE, view.span_of("marker_component"), message)
+                .did_you_mean(suggest::nearest(name, known.iter().copied()))
+                .hint("name the component that holds what is written to `marker_url`"),
+        );
+        return None;
     }
+    let first_database =
+        components.iter().find(|component| component.kind() == ComponentKind::Sqlite).map(|it| it.name.clone());
+    Some(Some(Markers {
+        write_url: write_url.to_owned(),
+        read_url: view.text("markers_url").map_or_else(|| format!("{write_url}s"), str::to_owned),
+        component: named.map(str::to_owned).or(first_database),
+    }))
 }

@@ -86,6 +86,7 @@ writer = "drill-host"
 [drill]
 scratch_dir = "scratch"
 timeout_seconds = 60
+marker_url = "http://127.0.0.1:8080/marker"
 "#;
 
 #[test]
@@ -190,4 +191,13 @@ fn warnings_do_not_refuse_a_manifest() {
     let text = SMALL.replace("health = \"http://127.0.0.1:8080/healthz\"", "start = [\"./run\"]");
     let manifest = accept(&format!("{text}[tier.low]\nrpo = 300\n"));
     insta::assert_snapshot!(retoma_core::manifest::render(&manifest.warnings, "retoma.toml"));
+}
+
+#[test]
+fn a_manifest_moves_below_another_root_as_a_whole() {
+    let manifest = accept(SMALL).below(std::path::Path::new("/scratch/x"));
+    assert_eq!(manifest.dir(), std::path::Path::new("/scratch/x/srv/marabet"));
+    let models = std::path::Path::new("/scratch/x/srv/marabet/models");
+    assert_eq!(manifest.component("models").and_then(|it| it.path()), Some(models));
+    assert_eq!(manifest.repositories, accept(SMALL).repositories);
 }

@@ -168,6 +168,7 @@ fn every_rule_has_its_code() {
         ("[[service.check]]\nurl = \"http://x\"\nexpect_status = 700", "R0112"),
         ("[evidence]\npublic_key = \"AAAA\"", "R0119"),
         ("[drill]\ntimeout_seconds = 0", "R0112"),
+        ("[drill]\nmarker_url = \"http://h/m\"\nmarker_component = \"nobody\"", "R0116"),
     ];
     for (new, code) in added {
         assert_eq!(codes(&format!("{SMALL}{new}\n")), [*code], "{new}");

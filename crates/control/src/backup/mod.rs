@@ -1,0 +1,211 @@
+//! Backs components and the manifest up, each into a snapshot that says what it is.
+//!
+//! What holds: a database that lost all rows of a table since its last good snapshot gives no snapshot. The manifest is
+//! a snapshot too, so that a blank machine needs the repository and its password alone.
+
+mod memory;
+
+pub use memory::MANIFEST_NAME;
+
+use memory::MemorySource;
+use retoma_core::manifest::{Component, ComponentKind, Manifest, Source};
+use retoma_core::{Error, ErrorKind, Result, ResultExt, error::codes};
+use retoma_repo::backup::{self, Options, Progress, Summary};
+use retoma_repo::format::BlobKind;
+use retoma_repo::format::snapshot::{Snapshot, TAG_COMPONENT, TAG_KIND, TAG_MANIFEST, TAG_MANIFEST_HASH};
+use retoma_repo::ops::find::{self, Selector};
+use retoma_repo::{Repository, SnapshotId, host};
+use retoma_sources::files::{Excludes, FilesSource};
+use retoma_sources::sqlite::{self, CaptureFacts, SqliteSource};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// What one component's backup did.
+#[derive(Debug)]
+pub struct ComponentBackup {
+    /// Its name.
+    pub component: String,
+    /// What it is.
+    pub kind: ComponentKind,
+    /// What the engine did. Its `unreadable` tells whether the snapshot is incomplete.
+    pub summary: Summary,
+    /// What was captured, for a database.
+    pub facts: Option<CaptureFacts>,
+    /// The snapshot that it was compared with.
+    pub parent: Option<SnapshotId>,
+    /// From the beginning until the snapshot was durable: capture and upload together, since they overlap.
+    pub elapsed: Duration,
+}
+
+impl ComponentBackup {
+    /// The snapshot.
+    pub fn snapshot(&self) -> SnapshotId {
+        self.summary.snapshot
+    }
+
+    /// Whether everything could be read.
+    pub fn is_complete(&self) -> bool {
+        self.summary.unreadable.is_empty()
+    }
+}
+
+/// Backs one component up.
+///
+/// # Errors
+/// `R0403` for a database that is empty or has lost rows, `R0404` for a damaged one; `R0908` for a kind that comes
+/// later; otherwise as [`backup::backup`]. None of these leaves a snapshot.
+pub fn backup(
+    manifest: &Manifest,
+    component: &Component,
+    repository: &Repository,
+    progress: &Progress,
+) -> Result<ComponentBackup> {
+    let doing = || format!("back up `{}`", component.name);
+    backup_component(manifest, component, repository, progress).with_context(doing)
+}
+
+fn backup_component(
+    manifest: &Manifest,
+    component: &Component,
+    repository: &Repository,
+    progress: &Progress,
+) -> Result<ComponentBackup> {
+    let started = Instant::now();
+    let parent = newest(repository, Some(&component.name))?;
+    let mut options = Options {
+        tags: vec![
+            format!("{TAG_COMPONENT}{}", component.name),
+            format!("{TAG_KIND}{}", component.kind()),
+            format!("{TAG_MANIFEST_HASH}{}", manifest.hash()),
+        ],
+        parent: parent.as_ref().map(|(id, _)| *id),
+        ..Options::default()
+    };
+    let (summary, facts) = match &component.source {
+        Source::Files { path, exclude } => {
+            options.paths = vec![path.to_string_lossy().into_owned()];
+            options.excludes.clone_from(exclude);
+            let mut source = FilesSource::new(path, Excludes::new(exclude)?)?;
+            (backup::backup(repository, &mut source, &options, progress)?, None)
+        }
+        Source::Sqlite { path } => {
+            options.paths = vec![path.to_string_lossy().into_owned()];
+            let mut source = SqliteSource::open(path)?;
+            let facts = source.facts().clone();
+            check_nothing_is_gone(repository, parent.as_ref(), &facts)?;
+            (backup::backup(repository, &mut source, &options, progress)?, Some(facts))
+        }
+        Source::Postgres { .. } | Source::Redis { .. } => return Err(later(component.kind())),
+    };
+    Ok(ComponentBackup {
+        component: component.name.clone(),
+        kind: component.kind(),
+        summary,
+        facts,
+        parent: options.parent,
+        elapsed: started.elapsed(),
+    })
+}
+
+/// The error about a kind that this version does not know how to handle.
+pub(crate) fn later(kind: ComponentKind) -> Error {
+    let message = format!("components of kind `{kind}` come with a later version");
+    Error::new(ErrorKind::Unsupported, codes::KIND_LATER, message)
+        .with_hint("leave the component out for now, or dump it into a folder that is a `files` component")
+}
+
+/// Compares what was captured with the last good snapshot's facts.
+fn check_nothing_is_gone(
+    repository: &Repository,
+    previous: Option<&(SnapshotId, Snapshot)>,
+    facts: &CaptureFacts,
+) -> Result<()> {
+    let Some((id, snapshot)) = previous else { return Ok(()) };
+    let index = repository.load_index()?;
+    let known = sqlite::facts_of(repository, &index, &snapshot.tree)
+        .with_context(|| format!("read what snapshot {} captured", id.short()))?;
+    let nothing_may_be_empty: [&str; 0] = [];
+    sqlite::compare(known.as_ref(), facts, &nothing_may_be_empty)
+}
+
+/// The newest complete snapshot of a component (of the manifest for `None`) of this host.
+fn newest(repository: &Repository, component: Option<&str>) -> Result<Option<(SnapshotId, Snapshot)>> {
+    let host = host::hostname();
+    let fits = |snapshot: &Snapshot| match component {
+        Some(name) => snapshot.component() == Some(name),
+        None => snapshot.has_tag(TAG_MANIFEST),
+    };
+    let all = repository.snapshots()?;
+    let fits = |(_, snapshot): &(SnapshotId, Snapshot)| {
+        snapshot.hostname == host && !snapshot.is_incomplete() && fits(snapshot)
+    };
+    Ok(all.into_iter().rev().find(fits))
+}
+
+/// Stores the manifest's text as a snapshot of its own; nothing when the newest one holds the same bytes at the same
+/// place. `dir` is the manifest's directory, where recovery takes relative paths from.
+///
+/// # Errors
+/// As [`backup::backup`].
+pub fn backup_manifest(
+    manifest: &Manifest,
+    text: &str,
+    repository: &Repository,
+    progress: &Progress,
+) -> Result<Option<SnapshotId>> {
+    let place = manifest_place(manifest.dir());
+    if let Some((_, snapshot)) = newest(repository, None)?
+        && snapshot.paths == [place.clone()]
+        && read_manifest(repository, &snapshot)? == text
+    {
+        return Ok(None);
+    }
+    let options = Options {
+        paths: vec![place],
+        tags: vec![TAG_MANIFEST.to_owned(), format!("{TAG_MANIFEST_HASH}{}", manifest.hash())],
+        ..Options::default()
+    };
+    let mut source = MemorySource::new(MANIFEST_NAME, text.as_bytes());
+    let summary = backup::backup(repository, &mut source, &options, progress).context("back up the manifest")?;
+    Ok(Some(summary.snapshot))
+}
+
+fn manifest_place(dir: &Path) -> String {
+    dir.join(MANIFEST_NAME).to_string_lossy().into_owned()
+}
+
+/// The largest manifest that is read back, in bytes.
+const MANIFEST_LIMIT_BYTES: u64 = 1 << 20;
+
+/// The manifest's text in a snapshot of it.
+///
+/// # Errors
+/// `Corrupt` when it is damaged, not text or not there.
+pub fn read_manifest(repository: &Repository, snapshot: &Snapshot) -> Result<String> {
+    let index = repository.load_index()?;
+    let node = find::node(repository, &index, &snapshot.tree, MANIFEST_NAME.as_bytes())?;
+    let damaged = |what: &str| {
+        let message = format!("the manifest in the repository {what}");
+        Error::new(ErrorKind::Corrupt, codes::MALFORMED, message)
+            .with_hint("recover with an older one: name a time before it with `--at`")
+    };
+    if node.size_bytes > MANIFEST_LIMIT_BYTES {
+        return Err(damaged("is too long"));
+    }
+    let mut bytes = Vec::new();
+    for id in &node.content {
+        bytes.extend(repository.read_blob(&index, BlobKind::Data, id).context("read the manifest")?);
+    }
+    String::from_utf8(bytes).map_err(|_| damaged("is not text"))
+}
+
+/// The snapshot of `component` that `selector` asks for, of whichever host.
+pub(crate) fn snapshot_of(
+    repository: &Repository,
+    component: &str,
+    which: &find::Which,
+) -> Result<(SnapshotId, Snapshot)> {
+    let selector =
+        Selector { component: Some(component.to_owned()), which: which.clone(), ..Selector::default() };
+    find::snapshot(repository, &selector)
+}

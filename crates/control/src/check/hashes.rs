@@ -1,0 +1,156 @@
+//! Compares restored files, read again from disk, with the ids of the blobs that the snapshot names: SHA-256 of each
+//! part. Memory: some hundred files' lists of ids.
+
+use super::{Copy, ran};
+use crate::interrupt::Interrupt;
+use retoma_core::drill::CheckResult;
+use retoma_core::{Error, Result};
+use retoma_repo::BlobId;
+use retoma_repo::format::BlobKind;
+use retoma_repo::format::tree::{Node, NodeKind};
+use retoma_repo::index::Index;
+use retoma_repo::ops::find::{self, Walk};
+use std::ffi::OsStr;
+use std::io::Read as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Mutex, PoisonError};
+
+/// Files that wait to be read.
+const FILES_WAITING: usize = 64;
+/// Files that a result names.
+const NAMED: usize = 3;
+/// What the name of the check begins with.
+pub const NAME: &str = "file hashes against snapshot";
+
+/// What a comparison found.
+#[derive(Debug)]
+pub struct Hashed {
+    /// The check.
+    pub check: CheckResult,
+    /// Files that were compared.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+struct Job {
+    path: PathBuf,
+    content: Vec<BlobId>,
+}
+
+#[derive(Default)]
+struct Found {
+    files: u64,
+    bytes: u64,
+    differing: Vec<String>,
+    failed: Option<Error>,
+}
+
+/// Compares every file of the copy, on all cores.
+///
+/// # Errors
+/// The snapshot can't be read; `Cancelled`. Files that are missing or can't be read count as different.
+pub fn compare(copy: &Copy<'_>, interrupt: &Interrupt) -> Result<Hashed> {
+    let workers = std::thread::available_parallelism().map_or(2, Into::into);
+    let (sender, receiver) = sync_channel::<Job>(FILES_WAITING);
+    let (receiver, found) = (Mutex::new(receiver), Mutex::new(Found::default()));
+    let listed = std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| work(copy.index, &receiver, &found, interrupt));
+        }
+        list(copy, sender)
+    });
+    listed?;
+    interrupt.check()?;
+    let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if let Some(error) = found.failed {
+        return Err(error);
+    }
+    let snapshot = copy.snapshot.0.short();
+    let differing = found.differing.len();
+    let shown = if differing == 0 {
+        format!("{} files as in the snapshot", found.files)
+    } else {
+        let named: Vec<String> = found.differing.into_iter().take(NAMED).collect();
+        format!("{differing} of {} files differ: {}", found.files, named.join(", "))
+    };
+    let expected = format!("{} files as in the snapshot", found.files);
+    let name = format!("{NAME} {snapshot}");
+    Ok(Hashed {
+        check: ran(&name, differing == 0, &expected, &shown),
+        files: found.files,
+        bytes: found.bytes,
+    })
+}
+
+/// Sends every regular file at and below the component's path.
+fn list(copy: &Copy<'_>, jobs: SyncSender<Job>) -> Result<()> {
+    let node = find::node(copy.repository, copy.index, &copy.snapshot.1.tree, copy.path)?;
+    let send = |path: PathBuf, node: Node| {
+        // Nobody receives any more when all workers have ended, as they do when asked to stop.
+        if node.kind == NodeKind::File { jobs.send(Job { path, content: node.content }).is_ok() } else { true }
+    };
+    let Some(tree) = node.subtree else {
+        send(copy.place.to_owned(), node);
+        return Ok(());
+    };
+    for entry in Walk::new(copy.repository, copy.index, tree, b"") {
+        let entry = entry?;
+        let below = OsStr::from_bytes(entry.path.strip_prefix(b"/").unwrap_or(&entry.path)).to_owned();
+        if !send(copy.place.join(below), entry.node) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn work(index: &Index, jobs: &Mutex<Receiver<Job>>, found: &Mutex<Found>, interrupt: &Interrupt) {
+    while !interrupt.is_set() {
+        let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(job) = job else { return };
+        let compared = differs(&job, index);
+        let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+        match compared {
+            Ok(bytes) => {
+                found.files += 1;
+                found.bytes += bytes;
+            }
+            Err(Difference::File) => {
+                found.files += 1;
+                found.differing.push(format!("`{}`", job.path.display()));
+            }
+            Err(Difference::Index(error)) => found.failed = Some(error),
+        }
+    }
+}
+
+enum Difference {
+    /// The file is missing, unreadable, shorter, longer, or has other bytes.
+    File,
+    /// The index does not know a blob.
+    Index(Error),
+}
+
+/// The one comparison of contents: the file's bytes, part by part, against the ids. Gives its size.
+fn differs(job: &Job, index: &Index) -> Result<u64, Difference> {
+    let mut file = std::fs::File::open(&job.path).map_err(|_| Difference::File)?;
+    let mut buffer = Vec::new();
+    let mut bytes = 0;
+    for id in &job.content {
+        let length = index.plaintext_bytes(BlobKind::Data, id).ok_or_else(|| {
+            Difference::Index(Error::internal(format!("blob {id} was restored and is in no index")))
+        })?;
+        buffer.resize(usize::try_from(length).map_err(|_| Difference::File)?, 0);
+        file.read_exact(&mut buffer).map_err(|_| Difference::File)?;
+        if BlobId::of(&buffer) != *id {
+            return Err(Difference::File);
+        }
+        bytes += length;
+    }
+    match file.read(&mut [0]) {
+        Ok(0) => Ok(bytes),
+        _ => Err(Difference::File),
+    }
+}

@@ -1,0 +1,194 @@
+//! Checks of what was restored. Each comparison is made in exactly one place: hashes in [`hashes`], rows in
+//! [`retoma_sources::sqlite::check`], answers in [`crate::probe::unfulfilled`], and the end of a command here.
+
+pub mod hashes;
+
+use crate::interrupt::Interrupt;
+use crate::probe;
+use crate::service::PROBE_LIMIT;
+use retoma_core::drill::{CheckOutcome, CheckResult};
+use retoma_core::manifest::{self, Component, HttpCheck, Service, Source};
+use retoma_core::{Error, ErrorKind, Result, error::codes};
+use retoma_repo::format::snapshot::Snapshot;
+use retoma_repo::index::Index;
+use retoma_repo::{Repository, SnapshotId};
+use retoma_sources::sqlite::{self, CaptureFacts};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// How long one of the user's commands may take.
+const COMMAND_LIMIT: Duration = Duration::from_secs(300);
+
+/// A check that ran.
+pub fn ran(name: &str, passed: bool, expected: &str, found: &str) -> CheckResult {
+    CheckResult {
+        name: name.to_owned(),
+        outcome: if passed { CheckOutcome::Passed } else { CheckOutcome::Failed },
+        detail: String::new(),
+        expected: Some(expected.to_owned()),
+        found: Some(found.to_owned()),
+    }
+}
+
+/// A check that could not be run.
+pub fn not_run(name: &str, why: impl ToString) -> CheckResult {
+    CheckResult {
+        name: name.to_owned(),
+        outcome: CheckOutcome::NotRun,
+        detail: why.to_string(),
+        expected: None,
+        found: None,
+    }
+}
+
+/// The first check that did not pass, as an error: whoever must not go on without them calls this.
+///
+/// # Errors
+/// `Corrupt` with `R0703`, naming the check.
+pub fn require_all(component: &str, checks: &[CheckResult]) -> Result<()> {
+    let Some(check) = checks.iter().find(|check| check.outcome != CheckOutcome::Passed) else { return Ok(()) };
+    let differs = match (&check.expected, &check.found) {
+        (Some(expected), Some(found)) => format!(": expected `{expected}`, found `{found}`"),
+        _ if check.detail.is_empty() => String::new(),
+        _ => format!(": {}", check.detail),
+    };
+    let message = format!("check `{}` of component `{component}` did not pass{differs}", check.name);
+    Err(Error::new(ErrorKind::Corrupt, codes::CHECK_FAILED, message)
+        .with_hint("look at the restored copy; another snapshot may be sound (`retoma snapshots`)"))
+}
+
+/// A restored copy that is to be checked before anybody uses it.
+#[derive(Debug)]
+pub struct Copy<'a> {
+    /// Where it comes from.
+    pub repository: &'a Repository,
+    /// The repository's index.
+    pub index: &'a Index,
+    /// The snapshot.
+    pub snapshot: (SnapshotId, &'a Snapshot),
+    /// The component's path in the snapshot.
+    pub path: &'a [u8],
+    /// Where the copy is.
+    pub place: &'a Path,
+}
+
+/// What the checks of a copy found.
+#[derive(Debug)]
+pub struct Checked {
+    /// Each check.
+    pub checks: Vec<CheckResult>,
+    /// Bytes of its files.
+    pub bytes: u64,
+    /// Rows, where it has any.
+    pub rows: Option<u64>,
+    /// What the backup had counted, for a database.
+    pub facts: Option<CaptureFacts>,
+}
+
+/// Checks a copy: every file against the snapshot, read again from disk; a database by SQLite, its rows against what
+/// the backup counted; then the user's queries and commands.
+///
+/// # Errors
+/// The repository or the disk can't be read; `Cancelled`. What is wrong with the copy is in the result.
+pub fn component(copy: &Copy<'_>, described: &Component, interrupt: &Interrupt) -> Result<Checked> {
+    let hashed = hashes::compare(copy, interrupt)?;
+    let mut checks = vec![hashed.check];
+    let (mut rows, mut facts) = (None, None);
+    if matches!(described.source, Source::Sqlite { .. }) {
+        facts = sqlite::facts_of(copy.repository, copy.index, &copy.snapshot.1.tree)?;
+        let report =
+            sqlite::check(copy.place, facts.as_ref(), &described.checks, sqlite::Options::default())?;
+        rows = Some(report.tables.values().sum());
+        checks.extend(report.checks);
+    }
+    let dir = if copy.place.is_dir() { copy.place } else { copy.place.parent().unwrap_or(copy.place) };
+    for check in &described.checks {
+        if let manifest::Check::Command(words) = check {
+            checks.push(command(words, dir, interrupt)?);
+        }
+    }
+    Ok(Checked { checks, bytes: hashed.bytes, rows, facts })
+}
+
+/// Runs a user's command in `dir`; it passes when it ends with 0.
+fn command(words: &manifest::Command, dir: &Path, interrupt: &Interrupt) -> Result<CheckResult> {
+    let name = format!("command `{}`", words.program);
+    let mut child = match Command::new(&words.program)
+        .args(&words.arguments)
+        .current_dir(dir)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+    {
+        Ok(child) => child,
+        Err(error) => return Ok(not_run(&name, error)),
+    };
+    let asked = interrupt.wait_for(COMMAND_LIMIT, || {
+        child.try_wait().map_err(|error| Error::io(&words.program, error))
+    });
+    if !matches!(asked, Ok(Some(_))) {
+        child.kill().and_then(|()| child.wait().map(drop)).ok();
+    }
+    let found = match asked? {
+        Some(status) => status.code().map_or_else(|| "a signal".to_owned(), |code| code.to_string()),
+        None => format!("nothing in {} s", COMMAND_LIMIT.as_secs()),
+    };
+    Ok(ran(&name, found == "0", "0", &found))
+}
+
+/// What is asked of the running service: its health, then the user's checks.
+pub fn of_service(service: &Service) -> Vec<HttpCheck> {
+    let health = service.health.iter().map(|url| HttpCheck {
+        url: url.clone(),
+        expect_status: 200,
+        expect_body: None,
+    });
+    health.chain(service.checks.iter().cloned()).collect()
+}
+
+/// Asks the running service everything once more, from outside.
+pub fn service(service: &Service) -> Vec<CheckResult> {
+    let ask = |check: HttpCheck| {
+        // A deep check may take a while; what must be fast has been asked until it was.
+        let limit = PROBE_LIMIT.max(Duration::from_secs(service.ready_seconds));
+        let seen = probe::get(&check.url, limit);
+        let why = probe::unfulfilled(&check, &seen);
+        let expected = format!("status {}", check.expect_status);
+        ran(&format!("GET {}", check.url), why.is_none(), &expected, &why.unwrap_or(expected.clone()))
+    };
+    of_service(service).into_iter().map(ask).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_passes_when_it_ends_with_0() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = |script: &str| {
+            let words = manifest::Command {
+                program: "sh".to_owned(),
+                arguments: vec!["-c".to_owned(), script.to_owned()],
+            };
+            command(&words, folder.path(), &Interrupt::default()).unwrap()
+        };
+        std::fs::write(folder.path().join("x"), "").unwrap();
+        assert_eq!(run("test -e x").outcome, CheckOutcome::Passed);
+        let failed = run("exit 7");
+        assert_eq!((failed.outcome, failed.found.as_deref()), (CheckOutcome::Failed, Some("7")));
+        assert_eq!(run("kill -9 $$").found.as_deref(), Some("a signal"));
+    }
+
+    #[test]
+    fn whatever_did_not_pass_is_an_error() {
+        assert!(require_all("c", &[ran("a", true, "1", "1")]).is_ok());
+        for check in [ran("b", false, "1", "2"), not_run("b", "no time")] {
+            let error = require_all("c", &[ran("a", true, "1", "1"), check]).unwrap_err();
+            assert_eq!(error.code(), codes::CHECK_FAILED);
+            assert!(error.message().contains("check `b` of component `c`"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! What breaks in each scenario. Everything here destroys, and only below the drill's own scratch folder.
+
+use crate::service::Service;
+use retoma_core::manifest::{Manifest, Source};
+use retoma_core::{Error, ErrorKind, Result, error::codes};
+use std::fmt;
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+
+/// What breaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scenario {
+    /// The process is killed and its folder is lost.
+    ApplicationFailure,
+    /// The largest table is dropped and the largest file of each folder is deleted, while the service runs.
+    Deletion,
+    /// Bytes are flipped in the live data, while the service runs.
+    Corruption,
+    /// As an application failure, and the key in use is lost too; another one opens the repository.
+    LostKey,
+}
+
+impl Scenario {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::ApplicationFailure, Self::Deletion, Self::Corruption, Self::LostKey];
+
+    /// The name on the command line and in results.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ApplicationFailure => "application-failure",
+            Self::Deletion => "deletion",
+            Self::Corruption => "corruption",
+            Self::LostKey => "lost-key",
+        }
+    }
+
+    /// The scenario of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|scenario| scenario.as_str() == name)
+    }
+}
+
+impl fmt::Display for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Lets the disaster happen to the scratch copy that `manifest` describes, all of which lies below `scratch`. Gives
+/// what was done, and the service if it still runs.
+///
+/// # Errors
+/// `R0711` for anything that does not lie below `scratch`; nothing was destroyed then.
+pub(super) fn strike(
+    scenario: Scenario,
+    manifest: &Manifest,
+    scratch: &Path,
+    service: Option<Service>,
+) -> Result<(String, Option<Service>)> {
+    for path in manifest.components.iter().filter_map(|component| component.path()).chain([manifest.dir()]) {
+        require_below(path, scratch)?;
+    }
+    match scenario {
+        Scenario::ApplicationFailure | Scenario::LostKey => {
+            if let Some(service) = service {
+                service.kill()?;
+            }
+            for path in lost_paths(manifest) {
+                remove(&path)?;
+            }
+            let key = if scenario == Scenario::LostKey { ", the key in use lost" } else { "" };
+            Ok((format!("process killed, folder lost{key}"), None))
+        }
+        Scenario::Deletion => each_component(manifest, service, drop_table, |path| {
+            std::fs::remove_file(path).map_err(|error| Error::io(path.display(), error))
+        }),
+        Scenario::Corruption => each_component(manifest, service, flip_bytes, flip_bytes),
+    }
+}
+
+/// A file that is asked for its real place must lie below the scratch folder's real place.
+fn require_below(path: &Path, scratch: &Path) -> Result<()> {
+    let real = |path: &Path| std::fs::canonicalize(path).map_err(|error| Error::io(path.display(), error));
+    let (path, scratch) = (real(path)?, real(scratch)?);
+    if path.starts_with(&scratch) && path != scratch {
+        return Ok(());
+    }
+    let message = format!("`{}` does not lie in the drill's own folder", path.display());
+    Err(Error::new(ErrorKind::Conflict, codes::TARGET_IS_LIVE, message)
+        .with_hint("a drill destroys nothing but its own scratch copy; this is a bug in Retoma, please report it"))
+}
+
+/// The manifest's folder, and the components elsewhere with what SQLite keeps beside them.
+fn lost_paths(manifest: &Manifest) -> Vec<PathBuf> {
+    let mut paths = vec![manifest.dir().to_owned()];
+    for component in &manifest.components {
+        let Some(path) = component.path() else { continue };
+        for suffix in ["", "-wal", "-shm", "-journal"] {
+            let mut name = path.as_os_str().to_owned();
+            name.push(suffix);
+            paths.push(name.into());
+        }
+    }
+    paths
+}
+
+fn remove(path: &Path) -> Result<()> {
+    let removed = match std::fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => std::fs::remove_dir_all(path),
+        Ok(_) => std::fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(path.display(), error)),
+        _ => Ok(()),
+    }
+}
+
+fn each_component(
+    manifest: &Manifest,
+    service: Option<Service>,
+    database: impl Fn(&Path) -> Result<()>,
+    file: impl Fn(&Path) -> Result<()>,
+) -> Result<(String, Option<Service>)> {
+    let mut hit = Vec::new();
+    for component in &manifest.components {
+        match &component.source {
+            Source::Sqlite { path } => database(path)?,
+            Source::Files { path, .. } => match largest_file(path) {
+                Some(largest) => file(&largest)?,
+                None => continue,
+            },
+            Source::Postgres { .. } | Source::Redis { .. } => continue,
+        }
+        hit.push(component.name.as_str());
+    }
+    let what = if hit.is_empty() { "nothing".to_owned() } else { format!("data of {}", hit.join(", ")) };
+    Ok((format!("{what} spoilt under the running service"), service))
+}
+
+fn largest_file(root: &Path) -> Option<PathBuf> {
+    let mut largest: Option<(u64, PathBuf)> = None;
+    let mut waiting = vec![root.to_owned()];
+    while let Some(path) = waiting.pop() {
+        let Ok(metadata) = std::fs::symlink_metadata(&path) else { continue };
+        if metadata.is_dir() {
+            waiting.extend(std::fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
+        } else if metadata.is_file() && largest.as_ref().is_none_or(|(bytes, _)| metadata.len() > *bytes) {
+            largest = Some((metadata.len(), path));
+        }
+    }
+    largest.map(|(_, path)| path)
+}
+
+/// Drops the table with the most rows, as a wrong migration would.
+fn drop_table(path: &Path) -> Result<()> {
+    let drop_it = || -> rusqlite::Result<()> {
+        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE | rusqlite::OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = rusqlite::Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(std::time::Duration::from_secs(10))?;
+        let mut statement = connection.prepare(
+            "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table' \
+             AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name <> 'retoma_markers'",
+        )?;
+        let names: Vec<String> = statement.query_map((), |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+        let quoted = |name: &str| format!("main.\"{}\"", name.replace('"', "\"\""));
+        let mut most = (-1, None);
+        for name in &names {
+            let query = format!("SELECT count(*) FROM {}", quoted(name));
+            let rows = connection.query_row(&query, (), |row| row.get::<_, i64>(0))?;
+            if rows > most.0 {
+                most = (rows, Some(name));
+            }
+        }
+        match most.1 {
+            Some(name) => {
+                connection.execute_batch(&format!("PRAGMA foreign_keys = OFF; DROP TABLE {}", quoted(name)))
+            }
+            None => Ok(()),
+        }
+    };
+    drop_it().map_err(|error| {
+        let message = format!("`{}`: {error}", path.display());
+        Error::new(ErrorKind::Unavailable, codes::DRILL_UNSUITED, message).with_source(error)
+    })
+}
+
+/// Flips bytes all over a file, the first ones too, as a dying disk or an attacker would.
+fn flip_bytes(path: &Path) -> Result<()> {
+    const STEP_BYTES: u64 = 64 * 1024;
+    const SPAN_BYTES: usize = 16;
+    let flip = || {
+        let mut file = std::fs::File::options().read(true).write(true).open(path)?;
+        let bytes = file.metadata()?.len();
+        let mut at = 0;
+        while at < bytes {
+            let mut span = vec![0; SPAN_BYTES.min(usize::try_from(bytes - at).unwrap_or(SPAN_BYTES))];
+            file.seek(SeekFrom::Start(at))?;
+            file.read_exact(&mut span)?;
+            span.iter_mut().for_each(|byte| *byte ^= 0xff);
+            file.seek(SeekFrom::Start(at))?;
+            file.write_all(&span)?;
+            at += STEP_BYTES;
+        }
+        file.sync_all()
+    };
+    flip().map_err(|error| Error::io(path.display(), error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_scenarios_correspond() {
+        for scenario in Scenario::ALL {
+            assert_eq!(Scenario::from_name(scenario.as_str()), Some(scenario));
+        }
+        assert_eq!(Scenario::from_name("fire"), None);
+    }
+
+    #[test]
+    fn only_what_lies_in_the_scratch_folder_is_destroyed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (scratch, live) = (folder.path().join("scratch"), folder.path().join("live"));
+        std::fs::create_dir_all(scratch.join("in")).unwrap();
+        std::fs::create_dir(&live).unwrap();
+        std::os::unix::fs::symlink(&live, scratch.join("link")).unwrap();
+        assert!(require_below(&scratch.join("in"), &scratch).is_ok());
+        for path in [live, scratch.join("link"), scratch.join("in/../../live"), scratch.clone()] {
+            assert_eq!(require_below(&path, &scratch).unwrap_err().code(), codes::TARGET_IS_LIVE);
+        }
+    }
+
+    #[test]
+    fn the_largest_table_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("db");
+        let connection = rusqlite::Connection::open(&path).unwrap();
+        connection
+            .execute_batch("CREATE TABLE a (x); CREATE TABLE b (x); INSERT INTO b VALUES (1), (2); INSERT INTO a VALUES (1);")
+            .unwrap();
+        drop_table(&path).unwrap();
+        let tables: String =
+            connection.query_row("SELECT group_concat(name) FROM sqlite_schema", (), |row| row.get(0)).unwrap();
+        assert_eq!(tables, "a");
+    }
+
+    #[test]
+    fn flipped_bytes_leave_the_size_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        std::fs::write(&path, vec![7; 70_000]).unwrap();
+        flip_bytes(&path).unwrap();
+        let now = std::fs::read(&path).unwrap();
+        assert_eq!(now.len(), 70_000);
+        assert_eq!(now.iter().filter(|byte| **byte != 7).count(), 32);
+    }
+}

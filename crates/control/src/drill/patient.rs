@@ -1,0 +1,117 @@
+//! The scratch copy that a drill breaks.
+
+use super::copy::copy_repository;
+use super::{Context, live, port};
+use crate::open::{self, open_address};
+use crate::recover::{self, Place, Request};
+use crate::timeline::Timeline;
+use crate::watch::Note;
+use retoma_core::drill::StepName;
+use retoma_core::manifest::{self, Manifest};
+use retoma_core::{Error, ErrorKind, Result, ResultExt, Secret, error::codes};
+use retoma_repo::store::Address;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+/// A service in a scratch place, with a repository of its own.
+#[derive(Debug)]
+pub struct Patient {
+    /// The manifest as it holds in the scratch place.
+    pub manifest: Manifest,
+    /// Its text, as stored.
+    pub manifest_text: String,
+    /// Whether a recovery reads the manifest from the repository, as a blank machine does. Otherwise it is told: a
+    /// copy's manifest names other paths than the stored one.
+    pub manifest_is_stored: bool,
+    /// The folder of the repository that the drill backs up into and recovers from.
+    pub repository_dir: PathBuf,
+    /// Opens it.
+    pub password: Secret<String>,
+    /// The drill's own folder: all that it may destroy lies below it.
+    pub scratch: PathBuf,
+    /// Removes the folder when dropped; none where the caller does.
+    pub folder: Option<TempDir>,
+}
+
+/// Restores the newest snapshots of a manifest's components from `described` into a scratch folder, and gives that copy
+/// for a drill. With `only`, just these components.
+///
+/// # Errors
+/// `R0711` when the scratch folder or the port is live; `R0713` when the service cannot be drilled; what the recovery
+/// says: a backup that can't be restored ends the drill here.
+pub fn prepare(
+    manifest: &Manifest,
+    manifest_text: &str,
+    described: &manifest::Repository,
+    only: &[String],
+    context: &Context<'_>,
+) -> Result<Patient> {
+    live::refuse_live_arguments(manifest)?;
+    let folder = scratch_folder(manifest)?;
+    live::refuse_live(folder.path(), manifest)?;
+    let Address::Local(real_dir) = described.url.parse()? else {
+        let message = format!("drills from repository `{}` come with a later version", described.name);
+        return Err(Error::new(ErrorKind::Unsupported, codes::DRILL_UNSUITED, message)
+            .with_hint("drill from a `file://` repository"));
+    };
+    let password = open::secret(&described.password)?;
+    let repository_dir = folder.path().join("repository");
+    copy_repository(&real_dir, &repository_dir).context("copy the repository for the drill")?;
+    let repository = open_address(&address_of(&repository_dir)?, &password, false)?.repository;
+    context.watch.note(&Note::Doing("restore the newest snapshots into a scratch folder".to_owned()));
+    let root = folder.path().join("root");
+    let request = Request {
+        repository: &repository,
+        at: None,
+        only,
+        place: Place::Under(root.clone()),
+        manifest: Some((manifest, manifest_text)),
+    };
+    let plan = recover::plan(&request)?;
+    let log = folder.path().join("service.log");
+    let options = recover::Options { supervisor: None, log: &log, keep_previous: false };
+    let mut timeline = Timeline::start(context.clock, StepName::Decide);
+    let recovered =
+        recover::apply(&plan, &repository, &options, &mut timeline, context.watch, context.interrupt)?;
+    for component in &recovered.components {
+        crate::check::require_all(&component.component, &component.checked.checks)?;
+    }
+    let mut scratch_manifest = manifest.below(&root);
+    if !only.is_empty() {
+        scratch_manifest.components.retain(|component| only.contains(&component.name));
+    }
+    port::move_service(&mut scratch_manifest, port::free()?);
+    if let Some(url) = scratch_manifest.service.health.as_ref().filter(|_| manifest.service.start.is_some()) {
+        live::refuse_answering(url)?;
+    }
+    Ok(Patient {
+        manifest: scratch_manifest,
+        manifest_text: manifest_text.to_owned(),
+        manifest_is_stored: false,
+        repository_dir,
+        password,
+        scratch: folder.path().to_owned(),
+        folder: Some(folder),
+    })
+}
+
+fn scratch_folder(manifest: &Manifest) -> Result<TempDir> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("retoma-drill-");
+    let made = match &manifest.drill.scratch_dir {
+        Some(dir) => {
+            live::refuse_live(&dir.join("retoma-drill"), manifest)?;
+            std::fs::create_dir_all(dir).map_err(|error| Error::io(dir.display(), error))?;
+            builder.tempdir_in(dir)
+        }
+        None => builder.tempdir(),
+    };
+    made.map_err(|error| Error::io("the drill's folder", error))
+}
+
+/// A folder as a repository's address.
+pub(crate) fn address_of(dir: &Path) -> Result<String> {
+    let url = url::Url::from_file_path(dir)
+        .map_err(|()| Error::internal(format!("`{}` is no absolute path", dir.display())))?;
+    Ok(url.to_string())
+}

@@ -1,0 +1,143 @@
+//! From what a drill measured to its result.
+
+use super::inventory::Inventory;
+use super::run::worst_case;
+use super::{Context, Patient, Scenario};
+use crate::backup::ComponentBackup;
+use crate::recover::{Recovered, RecoveredComponent};
+use retoma_core::decide::drill::{DrillFacts, RpoMeasured, verdict};
+use retoma_core::drill::{
+    CheckResult, ComponentResult, ControlResult, DrillReport, Environment, SCHEMA, Seconds, VerdictKind, Waterfall,
+};
+use retoma_core::manifest::{Component, Manifest};
+use retoma_repo::Repository;
+
+/// What a drill measured. `inventories` and `marks` are in the order of the manifest's components.
+pub(super) struct Facts<'a> {
+    pub(super) backups: &'a [ComponentBackup],
+    pub(super) inventories: &'a [Inventory],
+    pub(super) recovered: &'a Recovered,
+    pub(super) waterfall: Waterfall,
+    pub(super) controls: Vec<ControlResult>,
+    pub(super) marks: Vec<Option<RpoMeasured>>,
+}
+
+/// What names the drill.
+pub(super) struct Head {
+    pub(super) drill: String,
+    pub(super) scenario: Scenario,
+    pub(super) started: jiff::Timestamp,
+    pub(super) repeat: String,
+}
+
+/// What the drill ran with.
+pub(super) fn ran_with(patient: &Patient, repository: &Repository, context: &Context<'_>) -> Environment {
+    let memory = rustix::system::sysinfo();
+    Environment {
+        tool_version: context.tool_version.to_owned(),
+        manifest_hash: patient.manifest.hash().to_owned(),
+        repository_id: repository.config().id.to_hex(),
+        key_id: repository.key_id().to_hex(),
+        system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+        cpus: std::thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX)),
+        memory_bytes: u64::from(memory.totalram).saturating_mul(u64::from(memory.mem_unit)),
+    }
+}
+
+/// The result with its verdict.
+pub(super) fn assemble(patient: &Patient, head: Head, environment: Environment, facts: Facts<'_>) -> DrillReport {
+    let manifest = &patient.manifest;
+    let rto = facts.waterfall.total();
+    let mut components: Vec<ComponentResult> = Vec::new();
+    for (at, component) in manifest.components.iter().enumerate() {
+        let recovered = facts.recovered.components.iter().find(|it| it.component == component.name);
+        let backup = facts.backups.iter().find(|it| it.component == component.name);
+        // What is not there leaves no result, and the verdict says so.
+        let Some(recovered) = recovered else { continue };
+        let inventory = facts.inventories.get(at);
+        let marks = facts.marks.get(at).and_then(Option::as_ref);
+        components.push(component_result(component, rto, recovered, backup, inventory, marks));
+    }
+    // The service uses all components; its answers stand with the most important one.
+    if let Some(first) = manifest.recovery_order().first()
+        && let Some(result) = components.iter_mut().find(|it| it.component == first.name)
+    {
+        result.checks.extend(facts.recovered.service_checks.iter().cloned());
+    }
+    let mut report = DrillReport {
+        schema: SCHEMA.to_owned(),
+        drill: head.drill,
+        scenario: head.scenario.to_string(),
+        service: manifest.service.name.clone(),
+        started: head.started,
+        environment,
+        repeat: head.repeat,
+        required_components: manifest.components.iter().map(|it| it.name.clone()).collect(),
+        components,
+        rto_measured_seconds: rto,
+        waterfall: facts.waterfall,
+        controls: facts.controls,
+        verdict: VerdictKind::Red,
+        reasons: Vec::new(),
+        not_proven: not_proven(manifest, head.scenario),
+    };
+    let decided = verdict(&DrillFacts::from(&report));
+    report.verdict = decided.kind();
+    report.reasons = decided.reasons().to_vec();
+    report
+}
+
+fn component_result(
+    component: &Component,
+    rto: Seconds,
+    recovered: &RecoveredComponent,
+    backup: Option<&ComponentBackup>,
+    inventory: Option<&Inventory>,
+    marks: Option<&RpoMeasured>,
+) -> ComponentResult {
+    let mut checks: Vec<CheckResult> = recovered.checked.checks.clone();
+    checks.extend(inventory.and_then(|it| it.compare(&recovered.path)));
+    ComponentResult {
+        component: component.name.clone(),
+        kind: component.kind().to_string(),
+        tier: component.tier.to_string(),
+        rto_objective_seconds: Seconds::from_duration(component.objectives.rto.to_std()),
+        // A component is back when the service is: nobody can use it before.
+        rto_measured_seconds: Some(rto),
+        rpo_objective_seconds: Seconds::from_duration(component.objectives.rpo.to_std()),
+        rpo_measured_seconds: marks.and_then(|marks| marks.measured_seconds),
+        rpo_worst_case_seconds: backup.map(|it| worst_case(component.schedule.every.to_std(), it)),
+        markers_written: marks.map_or(0, |marks| marks.markers_written),
+        markers_lost: marks.map_or(0, |marks| marks.markers_lost),
+        bytes_before: inventory.map_or(0, |it| it.bytes),
+        bytes: recovered.checked.bytes,
+        rows_before: inventory.and_then(|it| it.rows),
+        rows: recovered.checked.rows,
+        snapshot: Some(recovered.snapshot.to_hex()),
+        checks,
+    }
+}
+
+fn not_proven(manifest: &Manifest, scenario: Scenario) -> Vec<String> {
+    let mut open = vec![
+        "That it takes as long next time, or with another machine, network, storage or amount of data.".to_owned(),
+        "That another kind of disaster ends as well.".to_owned(),
+        "How long people need to notice and to decide: here probes and program did it by themselves.".to_owned(),
+        "That the machine itself can be replaced: the copy was broken and recovered on one machine.".to_owned(),
+    ];
+    if scenario == Scenario::LostKey {
+        open.push("That your second key is at hand: the drill made one of its own in its copy.".to_owned());
+    }
+    match &manifest.service.start {
+        None => open.push("That the service starts: the manifest has no `start`.".to_owned()),
+        Some(_) if manifest.service.health.is_none() => {
+            open.push("That the service works: the manifest has no `health`.".to_owned());
+        }
+        Some(_) => {}
+    }
+    if manifest.drill.markers.is_none() {
+        let what = "That a user's write succeeds: without `marker_url` marks were written into the copy itself.";
+        open.push(what.to_owned());
+    }
+    open
+}

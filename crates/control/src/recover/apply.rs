@@ -1,0 +1,383 @@
+//! Carries a plan out.
+
+use super::place::{self, Exchange};
+use super::{Place, Plan, PlannedComponent, as_bytes, write_durably};
+use crate::backup::MANIFEST_NAME;
+use crate::check::{self, Checked};
+use crate::interrupt::Interrupt;
+use crate::probe;
+use crate::service::{PROBE_LIMIT, Service, Start, Supervisor};
+use crate::timeline::Timeline;
+use crate::watch::{Note, Watch};
+use retoma_core::drill::{CheckOutcome, CheckResult, StepName};
+use retoma_core::manifest::{ComponentKind, Source};
+use retoma_core::{Error, ErrorKind, Result, ResultExt, error::codes};
+use retoma_repo::backup::Progress;
+use retoma_repo::index::Index;
+use retoma_repo::{Repository, SnapshotId, restore};
+use retoma_sources::sqlite;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// A file in a target folder while a recovery into it is not complete.
+const UNFINISHED: &str = ".retoma-recovering";
+/// How long a service may take to end after SIGTERM.
+pub(crate) const STOP_GRACE: Duration = Duration::from_secs(10);
+
+/// How a plan is carried out.
+#[derive(Debug)]
+pub struct Options<'a> {
+    /// Starts services; without one the service is not started.
+    pub supervisor: Option<&'a Supervisor>,
+    /// The file that the service's output is appended to.
+    pub log: &'a Path,
+    /// Keeps what was there before, beside, also when all went well.
+    pub keep_previous: bool,
+}
+
+/// A component that came back.
+#[derive(Debug)]
+pub struct RecoveredComponent {
+    /// Its name.
+    pub component: String,
+    /// What it is.
+    pub kind: ComponentKind,
+    /// The snapshot that it came from.
+    pub snapshot: SnapshotId,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its files.
+    pub files: u64,
+    /// What its checks found; those of the service are not among them.
+    pub checked: Checked,
+    /// How long fetching took.
+    pub elapsed: Duration,
+    /// Since the disaster, when it was restored and checked.
+    pub ready: retoma_core::drill::Seconds,
+}
+
+/// What a recovery did.
+#[derive(Debug)]
+pub struct Recovered {
+    /// The components, in the order in which they came back.
+    pub components: Vec<RecoveredComponent>,
+    /// What the started service answered; empty when none was started.
+    pub service_checks: Vec<CheckResult>,
+    /// The running service; dropping it stops it, [`Service::release`] lets it go on.
+    pub service: Option<Service>,
+    /// Why the previous data are back. `None` when the new ones are in place.
+    pub rolled_back: Option<Error>,
+    /// What was there before and is kept beside.
+    pub previous: Vec<PathBuf>,
+}
+
+impl Recovered {
+    /// Whether every check ran and passed, and nothing was rolled back. Otherwise the exit code is 4.
+    pub fn passed(&self) -> bool {
+        let of_components = self.components.iter().flat_map(|component| &component.checked.checks);
+        let mut checks = of_components.chain(&self.service_checks);
+        self.rolled_back.is_none() && checks.all(|check| check.outcome == CheckOutcome::Passed)
+    }
+}
+
+/// Carries `plan` out. Steps are noted on `timeline`.
+///
+/// # Errors
+/// `R0904` when the service still answers; `R0502` for a folder with something in it; what was restored only in part,
+/// with the code of the first path's error; a copy that fails its checks in place (nothing live was touched). A
+/// recovery that was undone is no error but [`Recovered::rolled_back`].
+pub fn apply(
+    plan: &Plan,
+    repository: &Repository,
+    options: &Options<'_>,
+    timeline: &mut Timeline,
+    watch: &dyn Watch,
+    interrupt: &Interrupt,
+) -> Result<Recovered> {
+    let mut run = Run { plan, repository, options, timeline, watch, interrupt };
+    run.check_nobody_answers()?;
+    match &plan.place {
+        Place::InPlace => run.in_place(),
+        Place::Under(root) => run.under(root),
+    }
+}
+
+/// The running service, and what it answered.
+type Answered = (Option<Service>, Vec<CheckResult>);
+
+struct Run<'a> {
+    plan: &'a Plan,
+    repository: &'a Repository,
+    options: &'a Options<'a>,
+    timeline: &'a mut Timeline,
+    watch: &'a dyn Watch,
+    interrupt: &'a Interrupt,
+}
+
+impl Run<'_> {
+    /// A service that still runs would write into what is replaced, or hold the port that the new one needs.
+    fn check_nobody_answers(&self) -> Result<()> {
+        let service = &self.plan.manifest.service;
+        let starts = service.start.is_some() && self.options.supervisor.is_some();
+        let Some(url) = service.health.as_ref().filter(|_| starts || self.plan.place == Place::InPlace) else {
+            return Ok(());
+        };
+        let seen = probe::get(url, PROBE_LIMIT);
+        if !seen.is_anybody_there() {
+            return Ok(());
+        }
+        let message = format!("the service still answers at `{url}`: {}", seen.outcome);
+        Err(Error::new(ErrorKind::Conflict, codes::SERVICE_RUNS, message)
+            .with_hint("stop it first; a recovery does not stop what it did not start"))
+    }
+
+    fn under(&mut self, root: &Path) -> Result<Recovered> {
+        let unfinished = root.join(UNFINISHED);
+        check_folder_is_free(root, &unfinished)?;
+        std::fs::create_dir_all(root).map_err(|error| Error::io(root.display(), error))?;
+        write_durably(&unfinished, b"a recovery into this folder was begun; run it again to go on\n")?;
+        let index = self.repository.load_index()?;
+        let mut components = Vec::new();
+        for planned in &self.plan.components {
+            components.push(self.component(planned, &planned.to, &index)?);
+        }
+        self.write_manifest()?;
+        let (service, service_checks) = self.start()?;
+        place::remove(&unfinished)?;
+        Ok(Recovered { components, service_checks, service, rolled_back: None, previous: Vec::new() })
+    }
+
+    fn in_place(&mut self) -> Result<Recovered> {
+        let lives: Vec<PathBuf> = self.plan.units.iter().map(|unit| unit.live.clone()).collect();
+        for settled in place::settle(&lives)? {
+            let what = format!("`{}` has the data from before a recovery that was killed", settled.display());
+            self.watch.note(&Note::Warning(what));
+        }
+        let staged = self.stage();
+        let components = match staged {
+            Ok(components) => components,
+            Err(error) => {
+                // Nothing live was touched; what was restored beside is of no use.
+                for unit in &self.plan.units {
+                    place::remove(&unit.staging())?;
+                }
+                return Err(error);
+            }
+        };
+        let exchange = Exchange::begin(&self.plan.units)?;
+        let exchanged = exchange
+            .forward(|live| sqlite::prepare_target(live, sqlite::Options::default()))
+            .map_err(|error| (error, Vec::new()))
+            .and_then(|()| self.after_exchange());
+        match exchanged {
+            Ok((service, service_checks)) => {
+                // What a pattern left out is not in the snapshot; it must not vanish with the previous data.
+                let leaves_out = |planned: &PlannedComponent| {
+                    matches!(&planned.component.source, Source::Files { exclude, .. } if !exclude.is_empty())
+                };
+                let keep = self.options.keep_previous || self.plan.components.iter().any(leaves_out);
+                let previous = exchange.confirm(keep)?;
+                Ok(Recovered { components, service_checks, service, rolled_back: None, previous })
+            }
+            Err((error, service_checks)) => {
+                exchange.back().context("bring the previous data back")?;
+                self.watch.note(&Note::RolledBack { reason: error.to_string() });
+                if error.kind() == ErrorKind::Cancelled {
+                    return Err(error);
+                }
+                let rolled_back = Some(error);
+                Ok(Recovered { components, service_checks, service: None, rolled_back, previous: Vec::new() })
+            }
+        }
+    }
+
+    /// Restores everything beside its place and checks it there.
+    fn stage(&mut self) -> Result<Vec<RecoveredComponent>> {
+        let index = self.repository.load_index()?;
+        // What contains others first: they are restored into it.
+        let mut order: Vec<&PlannedComponent> = self.plan.components.iter().collect();
+        order.sort_by_key(|planned| planned.to.components().count());
+        let mut done = Vec::new();
+        for planned in order {
+            let Some((unit, below)) = &planned.unit else {
+                return Err(Error::internal("a component has no place in the exchange"));
+            };
+            let staged = self.plan.units[*unit].staged();
+            let staged = if below.as_os_str().is_empty() { staged } else { staged.join(below) };
+            let mut restored = self.component(planned, &staged, &index)?;
+            check::require_all(&planned.component.name, &restored.checked.checks)?;
+            restored.path.clone_from(&planned.to);
+            done.push(restored);
+        }
+        let position = |name: &str| self.plan.components.iter().position(|it| it.component.name == name);
+        done.sort_by_key(|restored| position(&restored.component));
+        Ok(done)
+    }
+
+    /// After the exchange: the service is started and asked. An error means that the previous data come back; the
+    /// service has been stopped then.
+    fn after_exchange(&mut self) -> Result<Answered, (Error, Vec<CheckResult>)> {
+        let mut started = || {
+            for planned in &self.plan.components {
+                if planned.component.kind() == ComponentKind::Sqlite {
+                    sqlite::after_restore(&planned.to)?;
+                }
+            }
+            self.write_manifest()?;
+            self.start()
+        };
+        let (service, checks) = started().map_err(|error| (error, Vec::new()))?;
+        match check::require_all("the service", &checks) {
+            Ok(()) => Ok((service, checks)),
+            Err(error) => {
+                let stopped = service.map_or(Ok(0), |service| service.stop(STOP_GRACE));
+                Err((stopped.err().unwrap_or(error), checks))
+            }
+        }
+    }
+
+    /// Restores one component to `place` and checks it.
+    fn component(
+        &mut self,
+        planned: &PlannedComponent,
+        place: &Path,
+        index: &Index,
+    ) -> Result<RecoveredComponent> {
+        let name = planned.component.name.as_str();
+        self.timeline.begin(StepName::Fetch, Some(name))?;
+        let started = Instant::now();
+        let outcome = fetch(self.repository, index, planned, place, self.interrupt)
+            .with_context(|| format!("restore `{name}` from snapshot {}", planned.snapshot.short()))?;
+        let elapsed = started.elapsed();
+        if planned.component.kind() == ComponentKind::Sqlite {
+            self.timeline.begin(StepName::Replay, Some(name))?;
+            sqlite::after_restore(place)?;
+        }
+        self.timeline.begin(StepName::Check, Some(name))?;
+        let copy = check::Copy {
+            repository: self.repository,
+            index,
+            snapshot: (planned.snapshot, &planned.recorded),
+            path: as_bytes(&planned.from),
+            place,
+        };
+        let checked = check::component(&copy, &planned.component, self.interrupt)
+            .with_context(|| format!("check the restored `{name}`"))?;
+        self.watch.note(&Note::Restored { component: name.to_owned(), bytes: checked.bytes, elapsed });
+        Ok(RecoveredComponent {
+            component: name.to_owned(),
+            kind: planned.component.kind(),
+            snapshot: planned.snapshot,
+            path: place.to_owned(),
+            files: outcome.files,
+            checked,
+            elapsed,
+            ready: self.timeline.elapsed(),
+        })
+    }
+
+    /// On a blank machine the manifest is not there either.
+    fn write_manifest(&self) -> Result<()> {
+        let path = self.plan.manifest.dir().join(MANIFEST_NAME);
+        let exists = path.try_exists().map_err(|error| Error::io(path.display(), error))?;
+        if exists {
+            return Ok(());
+        }
+        let dir = self.plan.manifest.dir();
+        std::fs::create_dir_all(dir).map_err(|error| Error::io(dir.display(), error))?;
+        write_durably(&path, self.plan.manifest_text.as_bytes())
+    }
+
+    /// Starts the service and asks it from outside.
+    fn start(&mut self) -> Result<Answered> {
+        let described = &self.plan.manifest.service;
+        let (Some(command), Some(supervisor)) = (&described.start, self.options.supervisor) else {
+            return Ok((None, Vec::new()));
+        };
+        self.timeline.begin(StepName::Start, None)?;
+        let root = match &self.plan.place {
+            Place::InPlace => OsString::from("/"),
+            Place::Under(root) => root.clone().into_os_string(),
+        };
+        let start = Start {
+            command,
+            dir: self.plan.manifest.dir(),
+            log: self.options.log,
+            variables: &[("RETOMA_ROOT".to_owned(), root)],
+        };
+        let mut service = Service::start(supervisor, &start)?;
+        let limit = Duration::from_secs(described.ready_seconds);
+        service.wait_ready(&check::of_service(described), limit, self.interrupt)?;
+        if let Some(url) = &described.health {
+            self.watch.note(&Note::Up { url: url.clone() });
+        }
+        self.timeline.begin(StepName::Check, None)?;
+        let checks = check::service(described);
+        Ok((Some(service), checks))
+    }
+}
+
+/// A folder that is recovered into has nothing in it, or a recovery that was stopped.
+fn check_folder_is_free(root: &Path, unfinished: &Path) -> Result<()> {
+    let entries = match std::fs::read_dir(root) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(Error::io(root.display(), error)),
+    };
+    if entries.count() == 0 || unfinished.exists() {
+        return Ok(());
+    }
+    let message = format!("`{}` is not empty", root.display());
+    Err(Error::new(ErrorKind::Conflict, codes::RESTORE_TARGET, message)
+        .with_hint("recover into an empty folder, or in place"))
+}
+
+/// Restores a component's path to `place`, through the same engine as `retoma restore`.
+///
+/// # Errors
+/// The first path's error when not everything could be restored: part of a component is no component.
+pub(crate) fn fetch(
+    repository: &Repository,
+    index: &Index,
+    planned: &PlannedComponent,
+    place: &Path,
+    interrupt: &Interrupt,
+) -> Result<restore::Outcome> {
+    let target = if planned.is_folder { place } else { place.parent().unwrap_or(place) };
+    let options = restore::Options {
+        strip: Some(as_bytes(&planned.from).to_vec()),
+        root_metadata: planned.is_folder,
+        ..restore::Options::default()
+    };
+    run_restore(repository, index, planned.recorded.tree, &options, target, interrupt)
+}
+
+/// Plans and applies a restore that must be complete.
+///
+/// # Errors
+/// See [`fetch`].
+pub(crate) fn run_restore(
+    repository: &Repository,
+    index: &Index,
+    tree: retoma_repo::BlobId,
+    options: &restore::Options,
+    target: &Path,
+    interrupt: &Interrupt,
+) -> Result<restore::Outcome> {
+    let plan = restore::plan(repository, index, tree, options, target)?;
+    let progress = Progress::default();
+    let mut outcome = interrupt.during(&progress, || restore::apply(plan, &progress))?;
+    if let Some(error) = outcome.stopped.take() {
+        return Err(error);
+    }
+    if !outcome.failed.is_empty() {
+        let first = outcome.failed.swap_remove(0);
+        return Err(first.error.context(format!("restore `{}`", first.path.escape_ascii())));
+    }
+    if !outcome.is_complete() {
+        let message = "some entries were not restored, and no reason is known";
+        return Err(Error::new(ErrorKind::Internal, codes::RESTORE_INCOMPLETE, message));
+    }
+    Ok(outcome)
+}

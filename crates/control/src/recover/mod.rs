@@ -1,0 +1,206 @@
+//! Recovery: from a repository and its key back to a running service.
+//!
+//! ```text
+//! plan: manifest of that time ─▶ a snapshot for each component, in tier order ─▶ where each goes
+//! apply: restore ─▶ check the copy ─▶ (in place: exchange) ─▶ start ─▶ look from outside
+//!                     in place, anything wrong: stop, the previous data are back
+//! ```
+//! Under another folder, `/srv/app` becomes `FOLDER/srv/app`, for the manifest's directory too, so that relative paths
+//! hold. In place, what is live is not touched before the copy beside it has passed its checks. Crashes between the
+//! steps: `docs/recover.md`.
+
+mod apply;
+mod place;
+
+pub use apply::{Options, Recovered, RecoveredComponent, apply};
+pub(crate) use apply::{STOP_GRACE, run_restore};
+pub(crate) use place::write_durably;
+
+use crate::backup::{self, MANIFEST_NAME};
+use jiff::Timestamp;
+use place::Unit;
+use retoma_core::manifest::{self, Component, Manifest, Origin};
+use retoma_core::{Error, ErrorKind, Result, ResultExt, error::codes};
+use retoma_repo::format::snapshot::{Snapshot, TAG_MANIFEST};
+use retoma_repo::format::tree::NodeKind;
+use retoma_repo::ops::find::{self, Which};
+use retoma_repo::{Repository, SnapshotId};
+use std::path::{Path, PathBuf};
+
+/// Where the data go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// Where they were; what is there now comes back when the recovery fails.
+    InPlace,
+    /// Below this folder, which stands for `/`. It must be empty, or left by a recovery that was stopped.
+    Under(PathBuf),
+}
+
+/// What is to be recovered.
+#[derive(Debug, Clone)]
+pub struct Request<'a> {
+    /// Where from.
+    pub repository: &'a Repository,
+    /// As of when: the newest, or the newest not after a time.
+    pub at: Option<Timestamp>,
+    /// Only these components; all when there is none.
+    pub only: &'a [String],
+    /// Where to.
+    pub place: Place,
+    /// The manifest, already resolved, with its text; read from the repository when there is none.
+    pub manifest: Option<(&'a Manifest, &'a str)>,
+}
+
+/// What a recovery will do. A value: a dry run prints it, and [`apply`] does exactly this.
+#[derive(Debug)]
+pub struct Plan {
+    /// The manifest as it will hold at the new place.
+    pub manifest: Manifest,
+    /// Its text.
+    pub manifest_text: String,
+    /// The snapshot that it was read from; none when it was given.
+    pub manifest_snapshot: Option<SnapshotId>,
+    /// Where the data go.
+    pub place: Place,
+    /// The components, in the order in which they come back.
+    pub components: Vec<PlannedComponent>,
+    units: Vec<Unit>,
+}
+
+/// A component in a plan.
+#[derive(Debug)]
+pub struct PlannedComponent {
+    /// The component as it will be at its place.
+    pub component: Component,
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// Its contents.
+    pub recorded: Snapshot,
+    /// The path in the snapshot.
+    pub from: PathBuf,
+    /// Where it goes.
+    pub to: PathBuf,
+    /// Whether it is a folder.
+    pub is_folder: bool,
+    /// The unit that it is exchanged with, by position, and its path in the unit's folder.
+    unit: Option<(usize, PathBuf)>,
+}
+
+impl PlannedComponent {
+    /// When its backup began.
+    pub fn time(&self) -> Timestamp {
+        self.recorded.time.0
+    }
+}
+
+/// Plans a recovery. Reads the repository and looks at the target; changes nothing.
+///
+/// # Errors
+/// `NotFound` with `R0211` when there is no manifest or no complete snapshot of a component; `Invalid` for a manifest
+/// with problems, an unknown component or a place that does not fit; what the repository says.
+pub fn plan(request: &Request<'_>) -> Result<Plan> {
+    let which = request.at.map_or(Which::Latest, Which::At);
+    let (original, text, manifest_snapshot) = match request.manifest {
+        Some((manifest, text)) => (manifest.clone(), text.to_owned(), None),
+        None => {
+            let (id, manifest, text) = stored_manifest(request.repository, request.at)?;
+            (manifest, text, Some(id))
+        }
+    };
+    if let Some(unknown) = request.only.iter().find(|name| original.component(name).is_none()) {
+        let known: Vec<&str> = original.components.iter().map(|it| it.name.as_str()).collect();
+        let message = format!("the manifest has no component `{unknown}`");
+        return Err(Error::new(ErrorKind::Invalid, codes::USAGE, message)
+            .with_hint(format!("it has {}", known.join(", "))));
+    }
+    let manifest = match &request.place {
+        Place::InPlace => original,
+        Place::Under(root) => original.below(&absolute(root)?),
+    };
+    let wanted = |component: &&Component| request.only.is_empty() || request.only.contains(&component.name);
+    let mut components = Vec::new();
+    let index = request.repository.load_index()?;
+    for component in manifest.recovery_order().into_iter().filter(wanted) {
+        let Some(to) = component.path() else { return Err(backup::later(component.kind())) };
+        let (snapshot, recorded) = backup::snapshot_of(request.repository, &component.name, &which)?;
+        let from = PathBuf::from(recorded.paths.first().cloned().unwrap_or_default());
+        let node = find::node(request.repository, &index, &recorded.tree, as_bytes(&from))
+            .with_context(|| format!("look for `{}` in snapshot {}", component.name, snapshot.short()))?;
+        components.push(PlannedComponent {
+            to: to.to_owned(),
+            is_folder: node.kind == NodeKind::Directory,
+            component: component.clone(),
+            snapshot,
+            recorded,
+            from,
+            unit: None,
+        });
+    }
+    let units = if request.place == Place::InPlace { units(&mut components) } else { Vec::new() };
+    let place = request.place.clone();
+    Ok(Plan { manifest_text: text, manifest_snapshot, place, components, units, manifest })
+}
+
+/// What lies in another component's folder is exchanged together with that.
+fn units(components: &mut [PlannedComponent]) -> Vec<Unit> {
+    let mut order: Vec<usize> = (0..components.len()).collect();
+    order.sort_by_key(|at| components[*at].to.components().count());
+    let mut units: Vec<Unit> = Vec::new();
+    for at in order {
+        let planned = &mut components[at];
+        let outer = units.iter().position(|unit| unit.is_folder && planned.to.starts_with(&unit.live));
+        let unit = outer.unwrap_or_else(|| {
+            units.push(Unit {
+                live: planned.to.clone(),
+                is_folder: planned.is_folder,
+                snapshot: planned.snapshot.short(),
+                is_database: planned.component.kind() == manifest::ComponentKind::Sqlite,
+            });
+            units.len() - 1
+        });
+        let below = planned.to.strip_prefix(&units[unit].live).unwrap_or(Path::new("")).to_owned();
+        planned.unit = Some((unit, below));
+    }
+    units
+}
+
+/// The manifest in the repository: the newest, or the newest not after a time.
+///
+/// # Errors
+/// `NotFound` with `R0211`; `Invalid` with `R0101` when this version does not understand it.
+pub fn stored_manifest(
+    repository: &Repository,
+    at: Option<Timestamp>,
+) -> Result<(SnapshotId, Manifest, String)> {
+    let in_time = |snapshot: &Snapshot| at.is_none_or(|at| snapshot.time.0 <= at);
+    let all = repository.snapshots()?;
+    let fits =
+        |(_, snapshot): &&(SnapshotId, Snapshot)| snapshot.has_tag(TAG_MANIFEST) && in_time(snapshot);
+    let Some((id, snapshot)) = all.iter().rev().find(fits) else {
+        let when = at.map_or_else(String::new, |at| format!(" at or before `{at}`"));
+        let message = format!("the repository holds no manifest{when}");
+        return Err(Error::new(ErrorKind::NotFound, codes::SNAPSHOT_NOT_FOUND, message).with_hint(
+            "single snapshots can be restored with `retoma restore`; `retoma backup` stores the manifest too",
+        ));
+    };
+    let text = backup::read_manifest(repository, snapshot)
+        .with_context(|| format!("read the manifest in snapshot {}", id.short()))?;
+    let place = PathBuf::from(snapshot.paths.first().cloned().unwrap_or_default());
+    let dir = place.parent().unwrap_or(Path::new("/")).to_owned();
+    let origin = Origin { file_name: format!("{MANIFEST_NAME} of snapshot {}", id.short()), dir };
+    let manifest = manifest::parse(&text, &origin).map_err(|problems| {
+        let first = problems.first().map(|problem| problem.message.clone()).unwrap_or_default();
+        let message = format!("the manifest in snapshot {} has problems: {first}", id.short());
+        Error::new(ErrorKind::Invalid, codes::MANIFEST_INVALID, message)
+            .with_hint("use the version of the program that wrote it, or name an older one with `--at`")
+    })?;
+    Ok((*id, manifest, text))
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).map_err(|error| Error::io(path.display(), error))
+}
+
+fn as_bytes(path: &Path) -> &[u8] {
+    std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str())
+}

@@ -1,0 +1,155 @@
+use super::*;
+
+/// A folder and a database with a WAL that are live, and what shall replace them, staged; and a unit without anything
+/// before.
+fn stage(root: &Path) -> Vec<Unit> {
+    let unit = |name: &str, is_folder, is_database| Unit {
+        live: root.join(name),
+        is_folder,
+        is_database,
+        snapshot: "abc".to_owned(),
+    };
+    let units = vec![unit("models", true, false), unit("db", false, true), unit("fresh", true, false)];
+    std::fs::create_dir_all(root.join("models")).unwrap();
+    std::fs::write(root.join("models/m"), "old").unwrap();
+    std::fs::write(root.join("db"), "old").unwrap();
+    std::fs::write(root.join("db-wal"), "old wal").unwrap();
+    for unit in &units {
+        std::fs::create_dir_all(unit.staging()).unwrap();
+    }
+    std::fs::write(root.join("models.retoma-new/m"), "new").unwrap();
+    std::fs::write(root.join("db.retoma-new/db"), "new").unwrap();
+    std::fs::write(root.join("fresh.retoma-new/f"), "new").unwrap();
+    units
+}
+
+fn listing(root: &Path) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let name = path.strip_prefix(root).unwrap().display().to_string();
+                found.push((name, std::fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn files(expected: &[(&str, &str)]) -> Vec<(String, String)> {
+    expected.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect()
+}
+
+const OLD: [(&str, &str); 3] = [("db", "old"), ("db-wal", "old wal"), ("models/m", "old")];
+const NEW_DATA: [(&str, &str); 3] = [("db", "new"), ("fresh/f", "new"), ("models/m", "new")];
+
+fn lives(units: &[Unit]) -> Vec<PathBuf> {
+    units.iter().map(|unit| unit.live.clone()).collect()
+}
+
+/// As preparing the place of a database does.
+fn prepare(path: &Path) -> Result<()> {
+    remove(&beside(path, "-wal"))
+}
+
+#[test]
+fn new_data_take_the_place_and_the_previous_ones_go() {
+    let folder = tempfile::tempdir().unwrap();
+    let units = stage(folder.path());
+    let exchange = Exchange::begin(&units).unwrap();
+    exchange.forward(prepare).unwrap();
+    assert!(folder.path().join("models.retoma-previous-abc/m").exists());
+    assert_eq!(exchange.confirm(false).unwrap(), Vec::<PathBuf>::new());
+    assert_eq!(listing(folder.path()), files(&NEW_DATA));
+}
+
+#[test]
+fn previous_data_are_kept_when_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let units = stage(folder.path());
+    let exchange = Exchange::begin(&units).unwrap();
+    exchange.forward(prepare).unwrap();
+    let kept = ["models.retoma-previous-abc", "db.retoma-previous-abc"].map(|name| folder.path().join(name));
+    assert_eq!(exchange.confirm(true).unwrap(), kept);
+    assert_eq!(std::fs::read_to_string(&kept[1]).unwrap(), "old");
+    assert_eq!(units[1].previous().unwrap(), folder.path().join("db.retoma-previous-abc-2"));
+}
+
+#[test]
+fn previous_data_come_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let exchange = Exchange::begin(&stage(folder.path())).unwrap();
+    exchange.forward(prepare).unwrap();
+    exchange.back().unwrap();
+    assert_eq!(listing(folder.path()), files(&OLD));
+}
+
+#[test]
+fn killed_between_any_two_steps_the_next_run_brings_the_previous_data_back() {
+    let mut kills = 0;
+    loop {
+        let folder = tempfile::tempdir().unwrap();
+        let units = stage(folder.path());
+        KILL_AT.set(Some(kills));
+        let done = Exchange::begin(&units).and_then(|exchange| exchange.forward(prepare));
+        KILL_AT.set(None);
+        settle(&lives(&units)).unwrap();
+        assert_eq!(listing(folder.path()), files(&OLD), "killed at step {kills}");
+        if done.is_ok() {
+            break;
+        }
+        kills += 1;
+    }
+    assert!(kills > 8, "only {kills} steps were killed");
+}
+
+#[test]
+fn going_back_can_itself_be_killed() {
+    let mut kills = 0;
+    loop {
+        let folder = tempfile::tempdir().unwrap();
+        let units = stage(folder.path());
+        let exchange = Exchange::begin(&units).unwrap();
+        exchange.forward(prepare).unwrap();
+        KILL_AT.set(Some(kills));
+        let done = exchange.back();
+        KILL_AT.set(None);
+        settle(&lives(&units)).unwrap();
+        assert_eq!(listing(folder.path()), files(&OLD), "killed at step {kills}");
+        if done.is_ok() {
+            break;
+        }
+        kills += 1;
+    }
+    assert!(kills > 5, "only {kills} steps were killed");
+}
+
+#[test]
+fn killed_while_it_confirms_all_is_new_or_all_is_old() {
+    for kills in 0..3 {
+        let folder = tempfile::tempdir().unwrap();
+        let units = stage(folder.path());
+        let exchange = Exchange::begin(&units).unwrap();
+        exchange.forward(prepare).unwrap();
+        KILL_AT.set(Some(kills));
+        exchange.confirm(false).unwrap_err();
+        KILL_AT.set(None);
+        settle(&lives(&units)).unwrap();
+        let now: Vec<_> =
+            listing(folder.path()).into_iter().filter(|(name, _)| !name.contains("previous")).collect();
+        assert_eq!(now, files(&NEW_DATA), "killed at step {kills}");
+    }
+}
+
+#[test]
+fn a_journal_of_something_else_stops_everything() {
+    let folder = tempfile::tempdir().unwrap();
+    let live = folder.path().join("db");
+    std::fs::write(beside(&live, JOURNAL), "{}").unwrap();
+    assert_eq!(settle(&[live]).unwrap_err().code(), codes::RECOVERY_UNCLEAR);
+}
