@@ -4,14 +4,19 @@ mod backup;
 mod codegen;
 mod diff;
 mod doctor;
+mod drill;
+mod evidence;
 mod forget;
 mod init;
 mod key;
 mod ls;
 mod prune;
+mod record;
+mod recover;
 mod restore;
 mod shell;
 mod snapshots;
+mod status;
 mod verify;
 
 use crate::context::Context;
@@ -74,6 +79,14 @@ enum Verb {
     Diff(diff::Args),
     /// Restore a component, or paths of it, into a folder
     Restore(restore::Args),
+    /// Bring components and their service back, in place or on a blank machine
+    Recover(recover::Args),
+    /// Break a copy of the service, bring it back, measure, and test the checks themselves
+    Drill(drill::Args),
+    /// Show how old the newest snapshots are, and which evidence still counts
+    Status,
+    /// List, export and verify the signed records
+    Evidence(evidence::Args),
     /// Examine the repository
     Verify(verify::Args),
     /// Remove snapshots that the retention rules no longer keep
@@ -89,6 +102,9 @@ enum Verb {
     /// Print a generated document
     #[command(hide = true)]
     Codegen(codegen::Args),
+    /// Watch over a service
+    #[command(name = "__supervise", hide = true)]
+    Supervise(shell::SuperviseArgs),
     /// The sample service
     #[command(name = "__marabet", hide = true, disable_help_flag = true)]
     Marabet(shell::MarabetArgs),
@@ -105,8 +121,8 @@ pub(crate) fn run() -> Exit {
         }
     };
     let printer = Printer::new(cli.json, cli.quiet);
-    // The sample service handles its own signals.
-    let serves = matches!(cli.verb, Verb::Marabet(_));
+    // These two handle signals themselves.
+    let serves = matches!(cli.verb, Verb::Marabet(_) | Verb::Supervise(_));
     let context = Context {
         manifest_path: cli.manifest,
         yes: cli.yes,
@@ -132,6 +148,10 @@ fn dispatch(context: &Context, verb: Verb) -> Result<Exit> {
         Verb::Ls(args) => ls::run(context, &args),
         Verb::Diff(args) => diff::run(context, &args),
         Verb::Restore(args) => restore::run(context, &args),
+        Verb::Recover(args) => recover::run(context, &args),
+        Verb::Drill(args) => drill::run(context, &args),
+        Verb::Status => status::run(context),
+        Verb::Evidence(args) => evidence::run(context, &args),
         Verb::Verify(args) => verify::run(context, &args),
         Verb::Forget(args) => forget::run(context, &args),
         Verb::Prune(args) => prune::run(context, &args),
@@ -139,6 +159,7 @@ fn dispatch(context: &Context, verb: Verb) -> Result<Exit> {
         Verb::Completions(args) => Ok(shell::completions(context, &args)),
         Verb::Man => shell::man(context),
         Verb::Codegen(args) => codegen::run(context, &args),
+        Verb::Supervise(args) => shell::supervise(&args),
         Verb::Marabet(args) => shell::marabet(&args),
     }
 }

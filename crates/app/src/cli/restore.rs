@@ -53,6 +53,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
         root_metadata: true,
         trust_mtime: args.trust_mtime,
         delete_extra: args.delete,
+        whole: vec![root.as_bytes().to_vec()],
         ..restore::Options::default()
     };
     let started = Instant::now();

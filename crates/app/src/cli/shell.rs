@@ -4,6 +4,7 @@ use super::Cli;
 use crate::context::Context;
 use crate::exit::Exit;
 use clap::CommandFactory;
+use retoma_control::Supervisor;
 use retoma_core::{Error, Result};
 use std::ffi::OsString;
 
@@ -17,6 +18,24 @@ pub(super) struct CompletionArgs {
 pub(super) struct MarabetArgs {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<OsString>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct SuperviseArgs {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<OsString>,
+}
+
+/// How this binary is called to watch over a service: the service ends when we do, however we end.
+pub(super) fn supervisor() -> Result<Supervisor> {
+    let program = std::env::current_exe().map_err(|error| Error::io("this program", error))?;
+    Ok(Supervisor { program, arguments: vec!["__supervise".into(), "--".into()] })
+}
+
+/// Ends with the service's status.
+pub(super) fn supervise(args: &SuperviseArgs) -> Result<Exit> {
+    retoma_control::service::supervise(&args.command)
+        .map(|status| if status == 0 { Exit::Ok } else { Exit::Failed })
 }
 
 pub(super) fn completions(context: &Context, args: &CompletionArgs) -> Exit {

@@ -5,8 +5,10 @@
 pub(crate) mod panic;
 pub(crate) mod progress;
 pub(crate) mod table;
+pub(crate) mod watch;
 
 use retoma_core::Error;
+use retoma_core::render::terminal::{Role, Style};
 use serde_json::{Value, json};
 use std::io::{IsTerminal, Write};
 
@@ -104,6 +106,38 @@ impl Printer {
 
     fn paint(self, text: &str, code: &str) -> String {
         if self.colour { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
+    }
+}
+
+/// Columns of the terminal; 100 where there is none.
+pub(crate) fn width() -> usize {
+    let columns = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok());
+    let asked = || rustix::termios::tcgetwinsize(std::io::stdout()).ok().map(|size| usize::from(size.ws_col));
+    columns.or_else(asked).filter(|columns| *columns > 0).unwrap_or(100).min(120)
+}
+
+/// Colours for reports on stdout, where it is a terminal that wants them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Colours(bool);
+
+impl Colours {
+    pub(crate) fn stdout() -> Self {
+        let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Self(!no_colour && std::io::stdout().is_terminal())
+    }
+}
+
+impl Style for Colours {
+    fn paint(&self, role: Role, text: &str) -> String {
+        let code = match role {
+            Role::Heading => "1",
+            Role::Good => "32",
+            Role::Bad => "1;31",
+            Role::Quiet => "2",
+            Role::Bar => "36",
+            Role::LongestBar => "1;33",
+        };
+        if self.0 { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
     }
 }
 

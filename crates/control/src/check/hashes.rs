@@ -90,7 +90,11 @@ fn list(copy: &Copy<'_>, jobs: SyncSender<Job>) -> Result<()> {
     let node = find::node(copy.repository, copy.index, &copy.snapshot.1.tree, copy.path)?;
     let send = |path: PathBuf, node: Node| {
         // Nobody receives any more when all workers have ended, as they do when asked to stop.
-        if node.kind == NodeKind::File { jobs.send(Job { path, content: node.content }).is_ok() } else { true }
+        if node.kind == NodeKind::File {
+            jobs.send(Job { path, content: node.content }).is_ok()
+        } else {
+            true
+        }
     };
     let Some(tree) = node.subtree else {
         send(copy.place.to_owned(), node);

@@ -47,7 +47,9 @@ pub fn not_run(name: &str, why: impl ToString) -> CheckResult {
 /// # Errors
 /// `Corrupt` with `R0703`, naming the check.
 pub fn require_all(component: &str, checks: &[CheckResult]) -> Result<()> {
-    let Some(check) = checks.iter().find(|check| check.outcome != CheckOutcome::Passed) else { return Ok(()) };
+    let Some(check) = checks.iter().find(|check| check.outcome != CheckOutcome::Passed) else {
+        return Ok(());
+    };
     let differs = match (&check.expected, &check.found) {
         (Some(expected), Some(found)) => format!(": expected `{expected}`, found `{found}`"),
         _ if check.detail.is_empty() => String::new(),
@@ -125,9 +127,8 @@ fn command(words: &manifest::Command, dir: &Path, interrupt: &Interrupt) -> Resu
         Ok(child) => child,
         Err(error) => return Ok(not_run(&name, error)),
     };
-    let asked = interrupt.wait_for(COMMAND_LIMIT, || {
-        child.try_wait().map_err(|error| Error::io(&words.program, error))
-    });
+    let asked = interrupt
+        .wait_for(COMMAND_LIMIT, || child.try_wait().map_err(|error| Error::io(&words.program, error)));
     if !matches!(asked, Ok(Some(_))) {
         child.kill().and_then(|()| child.wait().map(drop)).ok();
     }

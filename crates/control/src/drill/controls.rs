@@ -190,8 +190,7 @@ impl Bench<'_> {
         let found = all.iter().find(|(id, _)| *id == sample.snapshot);
         let (id, snapshot) = found.ok_or_else(|| Error::internal("the snapshot of a control is gone"))?;
         let index = repository.load_index()?;
-        let options =
-            restore::Options { strip: Some(sample.path.clone()), ..restore::Options::default() };
+        let options = restore::Options { strip: Some(sample.path.clone()), ..restore::Options::default() };
         run_restore(&repository, &index, snapshot.tree, &options, target, interrupt)?;
         let name = sample.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
         let place = target.join(std::ffi::OsStr::from_bytes(name));

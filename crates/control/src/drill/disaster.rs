@@ -86,8 +86,9 @@ fn require_below(path: &Path, scratch: &Path) -> Result<()> {
         return Ok(());
     }
     let message = format!("`{}` does not lie in the drill's own folder", path.display());
-    Err(Error::new(ErrorKind::Conflict, codes::TARGET_IS_LIVE, message)
-        .with_hint("a drill destroys nothing but its own scratch copy; this is a bug in Retoma, please report it"))
+    Err(Error::new(ErrorKind::Conflict, codes::TARGET_IS_LIVE, message).with_hint(
+        "a drill destroys nothing but its own scratch copy; this is a bug in Retoma, please report it",
+    ))
 }
 
 /// The manifest's folder, and the components elsewhere with what SQLite keeps beside them.
@@ -144,7 +145,8 @@ fn largest_file(root: &Path) -> Option<PathBuf> {
     while let Some(path) = waiting.pop() {
         let Ok(metadata) = std::fs::symlink_metadata(&path) else { continue };
         if metadata.is_dir() {
-            waiting.extend(std::fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
+            waiting
+                .extend(std::fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
         } else if metadata.is_file() && largest.as_ref().is_none_or(|(bytes, _)| metadata.len() > *bytes) {
             largest = Some((metadata.len(), path));
         }
@@ -162,7 +164,8 @@ fn drop_table(path: &Path) -> Result<()> {
             "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table' \
              AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name <> 'retoma_markers'",
         )?;
-        let names: Vec<String> = statement.query_map((), |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+        let names: Vec<String> =
+            statement.query_map((), |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
         let quoted = |name: &str| format!("main.\"{}\"", name.replace('"', "\"\""));
         let mut most = (-1, None);
         for name in &names {
@@ -241,8 +244,9 @@ mod tests {
             .execute_batch("CREATE TABLE a (x); CREATE TABLE b (x); INSERT INTO b VALUES (1), (2); INSERT INTO a VALUES (1);")
             .unwrap();
         drop_table(&path).unwrap();
-        let tables: String =
-            connection.query_row("SELECT group_concat(name) FROM sqlite_schema", (), |row| row.get(0)).unwrap();
+        let tables: String = connection
+            .query_row("SELECT group_concat(name) FROM sqlite_schema", (), |row| row.get(0))
+            .unwrap();
         assert_eq!(tables, "a");
     }
 

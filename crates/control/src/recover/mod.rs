@@ -174,8 +174,7 @@ pub fn stored_manifest(
 ) -> Result<(SnapshotId, Manifest, String)> {
     let in_time = |snapshot: &Snapshot| at.is_none_or(|at| snapshot.time.0 <= at);
     let all = repository.snapshots()?;
-    let fits =
-        |(_, snapshot): &&(SnapshotId, Snapshot)| snapshot.has_tag(TAG_MANIFEST) && in_time(snapshot);
+    let fits = |(_, snapshot): &&(SnapshotId, Snapshot)| snapshot.has_tag(TAG_MANIFEST) && in_time(snapshot);
     let Some((id, snapshot)) = all.iter().rev().find(fits) else {
         let when = at.map_or_else(String::new, |at| format!(" at or before `{at}`"));
         let message = format!("the repository holds no manifest{when}");

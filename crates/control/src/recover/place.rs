@@ -324,11 +324,8 @@ fn read_journal(path: &Path) -> Result<Option<Journal>> {
 }
 
 fn write_journal(path: &Path, leader: Option<&Path>, units: &[JournalUnit]) -> Result<()> {
-    let journal = Journal {
-        schema: SCHEMA.to_owned(),
-        leader: leader.map(Path::to_owned),
-        units: units.to_vec(),
-    };
+    let journal =
+        Journal { schema: SCHEMA.to_owned(), leader: leader.map(Path::to_owned), units: units.to_vec() };
     let json = serde_json::to_vec_pretty(&journal)
         .map_err(|error| Error::internal("a recovery's journal cannot be written").with_source(error))?;
     write_durably(path, &json)

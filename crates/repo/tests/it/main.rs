@@ -3,12 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
 mod crash;
+#[cfg(test)]
+mod evidence;
 mod fuzz_corpus;
 mod interop;
 mod locks;
 mod prune;
 mod restore;
-#[cfg(test)]
-mod evidence;
 mod store;
 mod verify;

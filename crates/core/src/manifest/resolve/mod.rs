@@ -10,7 +10,9 @@ use super::Origin;
 use super::address;
 use super::check;
 use super::component_kind::ComponentKind;
-use super::model::{Component, DrillOptions, Evidence, HttpCheck, Manifest, Markers, Repository, Retention, Service};
+use super::model::{
+    Component, DrillOptions, Evidence, HttpCheck, Manifest, Markers, Repository, Retention, Service,
+};
 use super::paths;
 use super::problem::{Draft, quoted};
 use super::raw::Entry;
@@ -236,8 +238,10 @@ fn markers(view: View<'_>, components: &[Component], found: &mut Vec<Draft>) -> 
         );
         return None;
     }
-    let first_database =
-        components.iter().find(|component| component.kind() == ComponentKind::Sqlite).map(|it| it.name.clone());
+    let first_database = components
+        .iter()
+        .find(|component| component.kind() == ComponentKind::Sqlite)
+        .map(|it| it.name.clone());
     Some(Some(Markers {
         write_url: write_url.to_owned(),
         read_url: view.text("markers_url").map_or_else(|| format!("{write_url}s"), str::to_owned),

@@ -1,0 +1,125 @@
+//! `retoma drill`.
+
+use super::record;
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::output;
+use retoma_control::drill::{self, MARKS, Scenario};
+use retoma_control::{Interrupt, Stopwatch};
+use retoma_core::decide::drill::exit_code;
+use retoma_core::drill::DrillReport;
+use retoma_core::render::{Language, report, terminal};
+use retoma_core::{Error, Result};
+use retoma_repo::SnapshotId;
+use retoma_repo::evidence::{Outcome, SubjectComponent, What};
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// What breaks
+    #[arg(value_parser = scenario)]
+    scenario: Scenario,
+    /// Only these components
+    #[arg(long, value_name = "NAME")]
+    component: Vec<String>,
+    /// Write the result as a page and as JSON into this folder
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
+    /// The language of the page and the terminal
+    #[arg(long, value_name = "LANGUAGE", default_value = "en", value_parser = language)]
+    language: Language,
+}
+
+fn scenario(name: &str) -> std::result::Result<Scenario, String> {
+    let known: Vec<&str> = Scenario::ALL.iter().map(|scenario| scenario.as_str()).collect();
+    Scenario::from_name(name).ok_or_else(|| format!("the scenarios are {}", known.join(", ")))
+}
+
+pub(super) fn language(tag: &str) -> std::result::Result<Language, String> {
+    let known: Vec<&str> = Language::ALL.iter().map(|language| language.tag()).collect();
+    let found = Language::ALL.iter().find(|language| language.tag().starts_with(tag));
+    found
+        .copied()
+        .filter(|_| !tag.is_empty())
+        .ok_or_else(|| format!("the languages are {}", known.join(", ")))
+}
+
+pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
+    let loaded = context.manifest()?;
+    let described = context.chosen(&loaded.manifest)?;
+    for name in &args.component {
+        crate::context::component(&loaded.manifest, name)?;
+    }
+    let supervisor = super::shell::supervisor()?;
+    let interrupt = Interrupt::new(context.interrupt.flag());
+    let watch = output::watch::Lines::new(context.printer);
+    let repeat = format!("retoma drill {}", args.scenario);
+    let told = drill::Context {
+        supervisor: &supervisor,
+        tool_version: env!("CARGO_PKG_VERSION"),
+        repeat: &repeat,
+        watch: &watch,
+        interrupt: &interrupt,
+        clock: Stopwatch::start(),
+        marks: MARKS,
+    };
+    let patient = drill::prepare(&loaded.manifest, &loaded.text, described, &args.component, &told)?;
+    let result = drill::run(&patient, args.scenario, &told)?;
+    drop(patient);
+    show(context, &result, args.language)?;
+    if let Some(folder) = &args.report {
+        let page = write_report(folder, &result, args.language)?;
+        context.printer.note(&format!("the page: {}", page.display()));
+    }
+    keep_record(context, &loaded.manifest, &result)?;
+    Ok(exit(&result))
+}
+
+/// Prints a result on the terminal, or as JSON.
+pub(super) fn show(context: &Context, result: &DrillReport, language: Language) -> Result<()> {
+    if context.printer.json {
+        context.printer.raw(format!("{}\n", result.to_json()?).as_bytes());
+    } else {
+        let text = terminal::drill(result, output::width(), language, &output::Colours::stdout());
+        context.printer.raw(text.as_bytes());
+    }
+    Ok(())
+}
+
+/// The exit code of a verdict.
+pub(super) fn exit(result: &DrillReport) -> Exit {
+    if exit_code(result.verdict) == 0 { Exit::Ok } else { Exit::Missed }
+}
+
+/// Writes `drill-<scenario>.html` and `.json`; gives the page's path.
+pub(super) fn write_report(folder: &Path, result: &DrillReport, language: Language) -> Result<PathBuf> {
+    let failed = |error| Error::io(folder.display(), error);
+    std::fs::create_dir_all(folder).map_err(failed)?;
+    let name = format!("drill-{}", result.scenario);
+    let page = folder.join(format!("{name}.html"));
+    std::fs::write(&page, report::page(result, language)).map_err(failed)?;
+    std::fs::write(folder.join(format!("{name}.json")), result.to_json()?).map_err(failed)?;
+    Ok(page)
+}
+
+fn keep_record(
+    context: &Context,
+    manifest: &retoma_core::manifest::Manifest,
+    result: &DrillReport,
+) -> Result<()> {
+    if manifest.evidence.signing_key.is_none() {
+        return Ok(());
+    }
+    let subject = result.components.iter().map(|component| SubjectComponent {
+        component: component.component.clone(),
+        kind: component.kind.clone(),
+        snapshot: component.snapshot.as_deref().and_then(|id| SnapshotId::parse(id).ok()),
+        data_bytes: component.bytes,
+    });
+    let outcome = if exit(result) == Exit::Ok { Outcome::Passed } else { Outcome::Failed };
+    let details = serde_json::from_str(&result.to_json()?)
+        .map_err(|error| Error::internal(format!("the result is not JSON: {error}")))?;
+    let repository = context.open(manifest)?;
+    record::keep(context, manifest, &repository, What::Drill, outcome, subject.collect(), details);
+    Ok(())
+}

@@ -1,0 +1,190 @@
+//! `retoma recover`.
+
+use super::record;
+use crate::context::{self, Context};
+use crate::exit::Exit;
+use crate::output::{self, table};
+use retoma_control::recover::{self, Options, Place, Plan, Recovered, Request};
+use retoma_control::timeline::Timeline;
+use retoma_control::{Interrupt, Stopwatch};
+use retoma_core::Result;
+use retoma_core::drill::{CheckOutcome, CheckResult, StepName};
+use retoma_core::manifest::SecretRef;
+use retoma_repo::Repository;
+use retoma_repo::evidence::{Outcome, SubjectComponent, What};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The repository's address, on a machine without a manifest
+    #[arg(long, value_name = "URL", requires = "password_file")]
+    repository_url: Option<String>,
+    /// The file with its password
+    #[arg(long, value_name = "FILE", requires = "repository_url")]
+    password_file: Option<PathBuf>,
+    /// A folder that stands for `/`: /srv/shop comes back as DIR/srv/shop
+    #[arg(long, value_name = "DIR", required_unless_present = "in_place")]
+    to: Option<PathBuf>,
+    /// Where the data were; what is there comes back when a check fails
+    #[arg(long, conflicts_with = "to")]
+    in_place: bool,
+    /// The state of this time
+    #[arg(long, value_name = "TIME")]
+    at: Option<String>,
+    /// Only these components
+    #[arg(long, value_name = "COMPONENT")]
+    only: Vec<String>,
+    /// Say what would be done, and do nothing
+    #[arg(long, short = 'n')]
+    dry_run: bool,
+    /// Restore and check, and leave the service as it is
+    #[arg(long)]
+    no_start: bool,
+    /// Keep what was there before, beside
+    #[arg(long, requires = "in_place")]
+    keep_previous: bool,
+}
+
+pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
+    let repository = open(context, args)?;
+    let at = args.at.as_deref().map(context::timestamp).transpose()?;
+    let place = match &args.to {
+        Some(folder) => Place::Under(folder.clone()),
+        None => Place::InPlace,
+    };
+    // The manifest comes from the repository: what was backed up says how it comes back.
+    let request = Request { repository: &repository, at, only: &args.only, place, manifest: None };
+    let plan = recover::plan(&request)?;
+    show(context, &plan);
+    if args.dry_run {
+        context.printer.json("retoma.recover/1", json!({ "dry_run": true, "components": planned(&plan) }));
+        return Ok(Exit::Ok);
+    }
+    if args.in_place && !context.confirm("replace the data where they are?")? {
+        return Ok(Exit::Failed);
+    }
+    let supervisor = super::shell::supervisor()?;
+    let log = plan.manifest.dir().join("retoma-service.log");
+    let options = Options {
+        supervisor: (!args.no_start).then_some(&supervisor),
+        log: &log,
+        keep_previous: args.keep_previous,
+    };
+    let interrupt = Interrupt::new(context.interrupt.flag());
+    let clock = Stopwatch::start();
+    let mut timeline = Timeline::start(clock, StepName::Decide);
+    let watch = output::watch::Lines::new(context.printer);
+    let mut recovered = recover::apply(&plan, &repository, &options, &mut timeline, &watch, &interrupt)?;
+    let pid = recovered.service.take().map(retoma_control::Service::release).transpose()?;
+    let passed = recovered.passed();
+    tell(context, &recovered, pid);
+    keep_record(context, &plan, &repository, &recovered, passed);
+    let value = json!({
+        "dry_run": false, "passed": passed, "components": components(&recovered),
+        "service": { "pid": pid, "checks": recovered.service_checks },
+        "rolled_back": recovered.rolled_back.as_ref().map(ToString::to_string), "previous": recovered.previous,
+    });
+    context.printer.json("retoma.recover/1", value);
+    Ok(if passed { Exit::Ok } else { Exit::Missed })
+}
+
+fn open(context: &Context, args: &Args) -> Result<Repository> {
+    match (&args.repository_url, &args.password_file) {
+        (Some(url), Some(file)) => {
+            let password = retoma_control::open::secret(&SecretRef::File(file.clone()))?;
+            Ok(retoma_control::open::open_address(url, &password, false)?.repository)
+        }
+        _ => context.open(&context.manifest()?.manifest),
+    }
+}
+
+fn show(context: &Context, plan: &Plan) {
+    let rows = plan.components.iter().map(|planned| {
+        let component = &planned.component;
+        vec![
+            component.name.clone(),
+            component.tier.as_str().to_owned(),
+            planned.snapshot.short(),
+            planned.time().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            table::printable(&planned.to.display().to_string()),
+        ]
+    });
+    let rows: Vec<_> = rows.collect();
+    context.printer.data(&table::table(&["component", "tier", "snapshot", "time", "to"], &rows));
+}
+
+fn planned(plan: &Plan) -> Vec<Value> {
+    let component = |planned: &recover::PlannedComponent| {
+        json!({ "component": planned.component.name, "kind": planned.component.kind().as_str(),
+                "tier": planned.component.tier.as_str(), "snapshot": planned.snapshot.to_hex(),
+                "time": planned.time().to_string(), "to": planned.to })
+    };
+    plan.components.iter().map(component).collect()
+}
+
+fn components(recovered: &Recovered) -> Vec<Value> {
+    let component = |component: &recover::RecoveredComponent| {
+        json!({ "component": component.component, "kind": component.kind.as_str(), "snapshot": component.snapshot.to_hex(),
+                "path": component.path, "files": component.files, "bytes": component.checked.bytes,
+                "rows": component.checked.rows, "checks": component.checked.checks,
+                "fetch_seconds": component.elapsed.as_secs_f64(), "ready_seconds": component.ready })
+    };
+    recovered.components.iter().map(component).collect()
+}
+
+fn tell(context: &Context, recovered: &Recovered, pid: Option<u32>) {
+    let line = |check: &CheckResult| {
+        let found = if check.outcome == CheckOutcome::Passed {
+            String::new()
+        } else {
+            format!(
+                ": expected {}, found {}",
+                table::printable(check.expected.as_deref().unwrap_or("-")),
+                table::printable(check.found.as_deref().unwrap_or("-"))
+            )
+        };
+        context.printer.data(&format!("  {:<7} {}{found}", state(check), table::printable(&check.name)));
+    };
+    for component in &recovered.components {
+        context.printer.data(&format!(
+            "{}: {}",
+            component.component,
+            table::printable(&component.path.display().to_string())
+        ));
+        component.checked.checks.iter().for_each(line);
+    }
+    if !recovered.service_checks.is_empty() {
+        context.printer.data("service:");
+        recovered.service_checks.iter().for_each(line);
+    }
+    if let Some(pid) = pid {
+        context.printer.note(&format!("the service runs, as process {pid}"));
+    }
+    for path in &recovered.previous {
+        context.printer.note(&format!("what was there before is kept at {}", path.display()));
+    }
+    if let Some(why) = &recovered.rolled_back {
+        context.printer.warning(&format!("the recovery was undone and the previous data are back: {why}"));
+    }
+}
+
+fn state(check: &CheckResult) -> &'static str {
+    match check.outcome {
+        CheckOutcome::Passed => "passed",
+        CheckOutcome::Failed => "FAILED",
+        CheckOutcome::NotRun => "not run",
+    }
+}
+
+fn keep_record(context: &Context, plan: &Plan, repository: &Repository, recovered: &Recovered, passed: bool) {
+    let subject = recovered.components.iter().map(|component| SubjectComponent {
+        component: component.component.clone(),
+        kind: component.kind.as_str().to_owned(),
+        snapshot: Some(component.snapshot),
+        data_bytes: component.checked.bytes,
+    });
+    let outcome = if passed { Outcome::Passed } else { Outcome::Failed };
+    let details = json!({ "components": components(recovered), "service_checks": recovered.service_checks });
+    record::keep(context, &plan.manifest, repository, What::Recover, outcome, subject.collect(), details);
+}
