@@ -8,7 +8,11 @@ use crate::sh::{self, Result};
 use std::path::Path;
 
 /// (file, arguments of `retoma`): what the program prints is what the file holds.
-const GENERATED: &[(&str, &[&str])] = &[];
+const GENERATED: &[(&str, &[&str])] = &[
+    ("docs/manifest.schema.json", &["codegen", "schema"]),
+    ("docs/manifest.md", &["codegen", "manifest"]),
+    ("docs/cli.md", &["codegen", "cli"]),
+];
 
 /// `xtask codegen [--check]`.
 pub(crate) fn run(mut args: Args) -> Result {

@@ -100,6 +100,8 @@ pub fn backup(
     progress: &Progress,
 ) -> Result<Summary> {
     let started = host::now();
+    // A progress may have counted something else before.
+    let (_, counted_before) = progress.done();
     let lock = lock::acquire(repository, Holder::Backup)?;
     let index = repository.load_index_for_backup().context("load the index")?;
     let parent = load_parent(repository, &index, options.parent);
@@ -150,7 +152,7 @@ pub fn backup(
     }
     let snapshot = repository.save_snapshot(&snapshot(options, started, tree, !unreadable.is_empty()))?;
     lock.release();
-    let (_, read_bytes) = progress.done();
+    let read_bytes = progress.done().1.saturating_sub(counted_before);
     Ok(Summary {
         snapshot,
         tree,
