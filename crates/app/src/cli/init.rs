@@ -56,7 +56,9 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     let found = [&findings.sqlite, &findings.models, &findings.data, &findings.configs, &findings.logs];
     printer.data(&format!("wrote {}", manifest.display()));
     for (what, list) in ["SQLite", "models", "data", "config", "logs"].iter().zip(found) {
-        list.iter().for_each(|found| printer.data(&format!("  {what}: {}", found.path)));
+        for found in list {
+            printer.data(&format!("  {what}: {}", found.path));
+        }
     }
     if made {
         printer.data(&format!("wrote a random password to {}", password.display()));
@@ -75,7 +77,7 @@ fn make_password(path: &Path) -> Result<bool> {
     }
     let mut bytes = [0; 24];
     retoma_repo::crypto::random(&mut bytes)?;
-    let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let text = retoma_repo::RepositoryId::of(&bytes).to_hex();
     write_whole(path, format!("{text}\n").as_bytes(), 0o600)?;
     Ok(true)
 }

@@ -21,7 +21,7 @@ enum Action {
     List,
     /// Add a password
     Add {
-        /// Where the new password is: file:PATH or env:NAME
+        /// Where the new password is: `file:PATH` or `env:NAME`
         #[arg(long, value_name = "REFERENCE")]
         new_password: String,
     },

@@ -90,7 +90,9 @@ fn show(context: &Context, plan: &PrunePlan) {
             sum(&mut plan.sweep.iter().map(|mark| mark.size_bytes))
         ),
     ];
-    lines.iter().for_each(|line| context.printer.data(line));
+    for line in &lines {
+        context.printer.data(line);
+    }
     for mark in &plan.waiting {
         context.printer.data(&format!(
             "wait:     {} packs, {}, until {}",

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use std::path::PathBuf;
 
 #[derive(Debug, clap::Args)]
+#[allow(clippy::struct_excessive_bools)] // Flags of a command line.
 pub(super) struct Args {
     /// The repository's address, on a machine without a manifest
     #[arg(long, value_name = "URL", requires = "password_file")]

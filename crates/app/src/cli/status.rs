@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 /// Evidence older than this is stale.
-const MAX_AGE: Duration = Duration::from_secs(31 * 24 * 3600);
+const MAX_AGE: Duration = Duration::from_hours(31 * 24);
 /// So many records are looked through for the newest ones.
 const LOOKED_AT: usize = 1000;
 

@@ -101,12 +101,12 @@ fn text(finding: &Finding) -> String {
     for hit in &finding.snapshots {
         let component = hit.component.as_deref().unwrap_or("-");
         let paths: Vec<String> = hit.paths.iter().map(|path| table::path(path)).collect();
-        text.push_str(&format!(
+        text += &format!(
             "\n  hits snapshot {} ({}): {}",
             hit.id.short(),
             table::printable(component),
             paths.join(", ")
-        ));
+        );
     }
     text
 }

@@ -1,7 +1,5 @@
 //! The only place that prints. stdout is data, stderr is progress and messages.
 
-#![allow(clippy::print_stdout, clippy::print_stderr)]
-
 pub(crate) mod panic;
 pub(crate) mod progress;
 pub(crate) mod table;
@@ -23,6 +21,7 @@ pub(crate) struct Printer {
     colour: bool,
 }
 
+#[allow(clippy::unused_self)] // All output goes through a printer, also what looks the same in every form.
 impl Printer {
     pub(crate) fn new(json: bool, quiet: bool) -> Self {
         let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
@@ -57,23 +56,23 @@ impl Printer {
     /// A message for people.
     pub(crate) fn note(self, text: &str) {
         if !self.quiet {
-            eprintln!("{text}");
+            say(text);
         }
     }
 
     /// Something unexpected that did not stop us.
     pub(crate) fn warning(self, text: &str) {
-        eprintln!("{}: {text}", self.paint("warning", "33"));
+        say(&format!("{}: {text}", self.paint("warning", "33")));
     }
 
     /// Text that is complete in itself, such as the manifest's problems.
     pub(crate) fn block(self, text: &str) {
-        eprintln!("{}", text.trim_end());
+        say(text.trim_end());
     }
 
     /// An error: what happened, why, what to do next. With `--json` also as an object on stdout.
     pub(crate) fn error(self, error: &Error) {
-        eprintln!("{}", self.error_text(error));
+        say(&self.error_text(error));
         let object = json!({
             "code": error.code().as_str(),
             "kind": format!("{:?}", error.kind()).to_lowercase(),
@@ -94,12 +93,12 @@ impl Printer {
             let line = inner.to_string();
             // Our own messages about files end with the system's words already.
             if !text.contains(&line) {
-                text.push_str(&format!("\n  because: {line}"));
+                text += &format!("\n  because: {line}");
             }
             source = inner.source();
         }
         if let Some(hint) = error.hint() {
-            text.push_str(&format!("\n{}: {hint}", self.paint("hint", "1;36")));
+            text += &format!("\n{}: {hint}", self.paint("hint", "1;36"));
         }
         text
     }
@@ -107,6 +106,11 @@ impl Printer {
     fn paint(self, text: &str, code: &str) -> String {
         if self.colour { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
     }
+}
+
+/// A line on stderr; when nobody listens any more, the work goes on.
+fn say(text: &str) {
+    writeln!(std::io::stderr().lock(), "{text}").ok();
 }
 
 /// Columns of the terminal; 100 where there is none.

@@ -8,7 +8,7 @@ use retoma_core::{Error, Result, error::codes};
 use rusqlite::Connection;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
 /// What the checks of one copy found.
@@ -174,7 +174,7 @@ fn run_query(
 /// Runs `work` and interrupts the connection when it takes too long.
 fn within<T>(connection: &Connection, timeout: Duration, work: impl FnOnce() -> T) -> T {
     let handle = connection.get_interrupt_handle();
-    let (done, waits) = channel::<()>();
+    let (done, waits) = sync_channel::<()>(1);
     std::thread::scope(|scope| {
         scope.spawn(move || {
             // An interrupt between two statements hits nothing, so it is repeated until the work is done.

@@ -216,6 +216,7 @@ fn drill(
 }
 
 /// The inner `None` is a manifest without markers, the outer one a problem.
+#[allow(clippy::option_option)]
 fn markers(view: View<'_>, components: &[Component], found: &mut Vec<Draft>) -> Option<Option<Markers>> {
     let Some(write_url) = view.text("marker_url") else {
         for key in ["markers_url", "marker_component"].into_iter().filter(|key| view.has(key)) {

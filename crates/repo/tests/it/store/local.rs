@@ -18,7 +18,7 @@ fn mode(path: &Path) -> u32 {
 #[tokio::test]
 async fn only_the_owner_may_read() {
     let folder = Folder::new();
-    let root = folder.join("deep/root");
+    let root = folder.join("deep/store");
     let store = LocalStore::new(&root).unwrap();
     for put in [PutMode::Create, PutMode::Overwrite] {
         store.put(&key("data/ab/x"), text("x"), put).await.unwrap();
@@ -38,12 +38,12 @@ fn a_relative_path_is_refused() {
 #[tokio::test]
 async fn reading_makes_nothing() {
     let folder = Folder::new();
-    let store = LocalStore::new(folder.join("root")).unwrap();
+    let store = LocalStore::new(folder.join("store")).unwrap();
     assert_eq!(store.get(&key("config")).await.unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(names(&store, "").await.unwrap(), [""; 0]);
     store.delete(&key("a/b")).await.unwrap();
     store.remove_leftovers(Timestamp::MAX).await.unwrap();
-    assert!(!folder.join("root").exists());
+    assert!(!folder.join("store").exists());
 }
 
 #[tokio::test]
@@ -89,8 +89,8 @@ async fn a_failed_put_leaves_nothing() {
 #[tokio::test]
 async fn a_folder_that_vanished_is_made_again() {
     let folder = Folder::new();
-    let store = LocalStore::new(folder.join("root")).unwrap();
-    for vanishes in ["root/a/b", "root"] {
+    let store = LocalStore::new(folder.join("store")).unwrap();
+    for vanishes in ["store/a/b", "store"] {
         store.put(&key("a/b/c"), text("x"), PutMode::Overwrite).await.unwrap();
         fs::remove_dir_all(folder.join(vanishes)).unwrap();
         store.put(&key("a/b/c"), text("again"), PutMode::Overwrite).await.unwrap();
@@ -168,7 +168,7 @@ fn a_store_without_room_is_exhausted() {
 fn syncs_come_in_the_order_that_survives_a_power_cut() {
     if let Some(folder) = env::var_os("RETOMA_TEST_TRACED") {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let store = LocalStore::new(Path::new(&folder).join("root")).unwrap();
+        let store = LocalStore::new(Path::new(&folder).join("store")).unwrap();
         runtime.block_on(store.put(&key("data/new"), text("contents"), PutMode::Create)).unwrap();
         runtime.block_on(store.put(&key("data/over"), text("contents"), PutMode::Overwrite)).unwrap();
         runtime.block_on(store.delete(&key("data/new"))).unwrap();
@@ -201,7 +201,7 @@ fn syncs_come_in_the_order_that_survives_a_power_cut() {
     insta::assert_snapshot!(calls.join("\n"));
 }
 
-/// `rename /root/data/#TEMPORARY /root/data/over`, of a line of strace about `place`.
+/// `rename /store/data/#TEMPORARY /store/data/over`, of a line of strace about `place`.
 fn shortened(line: &str, place: &str) -> Option<String> {
     let call = line.split_once(' ')?.1.trim_start();
     let (name, arguments) = call.split_once('(')?;

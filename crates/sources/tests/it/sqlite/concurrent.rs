@@ -114,7 +114,6 @@ fn checkpoints_and_a_vacuum_between_opening_and_reading_change_nothing() {
 
 /// Another process; see [`child`].
 #[test]
-#[ignore = "played by other tests as a process of its own"]
 fn write_forever() {
     let Some(path) = std::env::var_os(CHILD) else { return };
     let mut connection = database(Path::new(&path), "");

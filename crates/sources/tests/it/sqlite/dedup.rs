@@ -32,11 +32,14 @@ fn facts_bytes(home: &Home, summary: &retoma_repo::backup::Summary) -> u64 {
     home.facts(summary).to_json().unwrap().len() as u64
 }
 
-/// The numbers in `docs/sources.md`: `cargo test -p retoma-sources dedup::measure -- --ignored --nocapture`.
+/// The numbers in `docs/sources.md`: `RETOMA_MEASURE=1 cargo test -p retoma-sources dedup::measure -- --nocapture`.
 #[test]
-#[ignore = "a measurement"]
 #[allow(clippy::cast_precision_loss)]
 fn measure() {
+    if std::env::var_os("RETOMA_MEASURE").is_none() {
+        println!("skipped: a measurement of a minute; RETOMA_MEASURE=1 runs it");
+        return;
+    }
     let home = Home::new();
     let path = home.folder.join("app.db");
     let open = database(

@@ -112,7 +112,7 @@ const CHILD: &str = "RETOMA_TEST_SQLITE_CHILD";
 /// This test binary again, as a process that runs the test `name` on `path`; see [`CHILD`].
 fn child(name: &str, path: &Path) -> std::process::Command {
     let mut command = std::process::Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", name, "--ignored", "--nocapture"]).env(CHILD, path);
+    command.args(["--exact", name, "--nocapture"]).env(CHILD, path);
     command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
     command
 }

@@ -165,7 +165,6 @@ fn made_by_root(path: &Path) -> bool {
 
 /// Another process; see [`child`].
 #[test]
-#[ignore = "played by another test as a process of its own"]
 fn read_as_another_user() {
     let Some(path) = std::env::var_os(CHILD) else { return };
     let source = SqliteSource::open_with(Path::new(&path), quick()).unwrap();

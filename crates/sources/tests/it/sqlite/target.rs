@@ -133,7 +133,6 @@ fn a_capture_keeps_its_locks_while_somebody_asks() {
 
 /// Another process; see [`child`].
 #[test]
-#[ignore = "played by another test as a process of its own"]
 fn cannot_write() {
     let Some(path) = std::env::var_os(CHILD) else { return };
     let connection = Connection::open(path).unwrap();
@@ -146,7 +145,6 @@ fn cannot_write() {
 
 /// Another process; see [`child`].
 #[test]
-#[ignore = "played by another test as a process of its own"]
 fn hold_open() {
     let Some(path) = std::env::var_os(CHILD) else { return };
     let path = Path::new(&path);
