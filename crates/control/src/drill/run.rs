@@ -194,8 +194,7 @@ impl<'a> Drill<'a> {
     }
 
     fn more_marks(&self) -> Result<()> {
-        let before = self.markers.fewest();
-        self.markers.wait_for(before, self.context.marks, MARKS_LIMIT, self.context.interrupt)
+        self.markers.wait_for(self.context.marks, MARKS_LIMIT, self.context.interrupt)
     }
 
     fn back_up(&self, repository: &Repository) -> Result<Vec<ComponentBackup>> {
