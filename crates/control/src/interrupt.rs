@@ -68,15 +68,16 @@ impl Interrupt {
     pub fn during<T>(&self, progress: &Progress, work: impl FnOnce() -> T) -> T {
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            let watcher = std::thread::Builder::new().name("interrupt".to_owned()).spawn_scoped(scope, || {
-                while !done.load(Ordering::Relaxed) {
-                    if self.is_set() {
-                        progress.cancel();
-                        return;
+            let watcher =
+                std::thread::Builder::new().name("interrupt".to_owned()).spawn_scoped(scope, || {
+                    while !done.load(Ordering::Relaxed) {
+                        if self.is_set() {
+                            progress.cancel();
+                            return;
+                        }
+                        std::thread::park_timeout(POLL);
                     }
-                    std::thread::park_timeout(POLL);
-                }
-            });
+                });
             let result = work();
             done.store(true, Ordering::Relaxed);
             // Without a watcher the work merely ends a little later.

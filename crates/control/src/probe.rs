@@ -74,7 +74,8 @@ pub(crate) fn observe(
     let (outcome, body) = match answer {
         Ok(mut answer) => {
             let status = answer.status().as_u16();
-            match answer.body_mut().with_config().limit(ANSWER_LIMIT_BYTES).lossy_utf8(true).read_to_string() {
+            match answer.body_mut().with_config().limit(ANSWER_LIMIT_BYTES).lossy_utf8(true).read_to_string()
+            {
                 Ok(body) => (Outcome::Answered(status), body),
                 Err(error) => (failure(&error), String::new()),
             }

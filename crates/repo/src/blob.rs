@@ -14,11 +14,11 @@ use retoma_core::{Error, ErrorKind, Result, ResultExt, error::codes};
 ///
 /// # Errors
 /// `Unavailable` where the system gives no random numbers.
-pub fn seal(key: &MasterKey, plaintext: &[u8], output: &mut Vec<u8>) -> Result<Option<u32>> {
+pub fn seal(repository: &Repository, plaintext: &[u8], output: &mut Vec<u8>) -> Result<Option<u32>> {
     output.clear();
     output.resize(NONCE_BYTES, 0);
     let mut uncompressed = None;
-    if !plaintext.is_empty() && compress::worthwhile(plaintext) {
+    if repository.compresses() && !plaintext.is_empty() && compress::worthwhile(plaintext) {
         compress::append(plaintext, output)?;
         uncompressed = u32::try_from(plaintext.len()).ok();
     }
@@ -27,7 +27,7 @@ pub fn seal(key: &MasterKey, plaintext: &[u8], output: &mut Vec<u8>) -> Result<O
         output.extend_from_slice(plaintext);
         uncompressed = None;
     }
-    key.seal_in_place(output)?;
+    repository.key().seal_in_place(output)?;
     Ok(uncompressed)
 }
 

@@ -47,8 +47,8 @@ impl Chunker {
     pub fn new(key: &MasterKey, sizes: Sizes) -> Self {
         let seed = key.subkey("chunker/1");
         let mut gear = Box::new([0; 256]);
-        for (byte, entry) in gear.iter_mut().enumerate() {
-            let hash = Sha256::new().chain_update(seed).chain_update([byte as u8]).finalize();
+        for (byte, entry) in (0..=u8::MAX).zip(gear.iter_mut()) {
+            let hash = Sha256::new().chain_update(seed).chain_update([byte]).finalize();
             let first: [u8; 8] = std::array::from_fn(|i| hash[i]);
             *entry = u64::from_le_bytes(first);
         }

@@ -84,13 +84,12 @@ impl Repository {
         if exists(&store)? {
             return Err(already(&store));
         }
-        let (key, key_id, fresh) = match find_key(&store, password)? {
-            Some((key, id)) => (key, id, false),
-            None => {
-                let master = MasterKey::generate()?;
-                let id = add_key_file(&store, &master, password)?;
-                (master, id, true)
-            }
+        let (key, key_id, fresh) = if let Some((key, id)) = find_key(&store, password)? {
+            (key, id, false)
+        } else {
+            let master = MasterKey::generate()?;
+            let id = add_key_file(&store, &master, password)?;
+            (master, id, true)
         };
         let config = Config::generate()?;
         let sealed = Bytes::from(config.seal(&key)?);
@@ -146,6 +145,12 @@ impl Repository {
         }
     }
 
+    /// The same repository through another store: a layer around this one, or a copy of it.
+    #[must_use]
+    pub fn through(&self, store: BlockingStore) -> Self {
+        Self { store, ..self.clone() }
+    }
+
     /// The store.
     pub fn store(&self) -> &BlockingStore {
         &self.store
@@ -166,12 +171,17 @@ impl Repository {
         &self.config
     }
 
+    /// Whether this version of the format has compression: version 1 has none.
+    pub fn compresses(&self) -> bool {
+        self.config.version >= 2
+    }
+
     /// Seals `json`, stores it and gives the object's id as hexadecimal digits. Durable on return.
     ///
     /// # Errors
     /// What the store says.
     pub fn save_unpacked(&self, folder: Folder, json: &[u8]) -> Result<[u8; 32]> {
-        let sealed = unpacked::seal(&self.key, json)?;
+        let sealed = unpacked::seal(&self.key, json, self.compresses())?;
         let id = SnapshotId::of(&sealed);
         let doing = || format!("write {}/{}", folder.name(), id.short());
         let key = folder.key(&id.to_hex())?;

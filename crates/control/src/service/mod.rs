@@ -73,7 +73,8 @@ impl Service {
     pub fn start(supervisor: &Supervisor, start: &Start<'_>) -> Result<Self> {
         let shown = start.command.program.clone();
         let open = std::fs::OpenOptions::new().create(true).append(true).open(start.log);
-        let log = open.map_err(|error| Error::io(start.log.display(), error)).context("open the service's log")?;
+        let log =
+            open.map_err(|error| Error::io(start.log.display(), error)).context("open the service's log")?;
         let mut command = Command::new(&supervisor.program);
         command.args(&supervisor.arguments).arg(&start.command.program).args(&start.command.arguments);
         command.envs(start.variables.iter().map(|(name, value)| (name, value)));

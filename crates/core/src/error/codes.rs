@@ -148,6 +148,12 @@ codes! {
     SOURCE_DAMAGED = "R0404";
     /// A pack that a very long backup builds on was pruned meanwhile.
     PRUNED_MEANWHILE = "R0405";
+    /// A database stayed locked for longer than we wait.
+    SOURCE_BUSY = "R0406";
+    /// A database needs functions or collations of its application, so that its integrity cannot be checked.
+    SOURCE_UNCHECKABLE = "R0407";
+    /// What a backup recorded about a database cannot be read.
+    CAPTURE_FACTS_MALFORMED = "R0408";
 
     // R05: restore.
     /// A snapshot asks for a path that leads outside of the target.
@@ -238,4 +244,34 @@ codes! {
     RECOVERY_PLACE = "R0907";
     /// This kind of component comes with a later version.
     KIND_LATER = "R0908";
+
+    // R08: evidence.
+    /// A record of evidence, or an export of records, cannot be understood.
+    EVIDENCE_MALFORMED = "R0801";
+    /// A record's signature is not valid.
+    EVIDENCE_SIGNATURE = "R0802";
+    /// A record is signed with another key than the one that counts.
+    EVIDENCE_SIGNER = "R0803";
+    /// Records are missing, come twice or stand in the wrong order.
+    EVIDENCE_SEQUENCE = "R0804";
+    /// A record does not continue the record before it.
+    EVIDENCE_CHAIN = "R0805";
+    /// A record belongs to another repository, writer or place.
+    EVIDENCE_MISPLACED = "R0806";
+    /// The chain does not contain the record that an anchor names.
+    EVIDENCE_ANCHOR = "R0807";
+    /// An export holds other records than its first line announces.
+    EVIDENCE_INCOMPLETE = "R0808";
+    /// A record or an export has a schema that this program does not understand.
+    EVIDENCE_SCHEMA = "R0809";
+    /// A signing key, a public key or an anchor is malformed.
+    EVIDENCE_KEY = "R0810";
+    /// The file of a signing key can be read by others.
+    SIGNING_KEY_EXPOSED = "R0811";
+    /// Too many others append to the same chain at once.
+    EVIDENCE_CONTENDED = "R0812";
+    /// A record is larger than evidence may be.
+    EVIDENCE_TOO_LARGE = "R0813";
+    /// The name of a writer of evidence is malformed.
+    EVIDENCE_WRITER = "R0814";
 }

@@ -208,14 +208,13 @@ impl TreeJson {
 
     fn drain(&mut self) -> Result<()> {
         let failed = |error| Error::io("zstd", error);
-        let stream = match &mut self.stream {
-            Some(stream) => stream,
-            None => {
-                // Room for the nonce in front, as in every sealed blob.
-                let output = vec![0; NONCE_BYTES];
-                let encoder = zstd::stream::write::Encoder::new(output, compress::LEVEL).map_err(failed)?;
-                self.stream.insert(Box::new(Stream { hash: Sha256::new(), length: 0, encoder }))
-            }
+        let stream = if let Some(stream) = &mut self.stream {
+            stream
+        } else {
+            // Room for the nonce in front, as in every sealed blob.
+            let output = vec![0; NONCE_BYTES];
+            let encoder = zstd::stream::write::Encoder::new(output, compress::LEVEL).map_err(failed)?;
+            self.stream.insert(Box::new(Stream { hash: Sha256::new(), length: 0, encoder }))
         };
         stream.hash.update(&self.plain);
         stream.length += self.plain.len() as u64;
@@ -255,6 +254,6 @@ pub(super) fn store_new(
     plaintext: &[u8],
     buffer: &mut Vec<u8>,
 ) -> Result<()> {
-    let uncompressed = blob::seal(shared.packer.key(), plaintext, buffer)?;
+    let uncompressed = blob::seal(shared.packer.repository(), plaintext, buffer)?;
     shared.packer.add(shared.index, kind, id, buffer, uncompressed)
 }

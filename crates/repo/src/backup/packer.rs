@@ -24,7 +24,7 @@ const PACKS_IN_FLIGHT: usize = 4;
 /// An index file is written after so many blobs …
 const INDEX_BLOBS: usize = 50_000;
 /// … or so long, so that an interrupted backup does not start from nothing.
-const INDEX_INTERVAL: Duration = Duration::from_secs(5 * 60);
+const INDEX_INTERVAL: Duration = Duration::from_mins(5);
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -66,6 +66,10 @@ impl Packer {
             unindexed: Mutex::new(unindexed),
             stored_bytes: AtomicU64::new(0),
         }
+    }
+
+    pub(crate) fn repository(&self) -> &Repository {
+        &self.repository
     }
 
     pub(crate) fn key(&self) -> &MasterKey {

@@ -170,6 +170,6 @@ mod tests {
         let queue = Queue::<usize, usize>::new(2);
         queue.abort();
         assert!(queue.next().is_none());
-        assert!((0..BATCHES + 1).all(|batch| !queue.push_batch(batch)));
+        assert!((0..=BATCHES).all(|batch| !queue.push_batch(batch)));
     }
 }

@@ -94,7 +94,7 @@ pub(super) fn work(shared: &Shared<'_>) {
                 shared.queue.batch_done();
                 done
             }
-            Job::Chunk(chunk) => do_chunk(shared, chunk, &mut scratch.sealed),
+            Job::Chunk(chunk) => do_chunk(shared, &chunk, &mut scratch.sealed),
         };
         if let Err(error) = done {
             shared.fail(error);
@@ -158,20 +158,18 @@ fn small(shared: &Shared<'_>, task: Task, mut reader: Box<dyn Reader>, scratch: 
         }
     };
     let Task { mut node, directory, place, path, .. } = task;
-    let child = match read.and_then(|()| reader.finish(filled as u64)) {
-        Err(error) => absent(shared, path, error),
-        Ok(()) => {
-            node.size_bytes = filled as u64;
-            node.content.clear();
-            if filled > 0 {
-                let id = store_blob(shared, BlobKind::Data, &scratch.plain[..filled], &mut scratch.sealed)?;
-                node.content.push(id);
-            }
-            shared.progress.add_file(filled as u64);
-            Child::Changed(node)
-        }
-    };
-    directory.fill(shared, place, child)
+    if let Err(error) = read.and_then(|()| reader.finish(filled as u64)) {
+        let child = absent(shared, path, error);
+        return directory.fill(shared, place, child);
+    }
+    node.size_bytes = filled as u64;
+    node.content.clear();
+    if filled > 0 {
+        let id = store_blob(shared, BlobKind::Data, &scratch.plain[..filled], &mut scratch.sealed)?;
+        node.content.push(id);
+    }
+    shared.progress.add_file(filled as u64);
+    directory.fill(shared, place, Child::Changed(node))
 }
 
 /// A file of several chunks, cut here and stored by whoever is free.
@@ -213,10 +211,9 @@ fn cut(
     let (mut start, mut end, mut total, mut ended) = (0, 0, 0u64, false);
     loop {
         if start == end && !ended {
-            match skip_zeros(shared, file, reader, limit - total, scratch) {
-                Ok(Ok(skipped)) => total += skipped,
-                Ok(Err(error)) => return Ok(Err(error)),
-                Err(error) => return Err(error),
+            match skip_zeros(shared, file, reader, limit - total, scratch)? {
+                Ok(skipped) => total += skipped,
+                Err(error) => return Ok(Err(error)),
             }
         }
         while end - start < max && !ended {
@@ -279,11 +276,11 @@ fn add_chunk(shared: &Shared<'_>, file: &Arc<LargeFile>, chunk: &[u8], scratch: 
     let chunk = ChunkTask { file: Arc::clone(file), position, bytes: chunk.to_vec() };
     match shared.queue.offer_chunk(chunk) {
         Ok(()) => Ok(()),
-        Err(chunk) => do_chunk(shared, chunk, &mut scratch.sealed),
+        Err(chunk) => do_chunk(shared, &chunk, &mut scratch.sealed),
     }
 }
 
-fn do_chunk(shared: &Shared<'_>, chunk: ChunkTask, sealed: &mut Vec<u8>) -> Result<()> {
+fn do_chunk(shared: &Shared<'_>, chunk: &ChunkTask, sealed: &mut Vec<u8>) -> Result<()> {
     let id = store_blob(shared, BlobKind::Data, &chunk.bytes, sealed)?;
     shared.progress.add_bytes(chunk.bytes.len() as u64);
     lock(&chunk.file.content)[chunk.position] = Some(id);

@@ -29,8 +29,8 @@ pub struct PackedBlob {
 impl PackedBlob {
     /// Length of the plaintext.
     pub fn plaintext_bytes(&self) -> u64 {
-        let sealed_only = self.length_bytes.saturating_sub(OVERHEAD_BYTES as u32);
-        u64::from(self.uncompressed_bytes.unwrap_or(sealed_only))
+        let sealed_only = u64::from(self.length_bytes).saturating_sub(OVERHEAD_BYTES as u64);
+        self.uncompressed_bytes.map_or(sealed_only, u64::from)
     }
 }
 

@@ -9,7 +9,7 @@ use retoma_core::{Error, Result};
 const DEGREE: u32 = 53;
 
 fn degree(f: u128) -> u32 {
-    127 - f.leading_zeros()
+    f.ilog2()
 }
 
 fn reduce(mut a: u128, f: u128) -> u128 {
@@ -71,9 +71,7 @@ mod tests {
 
     #[test]
     fn restics_own_polynomials_are_irreducible() {
-        for f in [0x003D_A335_8B4D_C173] {
-            assert!(is_irreducible(f));
-        }
+        assert!(is_irreducible(0x003D_A335_8B4D_C173));
     }
 
     #[test]

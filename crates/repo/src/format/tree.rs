@@ -256,7 +256,7 @@ impl Node {
             (None, text) => Some(text.as_bytes().into()),
         };
         // A link to nowhere cannot be made again.
-        let link_target = link_target.filter(|target: &Box<[u8]>| !target.is_empty());
+        let link_target = link_target.filter(|target: &_| !<[u8]>::is_empty(target));
         let xattr = |xattr: XattrJson<'_>| {
             let value = decode(xattr.value.as_deref().unwrap_or_default())?;
             Ok(Xattr { name: xattr.name.into_owned(), value })

@@ -56,7 +56,7 @@ impl Selector {
         }
         for (name, value) in [("component", &self.component), ("host", &self.host)] {
             if let Some(value) = value {
-                text.push_str(&format!(" of {name} `{}`", value.escape_debug()));
+                text = format!("{text} of {name} `{}`", value.escape_debug());
             }
         }
         text

@@ -1,11 +1,10 @@
-//! What is done with a repository besides backing up. Everything here returns values; nothing prints.
+//! What is done with a repository besides backing up and restoring. Everything here returns values and prints nothing;
+//! each operation that deletes is a plan first.
 
 pub mod diff;
 pub mod find;
-pub mod ls;
-pub mod verify;
-//! What is done with a repository beside backing up. Each operation that deletes is a plan first.
-
 pub mod forget;
 pub mod keys;
+pub mod ls;
 pub mod prune;
+pub mod verify;

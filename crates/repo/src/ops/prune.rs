@@ -39,7 +39,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 /// How long a mark waits where nobody says otherwise.
-pub const GRACE: Duration = Duration::from_secs(24 * 3600);
+pub const GRACE: Duration = Duration::from_hours(24);
 
 /// What a prune is told.
 #[derive(Debug, Clone, Copy)]
@@ -106,8 +106,9 @@ pub struct Pruned {
 /// `Corrupt` with `R0208` or `R0209` when something that a snapshot needs is missing: nothing is deleted from a damaged
 /// repository. `Cancelled`; what the store says.
 pub fn plan(repository: &Repository, options: &Options, progress: &Progress) -> Result<PrunePlan> {
+    let begun = host::now();
     let current = Current::load(repository)?;
-    let mut known = Known::default();
+    let mut known = Known::new(begun);
     usage::extend(repository, &current, &mut known, progress).context("find what snapshots need")?;
     let marks = repository.marks()?;
     choose::choose(*options, &current, known, &marks)
@@ -199,7 +200,7 @@ fn mark_packs(
     let sizes = current.sizes.clone();
     pruned.repacked_packs = plan.repack.iter().filter(|pack| doomed.contains(&pack.id)).count() as u64;
     pruned.repacked_bytes = copies.copy(repository, current.index, progress)?;
-    let mark = mark::of(plan, &doomed, &unindexed);
+    let mark = mark::of(plan, host::now(), &doomed, &unindexed);
     if mark.packs.is_empty() {
         return Ok(());
     }

@@ -12,8 +12,13 @@ use std::sync::{Arc, Mutex};
 
 /// Files that are open because several chunks of them are written.
 #[derive(Debug, Default)]
-pub(super) struct OpenFiles {
-    files: Mutex<(HashMap<u32, Arc<OwnedFd>>, VecDeque<u32>)>,
+pub(super) struct OpenFiles(Mutex<Opened>);
+
+#[derive(Debug, Default)]
+struct Opened {
+    files: HashMap<u32, Arc<OwnedFd>>,
+    /// Oldest first.
+    order: VecDeque<u32>,
 }
 
 /// Open files that are kept.
@@ -22,9 +27,8 @@ const KEPT: usize = 128;
 impl OpenFiles {
     /// The file, made or opened by whoever comes first.
     fn get(&self, run: &Run<'_>, directories: &mut Directories<'_>, number: u32) -> Result<Arc<OwnedFd>> {
-        let mut guard = lock(&self.files);
-        let (files, order) = &mut *guard;
-        if let Some(file) = files.get(&number) {
+        let mut opened = lock(&self.0);
+        if let Some(file) = opened.files.get(&number) {
             return Ok(Arc::clone(file));
         }
         let at = directories.around(number)?;
@@ -41,20 +45,20 @@ impl OpenFiles {
         };
         run.set(number, state::BEGUN);
         let file = Arc::new(file);
-        files.insert(number, Arc::clone(&file));
-        order.push_back(number);
-        if order.len() > KEPT
-            && let Some(oldest) = order.pop_front()
+        opened.files.insert(number, Arc::clone(&file));
+        opened.order.push_back(number);
+        if opened.order.len() > KEPT
+            && let Some(oldest) = opened.order.pop_front()
         {
-            files.remove(&oldest);
+            opened.files.remove(&oldest);
         }
         Ok(file)
     }
 
     fn close(&self, number: u32) {
-        let mut guard = lock(&self.files);
-        if guard.0.remove(&number).is_some() {
-            guard.1.retain(|known| *known != number);
+        let mut opened = lock(&self.0);
+        if opened.files.remove(&number).is_some() {
+            opened.order.retain(|known| *known != number);
         }
     }
 }
@@ -62,7 +66,7 @@ impl OpenFiles {
 /// A file with names that the plan doesn't know must not be changed.
 fn check_names(run: &Run<'_>, number: u32, stat: &Stat) -> Result<()> {
     let known = run.plan.layout.links(number).len() as u64 + 1;
-    if stat.st_nlink as u64 > known { Err(Errno::LOOP) } else { Ok(()) }
+    if stat.st_nlink > known { Err(Errno::LOOP) } else { Ok(()) }
 }
 
 /// Writes a chunk, checked, where it belongs; finishes the file with its last one.

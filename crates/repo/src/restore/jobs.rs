@@ -23,7 +23,7 @@ struct Job {
 #[derive(Debug)]
 pub(super) struct Jobs {
     packs: Vec<PackId>,
-    jobs: Vec<Job>,
+    list: Vec<Job>,
     next: Mutex<usize>,
 }
 
@@ -64,17 +64,17 @@ pub(super) fn sort(run: &Run<'_>) -> Jobs {
         run.set_left(number, left);
     }
     jobs.sort_unstable();
-    Jobs { packs, jobs, next: Mutex::new(0) }
+    Jobs { packs, list: jobs, next: Mutex::new(0) }
 }
 
 impl Jobs {
     /// The next range, in order; `None` at the end.
     pub(super) fn next(&self, layout: &Layout, index: &Index) -> Option<PackRange> {
         let mut next = super::run::lock(&self.next);
-        let first = *self.jobs.get(*next)?;
+        let first = *self.list.get(*next)?;
         let pack = self.packs[first.pack as usize];
         let mut range: Option<PackRange> = None;
-        while let Some(job) = self.jobs.get(*next).filter(|job| job.pack == first.pack) {
+        while let Some(job) = self.list.get(*next).filter(|job| job.pack == first.pack) {
             let id = &layout.chunk(job.chunk).id;
             if let Some((last, chunks)) = range.as_mut().and_then(|range| range.blobs.last_mut())
                 && last.id == *id

@@ -169,11 +169,15 @@ impl Object<'_> {
             Self::Handle(handle) => rustix::fs::listxattr(proc_path(handle), list),
             Self::Link(..) => rustix::fs::llistxattr(self.link_path(), list),
         };
-        let mut list = vec![0; into(&mut [])?];
-        if list.is_empty() {
-            return Ok(Vec::new());
-        }
-        let length = into(&mut list)?;
+        let mut list = vec![0; 1 << 10];
+        let length = match into(&mut list) {
+            Err(Errno::RANGE) => {
+                // The system's own limit.
+                list.resize(64 << 10, 0);
+                into(&mut list)?
+            }
+            length => length?,
+        };
         let names = list[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty());
         Ok(names.map(<[u8]>::to_vec).collect())
     }

@@ -160,15 +160,13 @@ impl Walk<'_> {
         let outer =
             if node.kind == NodeKind::Directory { node.clone() } else { Node::new("", NodeKind::Directory) };
         self.plan.layout.add(ROOT, &outer, Kind::Directory, 0)?;
-        match node.subtree {
-            Some(tree) => Ok(Some(Pending { entry: ROOT, tree, wanted, whole })),
-            None => {
-                if wanted == Reach::Inside {
-                    self.add(ROOT, &node)?;
-                }
-                Ok(None)
-            }
+        if let Some(tree) = node.subtree {
+            return Ok(Some(Pending { entry: ROOT, tree, wanted, whole }));
         }
+        if wanted == Reach::Inside {
+            self.add(ROOT, &node)?;
+        }
+        Ok(None)
     }
 
     fn follow(&mut self, root: Option<Pending>) -> Result<()> {

@@ -269,5 +269,5 @@ impl<'a> Run<'a> {
 
 fn now() -> Timestamps {
     let spec = |tv_nsec| Timespec { tv_sec: 0, tv_nsec };
-    Timestamps { last_access: spec(UTIME_OMIT.into()), last_modification: spec(UTIME_NOW.into()) }
+    Timestamps { last_access: spec(UTIME_OMIT), last_modification: spec(UTIME_NOW) }
 }

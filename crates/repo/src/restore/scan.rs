@@ -131,7 +131,7 @@ fn all_names_are_ours(run: &Run<'_>, directories: &mut Directories<'_>, number: 
             names += 1;
         }
     }
-    found.st_nlink as u64 == names
+    found.st_nlink == names
 }
 
 /// Whether bytes `start..end` of a file are the blob `id`.
@@ -141,11 +141,10 @@ fn has(file: &OwnedFd, id: &BlobId, start: u64, end: u64, buffer: &mut Vec<u8>) 
     let mut filled = 0;
     while filled < length {
         match rustix::io::pread(file, &mut buffer[filled..], start + filled as u64) {
-            Ok(0) => return Ok(false),
+            // It ends before, or a sector is bad, which is overwritten.
+            Ok(0) | Err(Errno::IO) => return Ok(false),
             Ok(count) => filled += count,
             Err(Errno::INTR) => {}
-            // A bad sector is overwritten.
-            Err(Errno::IO) => return Ok(false),
             Err(error) => return Err(error),
         }
     }

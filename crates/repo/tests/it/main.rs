@@ -2,7 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
-mod store;
-mod restore;
+mod crash;
 mod fuzz_corpus;
+mod interop;
+mod locks;
+mod prune;
+mod restore;
+#[cfg(test)]
+mod evidence;
+mod store;
 mod verify;

@@ -8,7 +8,7 @@
 //! not seen: a program that overwrites a file and gives it its old size and both its old times within one clock tick.
 
 mod exclude;
-mod node;
+pub(crate) mod node;
 mod read;
 mod walk;
 

@@ -1,18 +1,18 @@
-//! From `stat` to a node.
+//! From `stat` to a node. Shared with the other kinds of components that are files underneath.
 
-use retoma_core::{Error, Result};
+use retoma_core::{Error, ErrorKind, Result, error::codes};
 use retoma_repo::format::time::Time;
 use retoma_repo::format::tree::{Node, NodeKind, Xattr};
 use retoma_repo::host;
 use rustix::fs::{FileType, Stat};
 use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 /// Names of users and groups, read once.
 #[derive(Debug, Default)]
-pub(super) struct Owners {
+pub(crate) struct Owners {
     users: HashMap<u32, Arc<str>>,
     groups: HashMap<u32, Arc<str>>,
     passwd: String,
@@ -20,7 +20,7 @@ pub(super) struct Owners {
 }
 
 impl Owners {
-    pub(super) fn read() -> Self {
+    pub(crate) fn read() -> Self {
         let text = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         Self { passwd: text("/etc/passwd"), group: text("/etc/group"), ..Self::default() }
     }
@@ -50,7 +50,7 @@ fn kind(mode: u32) -> NodeKind {
 }
 
 /// The node of a file with this name and `stat`.
-pub(super) fn from_stat(name: &[u8], stat: &Stat, owners: &mut Owners) -> Node {
+pub(crate) fn from_stat(name: &[u8], stat: &Stat, owners: &mut Owners) -> Node {
     let mut node = Node::new(name, kind(stat.st_mode));
     update(&mut node, stat);
     node.user = owners.user(stat.st_uid);
@@ -60,7 +60,7 @@ pub(super) fn from_stat(name: &[u8], stat: &Stat, owners: &mut Owners) -> Node {
 
 /// Takes over what `stat` tells now; the kind and the owners' names stay.
 #[allow(clippy::unnecessary_cast, clippy::cast_possible_wrap)] // The fields' types differ between systems.
-pub(super) fn update(node: &mut Node, stat: &Stat) {
+pub(crate) fn update(node: &mut Node, stat: &Stat) {
     let time = |seconds, nanoseconds| Time::from_unix(seconds as i64, nanoseconds as i64);
     node.mode = stat.st_mode & 0o7777;
     node.mtime = time(stat.st_mtime, stat.st_mtime_nsec);
@@ -78,8 +78,30 @@ pub(super) fn update(node: &mut Node, stat: &Stat) {
     }
 }
 
+/// `path` in its plain form.
+///
+/// # Errors
+/// `Invalid` unless it is absolute and without `.` and `..`.
+pub(crate) fn absolute(path: &Path) -> Result<PathBuf> {
+    let plain = |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
+    if !path.is_absolute() || !path.components().all(plain) {
+        let message = format!("`{}` is not an absolute path without `..`", path.display());
+        return Err(Error::new(ErrorKind::Invalid, codes::USAGE, message));
+    }
+    Ok(path.components().collect())
+}
+
+/// The node of a folder on the way to what is protected.
+pub(crate) fn folder_above(path: &Path, owners: &mut Owners) -> Result<Node> {
+    // The path may lead through links; the snapshot holds directories.
+    let stat = rustix::fs::stat(path).map_err(|error| unreadable(path, error))?;
+    let mut node = from_stat(path.file_name().unwrap_or_default().as_bytes(), &stat, owners);
+    node.xattrs = xattrs(path)?;
+    Ok(node)
+}
+
 /// The extended attributes of `path` itself, sorted by name; none where the file system has none.
-pub(super) fn xattrs(path: &Path) -> Result<Vec<Xattr>> {
+pub(crate) fn xattrs(path: &Path) -> Result<Vec<Xattr>> {
     let names = match xattr::list(path) {
         Ok(names) => names,
         Err(error) if error.kind() == std::io::ErrorKind::Unsupported => return Ok(Vec::new()),
@@ -96,14 +118,13 @@ pub(super) fn xattrs(path: &Path) -> Result<Vec<Xattr>> {
 }
 
 /// Where a symbolic link points.
-pub(super) fn link_target(path: &Path) -> Result<Box<[u8]>> {
+pub(crate) fn link_target(path: &Path) -> Result<Box<[u8]>> {
     let target = std::fs::read_link(path).map_err(|error| unreadable(path, error))?;
     Ok(target.as_os_str().as_bytes().into())
 }
 
 /// A path of the source that can't be read.
-pub(super) fn unreadable(path: &Path, error: impl Into<std::io::Error>) -> Error {
-    use retoma_core::{ErrorKind, error::codes};
+pub(crate) fn unreadable(path: &Path, error: impl Into<std::io::Error>) -> Error {
     let error = error.into();
     let kind = match error.kind() {
         std::io::ErrorKind::NotFound => ErrorKind::NotFound,

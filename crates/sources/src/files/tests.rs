@@ -1,3 +1,5 @@
+#![allow(clippy::cast_possible_truncation, clippy::type_complexity)]
+
 use super::{Excludes, FilesSource};
 use retoma_repo::backup::{Event, Source};
 use retoma_repo::format::tree::{Node, NodeKind};
@@ -31,7 +33,7 @@ fn read_all(
                 }
             }
             Event::Unreadable(path, error) => {
-                unreadable.push((String::from_utf8_lossy(&path).into_owned(), error))
+                unreadable.push((String::from_utf8_lossy(&path).into_owned(), error));
             }
         }
     }
@@ -43,17 +45,16 @@ fn read_all(
 }
 
 fn read(reader: &mut dyn retoma_repo::backup::Reader) -> retoma_core::Result<Vec<u8>> {
-    let (mut bytes, mut buffer, mut total) = (Vec::new(), [0; 64 << 10], 0);
+    let (mut bytes, mut buffer) = (Vec::new(), vec![0; 64 << 10]);
     loop {
         let zeros = reader.zeros_ahead_bytes()?;
         reader.skip(zeros)?;
         bytes.resize(bytes.len() + zeros as usize, 0);
         let room = (reader.size_bytes().unwrap() - bytes.len() as u64).min(buffer.len() as u64) as usize;
         let count = reader.read(&mut buffer[..room])?;
-        total = bytes.len() as u64 + count as u64;
         bytes.extend_from_slice(&buffer[..count]);
         if count == 0 {
-            return reader.finish(total).map(|()| bytes);
+            return reader.finish(bytes.len() as u64).map(|()| bytes);
         }
     }
 }
@@ -163,7 +164,7 @@ fn changed_while_read(change: impl FnOnce(&Path)) -> retoma_core::Result<Vec<u8>
 #[test]
 fn a_file_that_shrinks_or_is_overwritten_is_not_taken_for_whole() {
     let shrunk = changed_while_read(|path| {
-        std::fs::File::options().write(true).open(path).unwrap().set_len(9).unwrap()
+        std::fs::File::options().write(true).open(path).unwrap().set_len(9).unwrap();
     });
     assert_eq!(shrunk.unwrap_err().code().as_str(), "R0402");
     let overwritten = changed_while_read(|path| {

@@ -3,7 +3,7 @@
 use super::exclude::Excludes;
 use super::node::{self, Owners, unreadable};
 use super::read::PathContent;
-use retoma_core::{Error, ErrorKind, Result, error::codes};
+use retoma_core::{Error, Result};
 use retoma_repo::backup::{Event, Source};
 use retoma_repo::format::tree::{Node, NodeKind};
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags};
@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 /// A folder or file of the file system as a source.
 #[derive(Debug)]
@@ -42,14 +42,10 @@ impl FilesSource {
     /// # Errors
     /// `Invalid` for another path; `NotFound` and others when the root can't be read at all.
     pub fn new(root: &Path, excludes: Excludes) -> Result<Self> {
-        let plain = |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
-        if !root.is_absolute() || !root.components().all(plain) {
-            let message = format!("`{}` is not an absolute path without `..`", root.display());
-            return Err(Error::new(ErrorKind::Invalid, codes::USAGE, message));
-        }
-        rustix::fs::lstat(root).map_err(|error| unreadable(root, error))?;
+        let root = node::absolute(root)?;
+        rustix::fs::lstat(&root).map_err(|error| unreadable(&root, error))?;
         Ok(Self {
-            root: root.components().collect(),
+            root,
             excludes,
             owners: Owners::read(),
             pending: VecDeque::new(),
@@ -71,18 +67,15 @@ impl FilesSource {
         }
         while let Some(part) = parts.next() {
             path.push(part);
-            let stat = rustix::fs::lstat(&path).map_err(|error| unreadable(&path, error))?;
-            let mut node = node::from_stat(part.as_os_str().as_bytes(), &stat, &mut self.owners);
             if parts.peek().is_some() {
-                // The path may lead through links; the snapshot holds directories.
-                if node.kind != NodeKind::Directory {
-                    let stat = rustix::fs::stat(&path).map_err(|error| unreadable(&path, error))?;
-                    node = node::from_stat(part.as_os_str().as_bytes(), &stat, &mut self.owners);
-                }
-                node.xattrs = node::xattrs(&path)?;
+                let node = node::folder_above(&path, &mut self.owners)?;
                 self.above += 1;
                 self.pending.push_back(Event::Enter(Box::new(node)));
-            } else if node.kind == NodeKind::Directory {
+                continue;
+            }
+            let stat = rustix::fs::lstat(&path).map_err(|error| unreadable(&path, error))?;
+            let node = node::from_stat(part.as_os_str().as_bytes(), &stat, &mut self.owners);
+            if node.kind == NodeKind::Directory {
                 self.enter_folder(None, path.clone(), Some(node));
             } else {
                 self.pending

@@ -29,16 +29,23 @@ pub(super) fn quote(name: &[u8]) -> Cow<'_, str> {
                 '\n' => quoted.push_str("\\n"),
                 '\r' => quoted.push_str("\\r"),
                 '\t' => quoted.push_str("\\t"),
-                c if c.is_ascii_control() => quoted.push_str(&format!("\\x{:02x}", u32::from(c))),
-                c if c.is_control() => quoted.push_str(&format!("\\u{:04x}", u32::from(c))),
+                c if c.is_ascii_control() => push_hex(&mut quoted, 'x', u32::from(c), 2),
+                c if c.is_control() => push_hex(&mut quoted, 'u', u32::from(c), 4),
                 c => quoted.push(c),
             }
         }
-        for byte in chunk.invalid() {
-            quoted.push_str(&format!("\\x{byte:02x}"));
+        for &byte in chunk.invalid() {
+            push_hex(&mut quoted, 'x', u32::from(byte), 2);
         }
     }
     Cow::Owned(quoted)
+}
+
+/// Appends `\\`, the kind of the escape and so many hexadecimal digits.
+fn push_hex(quoted: &mut String, kind: char, value: u32, digits: u32) {
+    quoted.extend(['\\', kind]);
+    let digit = |place: u32| char::from_digit(value >> (4 * place) & 15, 16);
+    quoted.extend((0..digits).rev().filter_map(digit));
 }
 
 /// Reads what [`quote`] or Go's `strconv.Quote` wrote.

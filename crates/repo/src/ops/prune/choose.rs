@@ -113,13 +113,19 @@ impl PrunePlan {
 }
 
 /// What snapshots need.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Known {
+    /// The clock when the plan was begun: what passes until a mark is written is added to the mark's time.
+    pub(super) begun: Time,
     pub(super) trees: HashSet<BlobId>,
     pub(super) data: HashSet<BlobId>,
 }
 
 impl Known {
+    pub(super) fn new(begun: Time) -> Self {
+        Self { begun, trees: HashSet::new(), data: HashSet::new() }
+    }
+
     fn contains(&self, kind: BlobKind, id: &BlobId) -> bool {
         match kind {
             BlobKind::Data => self.data.contains(id),
@@ -196,7 +202,9 @@ pub(super) fn choose(
         candidates.remove(&id);
         plan.repack.push(PackRepack { id, size_bytes: pack.size_bytes, used_bytes: pack.used_bytes });
     }
-    candidates.values().for_each(|pack| plan.keep.add(pack.size_bytes));
+    for pack in candidates.values() {
+        plan.keep.add(pack.size_bytes);
+    }
     if !options.is_immediate() {
         sort_marks(&mut plan, current, &uses, marks);
     }

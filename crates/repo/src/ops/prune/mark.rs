@@ -2,6 +2,7 @@
 
 use super::choose::PrunePlan;
 use crate::format::mark::{Mark, MarkedPack, Reason};
+use crate::format::time::Time;
 use crate::id::{MarkId, PackId};
 use crate::index::Index;
 use crate::repository::{Folder, Repository};
@@ -54,10 +55,44 @@ impl Repository {
     }
 }
 
-/// The mark for what is doomed.
-pub(super) fn of(plan: &PrunePlan, doomed: &HashSet<PackId>, unindexed: &[PackId]) -> Mark {
+/// The mark for what is doomed, written at `clock`.
+///
+/// Its time is that of its writing, not that of the plan: between them may lie the copying of terabytes, or a person
+/// who thinks about it, and backups that begin meanwhile do not see the mark.
+pub(super) fn of(plan: &PrunePlan, clock: Time, doomed: &HashSet<PackId>, unindexed: &[PackId]) -> Mark {
     let removed = plan.remove.iter().map(|pack| MarkedPack { id: pack.id, reason: pack.reason });
     let repacked = plan.repack.iter().map(|pack| MarkedPack { id: pack.id, reason: Reason::Repacked });
     let going = |pack: &MarkedPack| doomed.contains(&pack.id) || unindexed.contains(&pack.id);
-    Mark { time: plan.options.now, packs: removed.chain(repacked).filter(going).collect() }
+    let passed = clock.0.duration_since(plan.known.begun.0).max(jiff::SignedDuration::ZERO);
+    let time = Time(plan.options.now.0.checked_add(passed).unwrap_or(plan.options.now.0));
+    Mark { time, packs: removed.chain(repacked).filter(going).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Options;
+    use super::super::choose::{Known, PackRemoval, Share};
+    use super::*;
+
+    #[test]
+    fn a_mark_has_the_time_of_its_writing() {
+        let at = |seconds| Time::from_unix(seconds, 0);
+        let id = PackId([7; 32]);
+        let plan = PrunePlan {
+            options: Options::new(at(1_000)),
+            used: Share::default(),
+            unused: Share::default(),
+            remove: vec![PackRemoval { id, reason: Reason::Unused, size_bytes: 1 }],
+            repack: Vec::new(),
+            sweep: Vec::new(),
+            waiting: Vec::new(),
+            keep: Share::default(),
+            known: Known::new(at(5_000)),
+        };
+        let doomed = HashSet::from([id]);
+        assert_eq!(of(&plan, at(9_000), &doomed, &[]).time, at(5_000));
+        assert_eq!(of(&plan, at(4_000), &doomed, &[]).time, at(1_000), "a clock that was set back");
+        assert_eq!(of(&plan, at(9_000), &doomed, &[]).packs, [MarkedPack { id, reason: Reason::Unused }]);
+        assert!(of(&plan, at(9_000), &HashSet::new(), &[]).packs.is_empty());
+    }
 }

@@ -108,11 +108,11 @@ fn copy_pack(
     blobs: &[Location],
 ) -> Result<()> {
     let (Some(first), Some(last)) = (blobs.first(), blobs.last()) else { return Ok(()) };
-    let start = u64::from(first.blob.offset_bytes);
+    let start = first.blob.offset_bytes;
     let end = u64::from(last.blob.offset_bytes) + u64::from(last.blob.length_bytes);
-    let bytes = repository.store().get_range(&repository.pack_key(pack)?, start..end)?;
+    let bytes = repository.store().get_range(&repository.pack_key(pack)?, u64::from(start)..end)?;
     for Location { blob, .. } in blobs {
-        let from = (u64::from(blob.offset_bytes) - start) as usize;
+        let from = (blob.offset_bytes - start) as usize;
         let sealed = bytes.get(from..from + blob.length_bytes as usize).unwrap_or_default();
         blob::open(repository.key(), blob, sealed.to_vec())
             .with_context(|| format!("read blob {}", blob.id))?;

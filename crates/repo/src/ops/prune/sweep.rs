@@ -42,6 +42,7 @@ pub(super) fn sweep(
         marks.push(mark.id);
         indexed.extend(mark.indexed.iter().copied());
         unindexed.extend(mark.unindexed.iter().copied());
+        pruned.needed_again.extend(mark.needed_again.iter().copied());
     }
     // After the backups were looked at: what one of them committed is seen here.
     let current = Current::load(repository)?;

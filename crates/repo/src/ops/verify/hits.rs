@@ -11,7 +11,6 @@ use crate::format::tree::Node;
 use crate::id::{BlobId, SnapshotId};
 use crate::index::Index;
 use crate::repository::Repository;
-use retoma_core::Result;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -29,7 +28,7 @@ pub(super) struct Finder<'a> {
 const READS_MAX: usize = 20_000;
 
 /// Gives every finding the snapshots that it hits.
-pub(super) fn resolve(finder: &Finder<'_>, drafts: Vec<Draft>) -> Result<Vec<Finding>> {
+pub(super) fn resolve(finder: &Finder<'_>, drafts: Vec<Draft>) -> Vec<Finding> {
     let mut reads = READS_MAX;
     let mut findings = Vec::with_capacity(drafts.len());
     let infos: Vec<SnapshotHit> = finder
@@ -58,7 +57,7 @@ pub(super) fn resolve(finder: &Finder<'_>, drafts: Vec<Draft>) -> Result<Vec<Fin
     findings.sort_by(|a, b| {
         (a.severity, &a.object, a.offset_bytes, a.code).cmp(&(b.severity, &b.object, b.offset_bytes, b.code))
     });
-    Ok(findings)
+    findings
 }
 
 fn unreadable(id: SnapshotId) -> SnapshotHit {

@@ -25,12 +25,11 @@ fn list(run: &Run<'_>, folder: Folder) -> Result<Vec<([u8; 32], u64)>> {
     for meta in objects {
         let name = meta.key.as_str();
         let id = name.rsplit('/').next().and_then(unhex);
-        match id.filter(|id| object_name(folder, *id) == name) {
-            Some(id) => found.push((id, meta.size_bytes)),
-            None => {
-                let message = format!("this is none of the objects that belong into `{}`", folder.name());
-                run.add(Draft::note(name, codes::FOREIGN_OBJECT, message));
-            }
+        if let Some(id) = id.filter(|id| object_name(folder, *id) == name) {
+            found.push((id, meta.size_bytes));
+        } else {
+            let message = format!("this is none of the objects that belong into `{}`", folder.name());
+            run.add(Draft::note(name, codes::FOREIGN_OBJECT, message));
         }
     }
     found.sort_unstable();

@@ -21,10 +21,13 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// Packs up to this size are read at once: those of restic's default size are.
-const WHOLE_BYTES: u64 = 32 << 20;
-/// Larger ones are read in such pieces, one pack at a time.
-const PIECE_BYTES: u64 = 8 << 20;
+/// Packs are read in such pieces, each to the end of a blob: they stay in the processor's cache, and what the allocator
+/// keeps for each thread stays small. Packs up to this size are read at once.
+const PIECE_BYTES: u64 = 4 << 20;
+/// At the end of a larger pack so much is read first: most headers are in it.
+const TAIL_BYTES: u64 = 64 << 10;
+/// Packs that are larger than any of ours may hold larger blobs: they are read one at a time.
+const ALONE_BYTES: u64 = 32 << 20;
 /// Blobs that expand to more are hashed as a stream. No chunker makes such; trees of huge directories are.
 const EXPANDED_BYTES: u32 = 8 << 20;
 
@@ -43,7 +46,7 @@ pub(super) fn check(run: &Run<'_>, loaded: &LoadedIndex, listed: &HashMap<PackId
         while let Some((id, size_bytes)) = chosen.get(next.fetch_add(1, Ordering::Relaxed)).copied() {
             run.check_not_cancelled()?;
             let alone =
-                (size_bytes > WHOLE_BYTES).then(|| large.lock().unwrap_or_else(PoisonError::into_inner));
+                (size_bytes > ALONE_BYTES).then(|| large.lock().unwrap_or_else(PoisonError::into_inner));
             let outcome = read_pack(run, loaded, id, size_bytes, &mut scratch)?;
             drop(alone);
             run.progress.add_file(size_bytes);
@@ -155,7 +158,7 @@ fn read_all(
     outcome: &mut Outcome,
 ) -> Result<()> {
     let object = object_name(Folder::Data, id.0);
-    let mut bytes = Bytes::open(run, Key::new(object.clone())?, size_bytes)?;
+    let mut bytes = PackReader::open(run, Key::new(object.clone())?, size_bytes)?;
     let mut hash = Sha256::new();
     let mut done_bytes = 0;
     match bytes.header(run.repository.key()) {
@@ -170,9 +173,10 @@ fn read_all(
                 ));
                 outcome.look_again = true;
             }
-            for blob in &blobs {
+            for (position, blob) in blobs.iter().enumerate() {
                 let start = u64::from(blob.offset_bytes);
                 done_bytes = start + u64::from(blob.length_bytes);
+                bytes.load_blobs(&blobs[position..])?;
                 let sealed = bytes.slice(start..done_bytes)?;
                 hash.update(&*sealed);
                 // Where the index differs, what the index names counts.
@@ -230,8 +234,8 @@ fn check_blob(key: &MasterKey, blob: &PackedBlob, sealed: &mut [u8], scratch: &m
     Err(Error::new(ErrorKind::Corrupt, codes::HASH_MISMATCH, "the contents do not fit the name"))
 }
 
-/// A pack's bytes from front to back, as a whole or in pieces. What was given out may have been changed in place.
-struct Bytes<'a> {
+/// A pack's bytes, piece by piece. What was given out may have been changed in place.
+struct PackReader<'a> {
     run: &'a Run<'a>,
     key: Key,
     size_bytes: u64,
@@ -239,13 +243,15 @@ struct Bytes<'a> {
     start: u64,
 }
 
-impl<'a> Bytes<'a> {
+fn end(blob: &PackedBlob) -> u64 {
+    u64::from(blob.offset_bytes) + u64::from(blob.length_bytes)
+}
+
+impl<'a> PackReader<'a> {
     fn open(run: &'a Run<'a>, key: Key, size_bytes: u64) -> Result<Self> {
         let mut bytes = Self { run, key, size_bytes, buffer: Vec::new(), start: 0 };
-        if size_bytes <= WHOLE_BYTES {
-            bytes.buffer = run.repository.store().get(&bytes.key)?.into();
-            bytes.size_bytes = bytes.buffer.len() as u64;
-        }
+        let tail_bytes = if size_bytes <= PIECE_BYTES { size_bytes } else { TAIL_BYTES };
+        bytes.load(size_bytes - tail_bytes..size_bytes)?;
         Ok(bytes)
     }
 
@@ -260,14 +266,33 @@ impl<'a> Bytes<'a> {
         pack::open_header(key, self.slice(header_at..trailer_at)?, header_at)
     }
 
+    /// Loads the first of `blobs` and as many more as fit into a piece, unless the first is there.
+    fn load_blobs(&mut self, blobs: &[PackedBlob]) -> Result<()> {
+        let Some(first) = blobs.first() else { return Ok(()) };
+        let start = u64::from(first.offset_bytes);
+        if self.has(&(start..end(first))) {
+            return Ok(());
+        }
+        let fitting = blobs.iter().map(end).take_while(|end| *end <= start + PIECE_BYTES).last();
+        self.load(start..fitting.unwrap_or_else(|| end(first)))
+    }
+
+    fn has(&self, range: &Range<u64>) -> bool {
+        range.start >= self.start && range.end <= self.start + self.buffer.len() as u64
+    }
+
+    fn load(&mut self, range: Range<u64>) -> Result<()> {
+        // Freed first: two pieces would be twice the memory.
+        self.buffer = Vec::new();
+        self.start = range.start;
+        self.buffer = self.run.repository.store().get_range(&self.key, range)?.into();
+        Ok(())
+    }
+
     fn slice(&mut self, range: Range<u64>) -> Result<&mut [u8]> {
         let outside = || Error::internal("a slice beyond a pack's piece");
-        if range.start < self.start || range.end > self.start + self.buffer.len() as u64 {
-            let end = range.end.max(self.size_bytes.min(range.start + PIECE_BYTES));
-            // Freed first: two pieces would be twice the memory.
-            self.buffer = Vec::new();
-            self.buffer = self.run.repository.store().get_range(&self.key, range.start..end)?.into();
-            self.start = range.start;
+        if !self.has(&range) {
+            self.load(range.clone())?;
         }
         let within = |at: u64| usize::try_from(at - self.start).map_err(|_| outside());
         let (from, to) = (within(range.start)?, within(range.end)?);

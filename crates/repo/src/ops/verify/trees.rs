@@ -188,12 +188,11 @@ impl Shared<'_, '_> {
             if let Some(causes) = self.damaged.get(&(BlobKind::Data, *id)) {
                 seen.causes.extend(causes);
             }
-            match self.index.plaintext_bytes(BlobKind::Data, id) {
-                Some(bytes) => sum_bytes = sum_bytes.saturating_add(bytes),
-                None => {
-                    known = false;
-                    seen.missing.push((BlobKind::Data, *id));
-                }
+            if let Some(bytes) = self.index.plaintext_bytes(BlobKind::Data, id) {
+                sum_bytes = sum_bytes.saturating_add(bytes);
+            } else {
+                known = false;
+                seen.missing.push((BlobKind::Data, *id));
             }
         }
         // One for each directory: a tree that is wrong in every node is one thing to look at.

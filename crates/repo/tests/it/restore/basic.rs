@@ -3,6 +3,7 @@
 use super::support::*;
 use retoma_core::ErrorKind;
 use retoma_core::error::codes;
+use retoma_repo::backup::Progress;
 use retoma_repo::format::tree::NodeKind;
 use retoma_repo::restore::Options;
 use std::ffi::OsStr;
@@ -104,7 +105,7 @@ fn a_path_that_is_not_there_is_said() {
         Options { paths: paths(&["/srv/../etc"]), ..Options::default() },
     ];
     for options in wrong {
-        let error = fixture.try_restore(tree, &options, &Default::default()).unwrap_err();
+        let error = fixture.try_restore(tree, &options, &Progress::default()).unwrap_err();
         assert_eq!(error.code(), codes::RESTORE_PATH, "{options:?}: {error}");
         assert!(!fixture.target().exists(), "{options:?}");
     }
@@ -153,7 +154,7 @@ fn zeros_are_holes() {
 fn a_cancelled_restore_says_so() {
     let fixture = Fixture::new();
     let tree = fixture.backup(&service());
-    let progress = retoma_repo::backup::Progress::default();
+    let progress = Progress::default();
     progress.cancel();
     let error = fixture.try_restore(tree, &Options::default(), &progress).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Cancelled);

@@ -12,7 +12,7 @@ fn describe(path: &Path) -> String {
     let content = if kind.is_file() {
         retoma_repo::BlobId::of(&std::fs::read(path).unwrap()).to_hex()
     } else if kind.is_symlink() {
-        format!("{:?}", std::fs::read_link(path).unwrap())
+        std::fs::read_link(path).unwrap().as_os_str().as_encoded_bytes().escape_ascii().to_string()
     } else if kind.is_char_device() || kind.is_block_device() {
         format!("device {}", metadata.rdev())
     } else {
@@ -54,15 +54,16 @@ pub(crate) fn differences(expected: &Path, found: &Path) -> Vec<String> {
     for (path, description) in &left {
         match right.get(path) {
             None if std::fs::symlink_metadata(expected.join(path)).unwrap().file_type().is_socket() => {}
-            None => differences.push(format!("{path:?} is missing")),
+            None => differences.push(format!("{} is missing", path.display())),
             Some(other) if other != description => {
-                differences.push(format!("{path:?}:\n  expected {description}\n  found    {other}"));
+                let path = path.display();
+                differences.push(format!("{path}:\n  expected {description}\n  found    {other}"));
             }
             Some(_) => {}
         }
     }
     let more = right.keys().filter(|path| !left.contains_key(*path));
-    differences.extend(more.map(|path| format!("{path:?} should not be there")));
+    differences.extend(more.map(|path| format!("{} should not be there", path.display())));
     differences
 }
 

@@ -2,6 +2,8 @@
 
 use super::support::*;
 use retoma_core::{Error, ErrorKind, error::codes};
+use retoma_repo::backup::Progress;
+use retoma_repo::format::BlobKind;
 use retoma_repo::restore::{Options, Outcome};
 use std::process::Command;
 
@@ -37,7 +39,7 @@ fn a_large_file_with_one_damaged_chunk_is_removed_when_it_is_new_and_marked_when
     let index = fixture.repository.load_index().unwrap();
     let mut start = 0;
     for id in &nodes[0].content[..2] {
-        let length = index.plaintext_bytes(retoma_repo::format::BlobKind::Data, id).unwrap() as usize;
+        let length = usize::try_from(index.plaintext_bytes(BlobKind::Data, id).unwrap()).unwrap();
         if start > 0 {
             fixture.damage(&bytes[start..start + length]);
         }
@@ -92,7 +94,7 @@ fn a_damaged_directory_is_listed_and_the_others_are_restored() {
     let index = fixture.repository.load_index().unwrap();
     let root = fixture.repository.read_tree(&index, &tree).unwrap();
     let subtree = root[0].subtree.unwrap();
-    let location = index.get(retoma_repo::format::BlobKind::Tree, &subtree).unwrap();
+    let location = index.get(BlobKind::Tree, &subtree).unwrap();
     let key = fixture.repository.pack_key(location.pack).unwrap();
     let path = fixture.folder.path().join("repository").join(key.as_str());
     let mut bytes = std::fs::read(&path).unwrap();
@@ -117,7 +119,7 @@ fn a_store_that_is_away_stops_the_restore_and_everything_is_listed() {
     fixture.set_hook(|_| {
         Err(Error::new(ErrorKind::Unavailable, codes::STORE_UNAVAILABLE, "the network is down"))
     });
-    let outcome = retoma_repo::restore::apply(plan, &Default::default()).unwrap();
+    let outcome = retoma_repo::restore::apply(plan, &Progress::default()).unwrap();
     assert_eq!(outcome.stopped.as_ref().unwrap().kind(), ErrorKind::Unavailable);
     assert_eq!(outcome.failed.len() + outcome.not_attempted.len(), items.len(), "{outcome:?}");
     assert!(std::fs::read_dir(fixture.target()).unwrap().next().is_none());

@@ -1,6 +1,7 @@
 //! Neither the snapshot nor the target leads a restore outside the target.
 
 use super::support::*;
+use retoma_repo::backup::Progress;
 use retoma_repo::restore::Options;
 use std::fs;
 use std::os::unix::fs::symlink as make_symlink;
@@ -80,7 +81,7 @@ fn a_directory_swapped_for_a_link_while_it_is_restored_is_reported() {
         }
         Ok(())
     });
-    let outcome = retoma_repo::restore::apply(plan, &Default::default()).unwrap();
+    let outcome = retoma_repo::restore::apply(plan, &Progress::default()).unwrap();
     assert!(is_empty(&fixture.outside().join("inner")), "{outcome:?}");
     assert_eq!(fixture.read("z"), b"z");
     let failed: Vec<_> =
@@ -109,7 +110,7 @@ fn a_file_swapped_for_a_link_while_it_is_restored_is_reported() {
         make_symlink(&to, &path).unwrap();
         Ok(())
     });
-    let outcome = retoma_repo::restore::apply(plan, &Default::default()).unwrap();
+    let outcome = retoma_repo::restore::apply(plan, &Progress::default()).unwrap();
     assert!(!outcome.is_complete());
     assert_eq!(fs::read(&secret).unwrap(), b"mine");
 }

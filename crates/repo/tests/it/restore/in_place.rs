@@ -5,7 +5,7 @@ use retoma_core::ErrorKind;
 use retoma_repo::backup::Progress;
 use retoma_repo::restore::{Options, plan};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, UNIX_EPOCH};
 
 fn large() -> Vec<u8> {
     noise(1, 12_000_000)
@@ -36,8 +36,8 @@ fn the_same_size_and_time_are_believed_only_when_asked() {
     let tree = fixture.backup(&[file("file", "right")]);
     fixture.restore_all(tree, &Options::default());
     std::fs::write(fixture.at("file"), "wrong").unwrap();
-    let (seconds, nanoseconds) = time(0).to_unix();
-    let modified = std::time::UNIX_EPOCH + std::time::Duration::new(seconds as u64, nanoseconds as u32);
+    let modified = UNIX_EPOCH + Duration::new(1_500_000_000, 123_456_789);
+    assert_ne!(mtime(&fixture.at("file")), time(0));
     std::fs::File::options().write(true).open(fixture.at("file")).unwrap().set_modified(modified).unwrap();
     fixture.restore_all(tree, &Options { trust_mtime: true, ..Options::default() });
     assert_eq!(fixture.read("file"), b"wrong");
@@ -48,17 +48,19 @@ fn the_same_size_and_time_are_believed_only_when_asked() {
 #[test]
 fn an_interrupted_restore_goes_on_from_what_is_there() {
     let fixture = Fixture::new();
-    let items: Vec<Item> = vec![file("a", large()), file("b", noise(3, 12_000_000))];
+    let items: Vec<Item> = vec![file("a", large()), file("b", noise(3, 24_000_000))];
     let tree = fixture.backup(&items);
     let progress = Arc::new(Progress::default());
-    let (cancelling, reads) = (Arc::clone(&progress), AtomicUsize::new(0));
+    let cancelling = Arc::clone(&progress);
     fixture.set_hook(move |_| {
-        if reads.fetch_add(1, Ordering::Relaxed) == 4 {
+        if cancelling.done().1 > 0 {
             cancelling.cancel();
         }
         Ok(())
     });
-    let error = fixture.try_restore(tree, &Options::default(), &progress).unwrap_err();
+    // One thread each: when the sixth of nine ranges is read, the second is written.
+    let options = Options { workers: Some(1), readers: Some(1), ..Options::default() };
+    let error = fixture.try_restore(tree, &options, &progress).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Cancelled);
     for path in ["a", "b"].map(|path| fixture.at(path)).iter().filter(|path| path.exists()) {
         let right = items.iter().any(|(_, _, bytes)| *bytes == std::fs::read(path).unwrap());

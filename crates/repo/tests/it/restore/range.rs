@@ -15,8 +15,9 @@ fn every_range_is_what_the_file_has_there() {
     assert_eq!(map.size_bytes(), 9_000_000);
     let check = |offset: u64, length: u64| {
         let found = fixture.repository.read_mapped(&index, &map, offset, length).unwrap();
-        let start = (offset as usize).min(bytes.len());
-        let end = start.saturating_add(length as usize).min(bytes.len());
+        let start = offset.min(bytes.len() as u64);
+        let end = start.saturating_add(length).min(bytes.len() as u64);
+        let (start, end) = (usize::try_from(start).unwrap(), usize::try_from(end).unwrap());
         assert!(found == bytes[start..end], "{length} at {offset}");
     };
     for (offset, length) in

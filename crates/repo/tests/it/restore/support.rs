@@ -50,7 +50,7 @@ pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        (state >> 32) as u8
+        state.to_le_bytes()[4]
     };
     std::iter::repeat_with(next).take(length).collect()
 }
@@ -97,7 +97,7 @@ struct InMemory(Option<Box<[u8]>>, Vec<u8>);
 
 impl Content for InMemory {
     fn describe(&mut self, node: &mut Node) -> Result<()> {
-        node.link_target = self.0.clone();
+        node.link_target.clone_from(&self.0);
         Ok(())
     }
 

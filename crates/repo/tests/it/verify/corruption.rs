@@ -37,6 +37,7 @@ fn fixture() -> Fixture {
         pid: 1,
         uid: None,
         gid: None,
+        since: None,
         retoma: None,
     };
     fixture.repository.save_lock(&lock).unwrap();

@@ -33,8 +33,10 @@ impl DamagedStore {
         self.damage.lock().unwrap().clear();
     }
 
-    fn damaged(&self, key: &Key) -> Option<Option<Bytes>> {
-        self.damage.lock().unwrap().get(key).cloned()
+    /// What is given in place of an object: other bytes, or that it is gone.
+    fn damaged(&self, key: &Key) -> Option<Result<Bytes>> {
+        let damage = self.damage.lock().unwrap();
+        damage.get(key).map(|bytes| bytes.clone().ok_or_else(|| gone(key)))
     }
 }
 
@@ -58,14 +60,14 @@ impl Store for DamagedStore {
 
     async fn get(&self, key: &Key) -> Result<Bytes> {
         match self.damaged(key) {
-            Some(bytes) => bytes.ok_or_else(|| gone(key)),
+            Some(bytes) => bytes,
             None => self.inner.get(key).await,
         }
     }
 
     async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
         let Some(bytes) = self.damaged(key) else { return self.inner.get_range(key, range).await };
-        let bytes = bytes.ok_or_else(|| gone(key))?;
+        let bytes = bytes?;
         if range.end > bytes.len() as u64 {
             return Err(Error::new(ErrorKind::Corrupt, codes::OBJECT_SHORT, format!("`{key}` is short")));
         }
@@ -75,7 +77,7 @@ impl Store for DamagedStore {
     async fn head(&self, key: &Key) -> Result<ObjectMeta> {
         let mut meta = self.inner.head(key).await?;
         if let Some(bytes) = self.damaged(key) {
-            meta.size_bytes = bytes.ok_or_else(|| gone(key))?.len() as u64;
+            meta.size_bytes = bytes?.len() as u64;
         }
         Ok(meta)
     }
@@ -87,7 +89,7 @@ impl Store for DamagedStore {
                 Err(error) => return Some(Err(error)),
             };
             if let Some(bytes) = self.damaged(&meta.key) {
-                meta.size_bytes = bytes?.len() as u64;
+                meta.size_bytes = bytes.ok()?.len() as u64;
             }
             Some(Ok(meta))
         };

@@ -1,6 +1,6 @@
 //! Findings that need a repository made wrong on purpose, and the ways to examine a part.
 
-use super::{Fixture, Random, files, noise, text};
+use super::{Fixture, files, noise, text};
 use retoma_core::{ErrorKind, error::codes};
 use retoma_repo::backup::Progress;
 use retoma_repo::blob;
@@ -23,7 +23,7 @@ fn small() -> Fixture {
 fn store_pack(fixture: &Fixture, kind: BlobKind, plaintexts: &[&[u8]], claimed: Option<BlobId>) -> IndexPack {
     let (mut bytes, mut sealed, mut blobs) = (Vec::new(), Vec::new(), Vec::new());
     for plaintext in plaintexts {
-        let uncompressed_bytes = blob::seal(fixture.repository.key(), plaintext, &mut sealed).unwrap();
+        let uncompressed_bytes = blob::seal(&fixture.repository, plaintext, &mut sealed).unwrap();
         blobs.push(PackedBlob {
             id: claimed.unwrap_or_else(|| BlobId::of(plaintext)),
             kind,
@@ -169,10 +169,13 @@ fn a_sample_reads_its_share_and_another_seed_another_share() {
     assert_eq!(counts(ReadData::Sample(25.0, 1)).packs_read, 10);
     assert_eq!(counts(ReadData::Sample(0.1, 1)).packs_read, 1);
     assert_eq!(counts(ReadData::None).packs_read, 0);
-    let name = fixture.objects(Folder::Data)[Random(3).below(40)].clone();
-    let mut contents = fixture.repository.store().get(&Key::new(name.clone()).unwrap()).unwrap().to_vec();
+    // A pack of files: those of directories are read anyway.
+    let index = fixture.repository.load_index().unwrap();
+    let pack = index.iter(BlobKind::Data).next().unwrap().pack;
+    let key = fixture.repository.pack_key(pack).unwrap();
+    let mut contents = fixture.repository.store().get(&key).unwrap().to_vec();
     contents[40] ^= 1;
-    fixture.store.replace(&name, contents);
+    fixture.store.replace(key.as_str(), contents);
     let found = (0..40).filter(|seed| fixture.verify(ReadData::Sample(25.0, *seed)).is_damaged()).count();
     assert!((1..40).contains(&found), "{found}");
 }

@@ -8,12 +8,15 @@ use std::collections::{BTreeMap, VecDeque};
 /// Contents by path.
 pub(super) type Files = BTreeMap<Vec<u8>, Vec<u8>>;
 
+/// The parts of a path that are left, and the contents.
+type File<'a> = (Vec<&'a [u8]>, &'a Vec<u8>);
+
 pub(super) struct MemorySource(VecDeque<Event>);
 
 impl MemorySource {
     pub(super) fn new(files: &Files, unreadable: &[&str]) -> Self {
         let mut events = VecDeque::new();
-        let files: Vec<(Vec<&[u8]>, &Vec<u8>)> =
+        let files: Vec<File<'_>> =
             files.iter().map(|(path, contents)| (path.split(|b| *b == b'/').collect(), contents)).collect();
         add(&mut events, files);
         for path in unreadable {
@@ -25,8 +28,8 @@ impl MemorySource {
 }
 
 /// One directory; names ascend.
-fn add(events: &mut VecDeque<Event>, files: Vec<(Vec<&[u8]>, &Vec<u8>)>) {
-    let mut names: BTreeMap<&[u8], Vec<(Vec<&[u8]>, &Vec<u8>)>> = BTreeMap::new();
+fn add(events: &mut VecDeque<Event>, files: Vec<File<'_>>) {
+    let mut names: BTreeMap<&[u8], Vec<File<'_>>> = BTreeMap::new();
     for (path, contents) in files {
         names.entry(path[0]).or_default().push((path[1..].to_vec(), contents));
     }
@@ -36,7 +39,7 @@ fn add(events: &mut VecDeque<Event>, files: Vec<(Vec<&[u8]>, &Vec<u8>)>) {
         {
             let mut node = Node::new(name, NodeKind::File);
             node.size_bytes = contents.len() as u64;
-            events.push_back(Event::Entry(Box::new(node), Box::new(Bytes(contents.to_vec()))));
+            events.push_back(Event::Entry(Box::new(node), Box::new(Bytes((*contents).clone()))));
             continue;
         }
         events.push_back(Event::Enter(Box::new(Node::new(name, NodeKind::Directory))));

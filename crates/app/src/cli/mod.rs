@@ -1,0 +1,144 @@
+//! The command line: one file for each verb, with its arguments and what it prints.
+
+mod backup;
+mod codegen;
+mod diff;
+mod doctor;
+mod forget;
+mod init;
+mod key;
+mod ls;
+mod prune;
+mod restore;
+mod shell;
+mod snapshots;
+mod verify;
+
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::output::Printer;
+use crate::signals::Interrupt;
+use clap::{Parser, Subcommand};
+use retoma_core::Result;
+use std::path::PathBuf;
+
+/// Backs a service up, brings it back after a disaster, and proves both by doing them.
+#[derive(Debug, Parser)]
+#[command(
+    name = "retoma",
+    version,
+    propagate_version = true,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub(crate) struct Cli {
+    /// The manifest
+    #[arg(
+        long,
+        short = 'f',
+        global = true,
+        env = "RETOMA_MANIFEST",
+        default_value = "retoma.toml",
+        value_name = "FILE"
+    )]
+    manifest: PathBuf,
+    /// The repository to use, by its name in the manifest (default: the first)
+    #[arg(long, short = 'r', global = true, value_name = "NAME")]
+    repository: Option<String>,
+    /// Print the result as JSON, described in docs/cli-json.md
+    #[arg(long, global = true)]
+    json: bool,
+    /// Answer yes to every question
+    #[arg(long, short = 'y', global = true)]
+    yes: bool,
+    /// Print errors and results only
+    #[arg(long, short = 'q', global = true)]
+    quiet: bool,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Look at a folder and write a manifest for it
+    Init(init::Args),
+    /// Find now what would fail later, each with its fix
+    Doctor,
+    /// Back up components (all when none is named)
+    Backup(backup::Args),
+    /// List snapshots
+    Snapshots(snapshots::Args),
+    /// List what is in a snapshot
+    Ls(ls::Args),
+    /// Compare two snapshots
+    Diff(diff::Args),
+    /// Restore a component, or paths of it, into a folder
+    Restore(restore::Args),
+    /// Examine the repository
+    Verify(verify::Args),
+    /// Remove snapshots that the retention rules no longer keep
+    Forget(forget::Args),
+    /// Give back the space of what no snapshot needs: marked first, deleted a day later
+    Prune(prune::Args),
+    /// List, add and remove the passwords of a repository
+    Key(key::Args),
+    /// Print a completion script for a shell
+    Completions(shell::CompletionArgs),
+    /// Print the manual page
+    Man,
+    /// Print a generated document
+    #[command(hide = true)]
+    Codegen(codegen::Args),
+    /// The sample service
+    #[command(name = "__marabet", hide = true, disable_help_flag = true)]
+    Marabet(shell::MarabetArgs),
+}
+
+/// Runs the program.
+pub(crate) fn run() -> Exit {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let wrong = error.use_stderr();
+            error.print().ok();
+            return if wrong { Exit::Failed } else { Exit::Ok };
+        }
+    };
+    let printer = Printer::new(cli.json, cli.quiet);
+    // The sample service handles its own signals.
+    let serves = matches!(cli.verb, Verb::Marabet(_));
+    let context = Context {
+        manifest_path: cli.manifest,
+        yes: cli.yes,
+        repository: cli.repository,
+        printer,
+        interrupt: if serves { Interrupt::default() } else { Interrupt::install() },
+    };
+    match dispatch(&context, cli.verb) {
+        Ok(exit) => exit,
+        Err(error) => {
+            printer.error(&error);
+            Exit::of(&error)
+        }
+    }
+}
+
+fn dispatch(context: &Context, verb: Verb) -> Result<Exit> {
+    match verb {
+        Verb::Init(args) => init::run(context, &args),
+        Verb::Doctor => doctor::run(context),
+        Verb::Backup(args) => backup::run(context, &args),
+        Verb::Snapshots(args) => snapshots::run(context, &args),
+        Verb::Ls(args) => ls::run(context, &args),
+        Verb::Diff(args) => diff::run(context, &args),
+        Verb::Restore(args) => restore::run(context, &args),
+        Verb::Verify(args) => verify::run(context, &args),
+        Verb::Forget(args) => forget::run(context, &args),
+        Verb::Prune(args) => prune::run(context, &args),
+        Verb::Key(args) => key::run(context, &args),
+        Verb::Completions(args) => Ok(shell::completions(context, &args)),
+        Verb::Man => shell::man(context),
+        Verb::Codegen(args) => codegen::run(context, &args),
+        Verb::Marabet(args) => shell::marabet(&args),
+    }
+}

@@ -1,0 +1,127 @@
+//! `retoma restore`.
+
+use super::ls::{WhichArgs, inside};
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::output::progress::Display;
+use crate::output::table;
+use retoma_core::Result;
+use retoma_core::units::ByteSize;
+use retoma_repo::ops::find;
+use retoma_repo::restore::{self, Outcome};
+use serde_json::json;
+use std::path::PathBuf;
+use std::time::Instant;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The component
+    component: String,
+    /// Paths in it, relative to its folder or absolute (default: everything)
+    path: Vec<String>,
+    /// The folder to restore into: it gets what the component's path holds. What is there already is compared and only
+    /// the difference is written
+    #[arg(long, short = 't', value_name = "DIR")]
+    target: PathBuf,
+    /// Delete what is in the target and not in the snapshot
+    #[arg(long)]
+    delete: bool,
+    /// Take files of the same size and time for right without reading them
+    #[arg(long)]
+    trust_mtime: bool,
+    /// Say what would be done, and do nothing
+    #[arg(long, short = 'n')]
+    dry_run: bool,
+    #[command(flatten)]
+    which: WhichArgs,
+}
+
+pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
+    let loaded = context.manifest()?;
+    let repository = context.open(&loaded.manifest)?;
+    let (id, snapshot) = find::snapshot(&repository, &args.which.selector(&args.component)?)?;
+    let index = repository.load_index()?;
+    let root = snapshot.paths.first().map_or("/", String::as_str);
+    let paths = if args.path.is_empty() {
+        vec![root.as_bytes().to_vec()]
+    } else {
+        args.path.iter().map(|path| inside(root, Some(path)).into_bytes()).collect()
+    };
+    let options = restore::Options {
+        paths,
+        strip: Some(root.as_bytes().to_vec()),
+        root_metadata: true,
+        trust_mtime: args.trust_mtime,
+        delete_extra: args.delete,
+        ..restore::Options::default()
+    };
+    let started = Instant::now();
+    let plan = restore::plan(&repository, &index, snapshot.tree, &options, &args.target)?;
+    let (files, bytes, extra) = (plan.files(), plan.bytes(), plan.extra().len());
+    let target = args.target.display();
+    context.printer.note(&format!(
+        "snapshot {} into `{target}`: {files} files, {}",
+        id.short(),
+        ByteSize(bytes)
+    ));
+    for path in plan.extra() {
+        context.printer.note(&format!("delete {}", table::printable(&path.display().to_string())));
+    }
+    if args.dry_run {
+        let value = json!({ "component": args.component, "kind": snapshot.kind(), "snapshot": id.to_hex(), "dry_run": true,
+                            "files": files, "total_bytes": bytes, "delete": extra });
+        context.printer.json("retoma.restore/1", value);
+        return Ok(Exit::Ok);
+    }
+    if extra > 0 && !context.confirm(&format!("delete {extra} entries in `{target}`?"))? {
+        return Ok(Exit::Failed);
+    }
+    let progress = context.interrupt.progress();
+    let display = Display::start(context.printer, "restore", &progress);
+    let outcome = restore::apply(plan, &progress);
+    drop(display);
+    let outcome = outcome?;
+    say(context, &outcome);
+    let seconds = started.elapsed().as_secs_f64();
+    context.printer.data(&format!(
+        "{}: {} files in {seconds:.1} s, {} written, {} were there already",
+        args.component,
+        outcome.files,
+        ByteSize(outcome.bytes_written),
+        ByteSize(outcome.bytes_reused)
+    ));
+    let failed = outcome.failed.iter().map(|failed| {
+        json!({ "path": table::path(&failed.path), "code": failed.error.code().as_str(), "message": failed.error.to_string() })
+    });
+    let value = json!({
+        "component": args.component, "kind": snapshot.kind(), "snapshot": id.to_hex(), "target": args.target,
+        "dry_run": false, "complete": outcome.is_complete(), "files": outcome.files,
+        "written_bytes": outcome.bytes_written, "reused_bytes": outcome.bytes_reused,
+        "extra_deleted": outcome.extra_deleted, "duration_seconds": seconds, "failed": failed.collect::<Vec<_>>(),
+    });
+    context.printer.json("retoma.restore/1", value);
+    match outcome.stopped {
+        Some(error) => Err(error.context("restore")),
+        None if outcome.failed.is_empty() && outcome.not_attempted.is_empty() => Ok(Exit::Ok),
+        None => Ok(Exit::Incomplete),
+    }
+}
+
+fn say(context: &Context, outcome: &Outcome) {
+    for failed in &outcome.failed {
+        context.printer.warning(&format!("not restored: {}: {}", table::path(&failed.path), failed.error));
+    }
+    for path in &outcome.not_attempted {
+        context.printer.warning(&format!("not restored: {}: not attempted", table::path(path)));
+    }
+    let notes = &outcome.notes;
+    let note = |count: u64, what: &str| {
+        if count > 0 {
+            context.printer.note(&format!("note: {count} {what}"));
+        }
+    };
+    note(notes.owners, "entries kept our owner: only root can give files away");
+    note(notes.xattrs, "extended attributes could not be set without root");
+    note(notes.set_ids, "set-user-id bits were left out, since the owner could not be set");
+    note(notes.skipped, "sockets were left out");
+}

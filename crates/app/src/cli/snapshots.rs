@@ -1,0 +1,62 @@
+//! `retoma snapshots`.
+
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::output::table;
+use retoma_core::Result;
+use retoma_repo::SnapshotId;
+use retoma_repo::format::snapshot::{Snapshot, TAG_HOLD, TAG_MANIFEST};
+use serde_json::json;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Only of these components
+    component: Vec<String>,
+    /// Also the snapshots of the manifest
+    #[arg(long)]
+    all: bool,
+}
+
+pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
+    let loaded = context.manifest()?;
+    let repository = context.open(&loaded.manifest)?;
+    let mut snapshots = repository.snapshots()?;
+    snapshots.retain(|(_, snapshot)| {
+        let wanted = args.component.iter().any(|name| snapshot.component() == Some(name));
+        (args.component.is_empty() || wanted) && (args.all || !snapshot.has_tag(TAG_MANIFEST))
+    });
+    let rows: Vec<Vec<String>> = snapshots.iter().map(|(id, snapshot)| row(*id, snapshot)).collect();
+    context.printer.data(&table::table(&["id", "time", "host", "component", "state", "paths"], &rows));
+    let list: Vec<_> = snapshots.iter().map(|(id, snapshot)| object(*id, snapshot)).collect();
+    context.printer.json("retoma.snapshots/1", json!({ "snapshots": list }));
+    Ok(Exit::Ok)
+}
+
+fn state(snapshot: &Snapshot) -> &'static str {
+    match (snapshot.is_incomplete(), snapshot.has_tag(TAG_HOLD)) {
+        (true, _) => "incomplete",
+        (false, true) => "held",
+        (false, false) => "complete",
+    }
+}
+
+fn row(id: SnapshotId, snapshot: &Snapshot) -> Vec<String> {
+    let local = snapshot.time.zoned(jiff::tz::TimeZone::system());
+    vec![
+        id.short(),
+        local.strftime("%Y-%m-%d %H:%M:%S").to_string(),
+        table::printable(&snapshot.hostname),
+        table::printable(snapshot.component().unwrap_or("-")),
+        state(snapshot).to_owned(),
+        table::printable(&snapshot.paths.join(" ")),
+    ]
+}
+
+fn object(id: SnapshotId, snapshot: &Snapshot) -> serde_json::Value {
+    json!({
+        "id": id.to_hex(), "time": snapshot.time.0.to_string(), "hostname": snapshot.hostname,
+        "component": snapshot.component(), "kind": snapshot.kind(), "paths": snapshot.paths,
+        "tags": snapshot.tags, "complete": !snapshot.is_incomplete(), "manifest_hash": snapshot.manifest_hash(),
+        "tree": snapshot.tree.to_hex(), "parent": snapshot.parent.map(SnapshotId::to_hex),
+    })
+}

@@ -1,0 +1,125 @@
+//! What every command needs: the manifest, the repositories, the printer, the way to be stopped.
+
+use crate::output::Printer;
+use crate::signals::Interrupt;
+use retoma_core::manifest::{self, Component, Manifest, Origin};
+use retoma_core::{Error, ErrorKind, Result, error::codes};
+use retoma_repo::Repository;
+use std::path::{Path, PathBuf};
+
+/// One run of the program.
+#[derive(Debug)]
+pub(crate) struct Context {
+    /// Where the manifest is.
+    pub(crate) manifest_path: PathBuf,
+    /// Yes to every question.
+    pub(crate) yes: bool,
+    /// Which repository, by name; the first when none is named.
+    pub(crate) repository: Option<String>,
+    pub(crate) printer: Printer,
+    pub(crate) interrupt: Interrupt,
+}
+
+/// A manifest with the text that it was read from.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) manifest: Manifest,
+    pub(crate) text: String,
+}
+
+impl Context {
+    /// Reads the manifest; problems are printed with file, line and caret.
+    pub(crate) fn manifest(&self) -> Result<Loaded> {
+        let path = &self.manifest_path;
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            let error = Error::io(path.display(), error);
+            if error.kind() == ErrorKind::NotFound {
+                error.with_hint("write one with `retoma init`, or name another with `--manifest FILE`")
+            } else {
+                error
+            }
+        })?;
+        let file_name = path.display().to_string();
+        let origin = Origin { file_name: file_name.clone(), dir: folder_of(path)? };
+        match manifest::parse(&text, &origin) {
+            Ok(manifest) => {
+                if !manifest.warnings.is_empty() && !self.printer.quiet {
+                    self.printer.block(&manifest::render(&manifest.warnings, &file_name));
+                }
+                Ok(Loaded { manifest, text })
+            }
+            Err(problems) => {
+                self.printer.block(&manifest::render(&problems, &file_name));
+                Err(manifest::summary(&problems, &file_name))
+            }
+        }
+    }
+
+    /// The repository that `--repository` names, or the manifest's first.
+    pub(crate) fn chosen<'a>(&self, manifest: &'a Manifest) -> Result<&'a manifest::Repository> {
+        let name = self.repository.as_deref();
+        let found = match name {
+            Some(name) => manifest.repository(name),
+            None => manifest.repositories.first(),
+        };
+        found.ok_or_else(|| {
+            let known: Vec<&str> =
+                manifest.repositories.iter().map(|repository| repository.name.as_str()).collect();
+            let message = format!("the manifest has no repository `{}`", name.unwrap_or_default());
+            Error::new(ErrorKind::Invalid, codes::USAGE, message)
+                .with_hint(format!("its repositories are: {}", known.join(", ")))
+        })
+    }
+
+    /// Opens the chosen repository.
+    pub(crate) fn open(&self, manifest: &Manifest) -> Result<Repository> {
+        Ok(retoma_control::open::open_repository(self.chosen(manifest)?, false)?.repository)
+    }
+
+    /// Asks before something destructive; without a terminal `--yes` is needed.
+    pub(crate) fn confirm(&self, question: &str) -> Result<bool> {
+        use std::io::{BufRead, IsTerminal};
+        if self.yes {
+            return Ok(true);
+        }
+        if !std::io::stdin().is_terminal() {
+            return Err(Error::new(ErrorKind::Invalid, codes::USAGE, format!("{question} needs a yes"))
+                .with_hint("look at the plan above, then run it again with `--yes`"));
+        }
+        self.printer.block(&format!("{question} [y/N]"));
+        let mut answer = String::new();
+        std::io::stdin().lock().read_line(&mut answer).map_err(|error| Error::io("the answer", error))?;
+        Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    }
+}
+
+/// The absolute folder of a file.
+pub(crate) fn folder_of(path: &Path) -> Result<PathBuf> {
+    let absolute = std::path::absolute(path).map_err(|error| Error::io(path.display(), error))?;
+    Ok(absolute.parent().unwrap_or(Path::new("/")).to_owned())
+}
+
+/// The component of this name.
+pub(crate) fn component<'a>(manifest: &'a Manifest, name: &str) -> Result<&'a Component> {
+    manifest.component(name).ok_or_else(|| {
+        let known: Vec<&str> = manifest.components.iter().map(|component| component.name.as_str()).collect();
+        Error::new(ErrorKind::Invalid, codes::USAGE, format!("the manifest has no component `{name}`"))
+            .with_hint(format!("its components are: {}", known.join(", ")))
+    })
+}
+
+/// Reads a point in time from the command line.
+pub(crate) fn timestamp(text: &str) -> Result<jiff::Timestamp> {
+    let local = || {
+        let civil = text.parse::<jiff::civil::DateTime>().ok()?;
+        civil.to_zoned(jiff::tz::TimeZone::system()).ok().map(|zoned| zoned.timestamp())
+    };
+    text.parse().ok().or_else(local).ok_or_else(|| {
+        Error::new(
+            ErrorKind::Invalid,
+            codes::USAGE,
+            format!("`{}` is not a point in time", text.escape_debug()),
+        )
+        .with_hint("write it as 2026-01-31T12:00:00Z, or without Z for local time")
+    })
+}
