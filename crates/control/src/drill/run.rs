@@ -141,8 +141,7 @@ impl<'a> Drill<'a> {
         // The copy's host is lost with it: what is written directly ends now. What goes through the service goes on.
         self.markers.close(Which::All);
         self.markers.open(Which::Service);
-        let (what, service) =
-            strike(self.scenario, &self.patient.manifest, &self.patient.scratch, service)?;
+        let (what, service) = strike(self.scenario, self.patient, service)?;
         self.context.watch.note(&Note::Disaster { what });
         let saw = self.detect(&inventories)?;
         let after = self.context.clock.elapsed().saturating_sub(timeline.disaster_at());

@@ -10,7 +10,7 @@
 mod process;
 mod supervise;
 
-pub use process::{Identity, kill_group, kill_if, processes_with};
+pub use process::{Identity, kill_group, kill_if, processes_in, processes_with};
 pub use supervise::supervise;
 
 use crate::interrupt::Interrupt;

@@ -138,3 +138,20 @@ fn a_start_command_that_names_live_data_is_refused() {
     });
     assert_eq!(error.code(), codes::DRILL_UNSUITED, "{error}");
 }
+
+#[test]
+fn only_the_components_that_are_named_are_broken_and_brought_back() {
+    let sample = Sample::new();
+    let repository = sample.repository();
+    for component in &sample.manifest.components {
+        retoma_control::backup::backup(&sample.manifest, component, &repository, &Progress::default()).unwrap();
+    }
+    let report = in_context(|context| {
+        let (described, only) = (&sample.manifest.repositories[0], ["models".to_owned()]);
+        let patient = prepare(&sample.manifest, &sample.text, described, &only, context).unwrap();
+        drill::run(&patient, Scenario::ApplicationFailure, context).unwrap()
+    });
+    assert_eq!(report.verdict, VerdictKind::Green, "{:#?}", report.reasons);
+    assert_eq!(report.required_components, ["models"]);
+    assert_eq!(report.components.len(), 1);
+}

@@ -35,3 +35,12 @@ fn marabet() {
         exit(i32::from(ended.is_err()));
     }
 }
+
+/// A whole demo in the folder that is named, to be killed by a test.
+#[test]
+fn demo() {
+    if let Some(arguments) = called_as("helper::demo") {
+        let base = std::path::PathBuf::from(&arguments[0]);
+        exit(i32::from(super::demo::run(&base, &retoma_control::Interrupt::default()).is_err()));
+    }
+}

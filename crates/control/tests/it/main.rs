@@ -6,6 +6,7 @@
     reason = "helpers of tests are tests too; clippy knows that of #[test] alone"
 )]
 mod backup;
+mod demo;
 mod drill;
 mod helper;
 mod recover;

@@ -68,6 +68,7 @@ impl Sample {
             manifest: self.manifest.clone(),
             manifest_text: self.text.clone(),
             manifest_is_stored: true,
+            is_part: false,
             repository_dir: self.path("repository"),
             password: Self::password(),
             scratch: self.folder.path().to_owned(),
