@@ -6,6 +6,7 @@
 
 pub mod backup;
 pub mod check;
+pub mod demo;
 pub mod drill;
 pub mod interrupt;
 pub mod open;

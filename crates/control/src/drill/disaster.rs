@@ -1,5 +1,6 @@
 //! What breaks in each scenario. Everything here destroys, and only below the drill's own scratch folder.
 
+use super::Patient;
 use crate::service::Service;
 use retoma_core::manifest::{Manifest, Source};
 use retoma_core::{Error, ErrorKind, Result, error::codes};
@@ -46,17 +47,16 @@ impl fmt::Display for Scenario {
     }
 }
 
-/// Lets the disaster happen to the scratch copy that `manifest` describes, all of which lies below `scratch`. Gives
-/// what was done, and the service if it still runs.
+/// Lets the disaster happen to the patient, all of which lies below its scratch folder. Gives what was done, and the service if it still runs.
 ///
 /// # Errors
-/// `R0711` for anything that does not lie below `scratch`; nothing was destroyed then.
+/// `R0711` for anything that does not lie there; nothing was destroyed then.
 pub(super) fn strike(
     scenario: Scenario,
-    manifest: &Manifest,
-    scratch: &Path,
+    patient: &Patient,
     service: Option<Service>,
 ) -> Result<(String, Option<Service>)> {
+    let (manifest, scratch) = (&patient.manifest, &patient.scratch);
     for path in manifest.components.iter().filter_map(|component| component.path()).chain([manifest.dir()]) {
         require_below(path, scratch)?;
     }
@@ -65,7 +65,7 @@ pub(super) fn strike(
             if let Some(service) = service {
                 service.kill()?;
             }
-            for path in lost_paths(manifest) {
+            for path in lost_paths(patient) {
                 remove(&path)?;
             }
             let key = if scenario == Scenario::LostKey { ", the key in use lost" } else { "" };
@@ -91,10 +91,12 @@ fn require_below(path: &Path, scratch: &Path) -> Result<()> {
     ))
 }
 
-/// The manifest's folder, and the components elsewhere with what SQLite keeps beside them.
-fn lost_paths(manifest: &Manifest) -> Vec<PathBuf> {
-    let mut paths = vec![manifest.dir().to_owned()];
-    for component in &manifest.components {
+/// The manifest's folder (unless only a part of the service is drilled), and each component with what SQLite keeps
+/// beside it.
+fn lost_paths(patient: &Patient) -> Vec<PathBuf> {
+    let whole = (!patient.is_part).then(|| patient.manifest.dir().to_owned());
+    let mut paths: Vec<PathBuf> = whole.into_iter().collect();
+    for component in &patient.manifest.components {
         let Some(path) = component.path() else { continue };
         for suffix in ["", "-wal", "-shm", "-journal"] {
             let mut name = path.as_os_str().to_owned();

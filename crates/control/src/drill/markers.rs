@@ -118,29 +118,29 @@ impl Markers {
         }
     }
 
-    /// How many marks each component has at least.
-    pub fn fewest(&self) -> usize {
-        self.writers.iter().map(|writer| writer.state().acknowledged.len()).min().unwrap_or(0)
+    /// How many marks each component has.
+    fn counts(&self) -> Vec<usize> {
+        self.writers.iter().map(|writer| writer.state().acknowledged.len()).collect()
     }
 
-    /// Waits until every component has `more` marks more than `before`.
+    /// Waits until every component has `more` marks more than now.
     ///
     /// # Errors
     /// `R0713` naming a component that takes none within `limit`; `Cancelled`.
-    pub fn wait_for(&self, before: usize, more: usize, limit: Duration, interrupt: &Interrupt) -> Result<()> {
-        let enough = interrupt.wait_for(limit, || Ok((self.fewest() >= before + more).then_some(())))?;
-        if enough.is_some() {
+    pub fn wait_for(&self, more: usize, limit: Duration, interrupt: &Interrupt) -> Result<()> {
+        let before = self.counts();
+        let lacking = || {
+            let counts = self.counts();
+            counts.iter().zip(&before).position(|(now, before)| *now < before + more)
+        };
+        let enough = interrupt.wait_for(limit, || Ok(lacking().is_none().then_some(())))?;
+        let Some(writer) = lacking().filter(|_| enough.is_none()).and_then(|at| self.writers.get(at)) else {
             return Ok(());
-        }
-        let slowest = self.writers.iter().min_by_key(|writer| writer.state().acknowledged.len());
-        let (name, error) = slowest.map_or((String::new(), None), |writer| {
-            (writer.component.clone(), writer.state().last_error.clone())
-        });
-        let message = format!("component `{name}` takes no marks within {} s", limit.as_secs());
-        Err(Error::new(ErrorKind::Unavailable, codes::DRILL_UNSUITED, message).with_hint(format!(
-            "its last error: {}; see `marker_url` in `docs/manifest.md`",
-            error.unwrap_or_else(|| "none".to_owned())
-        )))
+        };
+        let error = writer.state().last_error.clone().unwrap_or_else(|| "none".to_owned());
+        let message = format!("component `{}` takes no marks within {} s", writer.component, limit.as_secs());
+        Err(Error::new(ErrorKind::Unavailable, codes::DRILL_UNSUITED, message)
+            .with_hint(format!("its last error: {error}; see `marker_url` in `docs/manifest.md`")))
     }
 
     /// The first mark that the service acknowledged after `since`; always `None` when none goes through it.

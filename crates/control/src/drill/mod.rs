@@ -20,6 +20,7 @@ mod report;
 mod run;
 
 pub use disaster::Scenario;
+pub(crate) use patient::address_of;
 pub use patient::{Patient, prepare};
 pub use run::run;
 

@@ -23,6 +23,8 @@ pub struct Patient {
     /// Whether a recovery reads the manifest from the repository, as a blank machine does. Otherwise it is told: a
     /// copy's manifest names other paths than the stored one.
     pub manifest_is_stored: bool,
+    /// Whether `manifest` has only some of the service's components; the others lie beside them and stay.
+    pub is_part: bool,
     /// The folder of the repository that the drill backs up into and recovers from.
     pub repository_dir: PathBuf,
     /// Opens it.
@@ -34,7 +36,7 @@ pub struct Patient {
 }
 
 /// Restores the newest snapshots of a manifest's components from `described` into a scratch folder, and gives that copy
-/// for a drill. With `only`, just these components.
+/// for a drill. With `only`, just these components are broken and brought back.
 ///
 /// # Errors
 /// `R0711` when the scratch folder or the port is live; `R0713` when the service cannot be drilled; what the recovery
@@ -63,7 +65,8 @@ pub fn prepare(
     let request = Request {
         repository: &repository,
         at: None,
-        only,
+        // The service needs all of them, also when only some are broken.
+        only: &[],
         place: Place::Under(root.clone()),
         manifest: Some((manifest, manifest_text)),
     };
@@ -88,6 +91,7 @@ pub fn prepare(
         manifest: scratch_manifest,
         manifest_text: manifest_text.to_owned(),
         manifest_is_stored: false,
+        is_part: !only.is_empty(),
         repository_dir,
         password,
         scratch: folder.path().to_owned(),

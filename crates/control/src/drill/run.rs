@@ -5,7 +5,9 @@ use super::inventory::Inventory;
 use super::markers::{Markers, Which};
 use super::patient::address_of;
 use super::report::{Facts, ran_with};
-use super::{Context, DETECT_LIMIT, FIRST_WRITE_LIMIT, MARKS_LIMIT, Patient, Scenario, controls, report};
+use super::{
+    Context, DETECT_LIMIT, FIRST_WRITE_LIMIT, MARKS_LIMIT, Patient, Scenario, controls, report,
+};
 use crate::backup::{self, ComponentBackup};
 use crate::check;
 use crate::open::open_address;
@@ -53,10 +55,8 @@ pub fn run(patient: &Patient, scenario: Scenario, context: &Context<'_>) -> Resu
         match result {
             Err(error) if timed_out.load(Ordering::Relaxed) => {
                 let message = format!("the drill did not end within {} s", limit.as_secs());
-                let error =
-                    Error::new(ErrorKind::Unavailable, codes::DRILL_TIMEOUT, message).with_source(error);
-                Err(error
-                    .with_hint("look at where it stopped; `timeout_seconds` in `[drill]` gives it more time"))
+                let error = Error::new(ErrorKind::Unavailable, codes::DRILL_TIMEOUT, message).with_source(error);
+                Err(error.with_hint("look at where it stopped; `timeout_seconds` in `[drill]` gives it more time"))
             }
             other => other,
         }
@@ -141,7 +141,7 @@ impl<'a> Drill<'a> {
         // The copy's host is lost with it: what is written directly ends now. What goes through the service goes on.
         self.markers.close(Which::All);
         self.markers.open(Which::Service);
-        let (what, service) = strike(self.scenario, &self.patient.manifest, &self.patient.scratch, service)?;
+        let (what, service) = strike(self.scenario, self.patient, service)?;
         self.context.watch.note(&Note::Disaster { what });
         let saw = self.detect(&inventories)?;
         let after = self.context.clock.elapsed().saturating_sub(timeline.disaster_at());
@@ -193,8 +193,7 @@ impl<'a> Drill<'a> {
     }
 
     fn more_marks(&self) -> Result<()> {
-        let before = self.markers.fewest();
-        self.markers.wait_for(before, self.context.marks, MARKS_LIMIT, self.context.interrupt)
+        self.markers.wait_for(self.context.marks, MARKS_LIMIT, self.context.interrupt)
     }
 
     fn back_up(&self, repository: &Repository) -> Result<Vec<ComponentBackup>> {
@@ -247,9 +246,7 @@ impl<'a> Drill<'a> {
     fn open_after(&self, other_key: Option<&Secret<String>>) -> Result<Repository> {
         let Some(other) = other_key else { return self.open(&self.patient.password) };
         match self.open(&self.patient.password) {
-            Err(error) if error.code() == codes::WRONG_KEY => {
-                self.open(other).context("open with the other key")
-            }
+            Err(error) if error.code() == codes::WRONG_KEY => self.open(other).context("open with the other key"),
             Err(error) => Err(error),
             Ok(_) => Err(Error::internal("a key that was removed still opens the repository")),
         }
@@ -286,9 +283,9 @@ impl<'a> Drill<'a> {
 
     fn recover(&self, repository: &Repository, timeline: &mut Timeline) -> Result<Recovered> {
         let manifest = &self.patient.manifest;
-        let told =
-            (!self.patient.manifest_is_stored).then_some((manifest, self.patient.manifest_text.as_str()));
-        let request = Request { repository, at: None, only: &[], place: Place::InPlace, manifest: told };
+        let told = (!self.patient.manifest_is_stored).then_some((manifest, self.patient.manifest_text.as_str()));
+        let request =
+            Request { repository, at: None, only: &[], place: Place::InPlace, manifest: told };
         let plan = recover::plan(&request)?;
         let options = recover::Options {
             supervisor: Some(self.context.supervisor),
@@ -310,14 +307,12 @@ impl<'a> Drill<'a> {
             self.markers.write_one()?;
             return Ok(recovered_at);
         }
-        let first = self
-            .context
-            .interrupt
-            .wait_for(FIRST_WRITE_LIMIT, || Ok(self.markers.first_through_service(recovered_at)))?;
+        let first = self.context.interrupt.wait_for(FIRST_WRITE_LIMIT, || {
+            Ok(self.markers.first_through_service(recovered_at))
+        })?;
         first.map(|_| recovered_at).ok_or_else(|| {
             let why = self.markers.service_error().unwrap_or_else(|| "no reason is known".to_owned());
-            let message =
-                format!("no write succeeded within {} s of the recovery", FIRST_WRITE_LIMIT.as_secs());
+            let message = format!("no write succeeded within {} s of the recovery", FIRST_WRITE_LIMIT.as_secs());
             Error::new(ErrorKind::Unavailable, codes::NO_FIRST_WRITE, message)
                 .with_hint(format!("the service's last answer: {why}"))
         })

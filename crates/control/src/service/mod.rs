@@ -10,7 +10,7 @@
 mod process;
 mod supervise;
 
-pub use process::{Identity, kill_group, kill_if, processes_with};
+pub use process::{Identity, kill_group, kill_if, processes_in, processes_with};
 pub use supervise::supervise;
 
 use crate::interrupt::Interrupt;
@@ -210,11 +210,14 @@ impl Drop for Service {
 fn read_pid(report: std::process::ChildStdout) -> Result<Option<u32>> {
     let (sender, receiver) = sync_channel(1);
     let read = move || {
-        let pid = BufReader::new(report).lines().map_while(std::result::Result::ok).find_map(|line| {
+        let mut lines = BufReader::new(report).lines().map_while(std::result::Result::ok);
+        let pid = lines.find_map(|line| {
             line.strip_prefix(supervise::REPORT).and_then(|pid| pid.trim().parse::<u32>().ok())
         });
         // Nobody listens any more after the time limit.
         sender.send(pid).ok();
+        // Whatever else is said is read too: a closed pipe would end the supervisor.
+        lines.for_each(drop);
     };
     std::thread::Builder::new()
         .name("supervisor".to_owned())

@@ -5,6 +5,7 @@
 
 use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
+use std::path::Path;
 
 /// A process, told from a later one with the same number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,6 +104,19 @@ pub fn processes_with(text: &str) -> Vec<Identity> {
     let fits = |pid: &u32| {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         String::from_utf8_lossy(&line).contains(text)
+    };
+    let others = pids().into_iter().filter(|pid| *pid != std::process::id());
+    others.filter(fits).filter_map(Identity::of).collect()
+}
+
+/// Processes other than this one that run in `folder` or below it and have all of `words` as arguments.
+pub fn processes_in(folder: &Path, words: &[String]) -> Vec<Identity> {
+    let fits = |pid: &u32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let arguments: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+        let is_ours = words.iter().all(|word| arguments.contains(&word.as_bytes()));
+        let place = std::fs::read_link(format!("/proc/{pid}/cwd"));
+        is_ours && !words.is_empty() && place.is_ok_and(|place| place.starts_with(folder))
     };
     let others = pids().into_iter().filter(|pid| *pid != std::process::id());
     others.filter(fits).filter_map(Identity::of).collect()

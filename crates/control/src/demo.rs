@@ -1,0 +1,302 @@
+//! The whole story in a folder of its own: seed a service, run it, back it up, destroy it, bring it back, prove it.
+//!
+//! ```text
+//! BASE/run-<time>-<pid>/
+//!   state.json     written before anything else: whose run this is, and whether it has ended
+//!   service/       the seeded service with its manifest
+//!   repository/    password   evidence.key
+//!   report.html    report.json
+//! ```
+//! Invariants: nothing is written outside the run's folder; whatever ends the run ends its processes ([`Service`]'s
+//! supervisor sees to that even after SIGKILL); the next run removes what earlier ones left, and only what belongs to a
+//! run whose process is dead. The last finished run stays until then, to be looked at.
+//!
+//! [`Service`]: crate::service::Service
+
+use crate::drill::{self, Context, Patient, Scenario, port};
+use crate::interrupt::{Interrupt, Stopwatch};
+use crate::open::open_address;
+use crate::recover::write_durably;
+use crate::service::{Identity, Supervisor, kill_if, processes_in};
+use crate::watch::{Note, Watch};
+use retoma_core::drill::DrillReport;
+use retoma_core::manifest::{self, Command, Manifest, Origin};
+use retoma_core::render::{Language, report};
+use retoma_core::{Error, ErrorKind, Result, ResultExt, Secret};
+use retoma_repo::evidence::SigningKey;
+use serde::{Deserialize, Serialize};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+const STATE: &str = "state.json";
+const STATE_SCHEMA: &str = "retoma.demo-state/1";
+const RUN: &str = "run-";
+/// What stands for the port in [`Demo::start`].
+const PORT: &str = "{port}";
+
+/// A demo to be run.
+#[derive(Clone, Copy)]
+pub struct Demo<'a> {
+    /// The folder that runs get their folders in; it is made.
+    pub base: &'a Path,
+    /// What breaks.
+    pub scenario: Scenario,
+    /// Starts the sample service in its folder; `{port}` in an argument becomes a free port.
+    pub start: &'a Command,
+    /// Makes the sample service's folder: `config/`, `data/marabet.sqlite`, `models/`, `logs/`.
+    pub seed: &'a dyn Fn(&Path) -> Result<()>,
+    /// Starts services.
+    pub supervisor: &'a Supervisor,
+    /// The program's version, for the result.
+    pub tool_version: &'a str,
+    /// The language of the page.
+    pub language: Language,
+    /// Marks between two steps; [`drill::MARKS`] for a real run.
+    pub marks: usize,
+    /// Hears what is done.
+    pub watch: &'a dyn Watch,
+    /// Ends every wait.
+    pub interrupt: &'a Interrupt,
+}
+
+impl std::fmt::Debug for Demo<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Demo").field("base", &self.base).field("scenario", &self.scenario).finish_non_exhaustive()
+    }
+}
+
+/// What a demo leaves.
+#[derive(Debug)]
+pub struct Shown {
+    /// The result, with its verdict.
+    pub report: DrillReport,
+    /// The run's folder.
+    pub folder: PathBuf,
+    /// The page.
+    pub page: PathBuf,
+    /// The result as JSON.
+    pub json: PathBuf,
+    /// The manifest's file, for what is tried next: its repository holds two backups of everything.
+    pub manifest_path: PathBuf,
+    /// The manifest, with a key that signs.
+    pub manifest: Manifest,
+}
+
+/// What a run's `state.json` says.
+#[derive(Debug, Serialize, Deserialize)]
+struct State {
+    schema: String,
+    /// The process that runs the demo.
+    owner: Identity,
+    /// What a process of the run has in its command line: the program and the first of its arguments.
+    words: Vec<Vec<String>>,
+    ended: bool,
+}
+
+/// Cleans up after earlier runs, then runs the demo.
+///
+/// # Errors
+/// As [`drill::run`]; what seeding says. After an error the folder stays for a look, after a stop it goes.
+pub fn run(demo: &Demo<'_>) -> Result<Shown> {
+    make_folder(demo.base)?;
+    for removed in clean_up(demo.base)? {
+        let what = format!("removed what an earlier run left in `{}`", removed.display());
+        demo.watch.note(&Note::Doing(what));
+    }
+    let now = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S").to_string();
+    let folder = demo.base.join(format!("{RUN}{now}-{}", std::process::id()));
+    make_folder(&folder)?;
+    let folder = std::fs::canonicalize(&folder).map_err(|error| Error::io(folder.display(), error))?;
+    write_state(demo, &folder, false)?;
+    let shown = in_folder(demo, &folder);
+    match &shown {
+        Err(error) if error.kind() == ErrorKind::Cancelled => remove(&folder)?,
+        _ => write_state(demo, &folder, true)?,
+    }
+    shown
+}
+
+fn in_folder(demo: &Demo<'_>, folder: &Path) -> Result<Shown> {
+    let service = folder.join("service");
+    let doing = |what: &str| demo.watch.note(&Note::Doing(what.to_owned()));
+    doing("make a service with data");
+    (demo.seed)(&service).context("make the sample service")?;
+    demo.interrupt.check()?;
+    let password = new_password(&folder.join("password"))?;
+    let key = SigningKey::generate()?;
+    key.save_new(&folder.join("evidence.key"))?;
+    let text = manifest_text(folder, demo.start, port::free()?, &key);
+    let manifest_path = service.join(crate::backup::MANIFEST_NAME);
+    write_durably(&manifest_path, text.as_bytes())?;
+    let manifest = parse(&text, &service)?;
+    let repository_dir = folder.join("repository");
+    doing("make a repository");
+    drop(open_address(&drill::address_of(&repository_dir)?, &password, true)?);
+    let patient = Patient {
+        manifest,
+        manifest_text: text,
+        manifest_is_stored: true,
+        is_part: false,
+        repository_dir,
+        password,
+        scratch: folder.to_owned(),
+        folder: None,
+    };
+    let repeat = format!("retoma demo --scenario {}", demo.scenario);
+    let context = Context {
+        supervisor: demo.supervisor,
+        tool_version: demo.tool_version,
+        repeat: &repeat,
+        watch: demo.watch,
+        interrupt: demo.interrupt,
+        clock: Stopwatch::start(),
+        marks: demo.marks,
+    };
+    let report = drill::run(&patient, demo.scenario, &context)?;
+    let (page, json) = (folder.join("report.html"), folder.join("report.json"));
+    write_durably(&page, report::page(&report, demo.language).as_bytes())?;
+    write_durably(&json, report.to_json()?.as_bytes())?;
+    for path in [&page, &json] {
+        demo.watch.note(&Note::Wrote(path.clone()));
+    }
+    Ok(Shown { report, folder: folder.to_owned(), page, json, manifest_path, manifest: patient.manifest })
+}
+
+fn parse(text: &str, dir: &Path) -> Result<Manifest> {
+    let origin = Origin { file_name: crate::backup::MANIFEST_NAME.to_owned(), dir: dir.to_owned() };
+    manifest::parse(text, &origin).map_err(|problems| {
+        let first = problems.first().map(|problem| problem.message.clone()).unwrap_or_default();
+        Error::internal(format!("the demo's manifest has a problem: {first}"))
+    })
+}
+
+/// A TOML string.
+fn quote(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            c if c.is_control() => quoted.push_str(&format!("\\U{:08X}", u32::from(c))),
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+fn manifest_text(folder: &Path, start: &Command, port: u16, key: &SigningKey) -> String {
+    let words = std::iter::once(&start.program).chain(&start.arguments);
+    let words: Vec<String> = words.map(|word| quote(&word.replace(PORT, &port.to_string()))).collect();
+    let start = words.join(", ");
+    let file = |name: &str| quote(&format!("file:{}", folder.join(name).display()));
+    let url = drill::address_of(&folder.join("repository")).unwrap_or_default();
+    let (url, password, signing_key) = (quote(&url), file("password"), file("evidence.key"));
+    let public_key = quote(&key.public_key().to_string());
+    let component = |name: &str, kind: &str, tier: &str, path: &str| {
+        format!("\n[[component]]\nname = \"{name}\"\nkind = \"{kind}\"\ntier = \"{tier}\"\npath = \"{path}\"\n")
+    };
+    format!(
+        "# The demo's manifest. `docs/manifest.md` explains every key.\nversion = 1\n\n\
+         [service]\nname = \"marabet\"\nhealth = \"http://127.0.0.1:{port}/healthz\"\nstart = [{start}]\n\n\
+         [[service.check]]\nurl = \"http://127.0.0.1:{port}/healthz?deep=true\"\nexpect_body = '\"healthy\":true'\n\n\
+         [[repository]]\nname = \"local\"\nurl = {url}\npassword = {password}\n\
+         {}\n[[component.check]]\nsql = \"SELECT count(*) > 0 FROM predictions\"\nexpect = \"1\"\n{}{}{}\n\
+         [evidence]\nsigning_key = {signing_key}\npublic_key = {public_key}\n\n\
+         [drill]\nmarker_url = \"http://127.0.0.1:{port}/marker\"\ntimeout_seconds = 300\n",
+        component("database", "sqlite", "critical", "data/marabet.sqlite"),
+        component("models", "files", "high", "models"),
+        component("config", "files", "medium", "config"),
+        component("logs", "files", "low", "logs"),
+    )
+}
+
+/// A new random password, in a file that only its owner may read.
+fn new_password(path: &Path) -> Result<Secret<String>> {
+    use std::fmt::Write as _;
+    use std::io::Write as _;
+    let io = |error| Error::io(path.display(), error);
+    let mut random = [0; 24];
+    getrandom::fill(&mut random).map_err(|error| Error::io("random numbers", std::io::Error::other(error.to_string())))?;
+    let mut text = String::new();
+    for byte in random {
+        write!(text, "{byte:02x}").map_err(|_| Error::internal("a text could not be written"))?;
+    }
+    let mut file =
+        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(io)?;
+    writeln!(file, "{text}").map_err(io)?;
+    Ok(Secret::new(text))
+}
+
+fn make_folder(path: &Path) -> Result<()> {
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|error| Error::io(path.display(), error))
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(path.display(), error)),
+        _ => Ok(()),
+    }
+}
+
+fn write_state(demo: &Demo<'_>, folder: &Path, ended: bool) -> Result<()> {
+    let owner = Identity::own().ok_or_else(|| Error::internal("this process cannot be found"))?;
+    let service = [Some(demo.start.program.clone()), demo.start.arguments.first().cloned()];
+    let arguments = demo.supervisor.arguments.first().map(|word| word.to_string_lossy().into_owned());
+    let supervisor = [Some(demo.supervisor.program.to_string_lossy().into_owned()), arguments];
+    let words = [service, supervisor].into_iter().map(|words| words.into_iter().flatten().collect()).collect();
+    let state = State { schema: STATE_SCHEMA.to_owned(), owner, words, ended };
+    let json = serde_json::to_vec_pretty(&state)
+        .map_err(|error| Error::internal("the demo's state cannot be written").with_source(error))?;
+    write_durably(&folder.join(STATE), &json)
+}
+
+/// Ends processes and removes folders of earlier runs below `base` whose own process is dead. Gives the folders.
+///
+/// A process is killed only when it runs in the run's folder and its command line is one that the run starts.
+///
+/// # Errors
+/// A folder can't be read or removed.
+pub fn clean_up(base: &Path) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(base).map_err(|error| Error::io(base.display(), error))?;
+    let mut removed = Vec::new();
+    for entry in entries.flatten() {
+        let folder = entry.path();
+        let is_run = entry.file_name().to_str().is_some_and(|name| name.starts_with(RUN));
+        if !is_run || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            continue;
+        }
+        let Some(state) = read_state(&folder) else {
+            // Killed before it wrote its state: then there is nothing in it but perhaps the state's temporary file.
+            remove_beginning(&folder, &mut removed);
+            continue;
+        };
+        if state.owner.runs() && !state.ended {
+            continue;
+        }
+        for words in &state.words {
+            for process in processes_in(&folder, words) {
+                kill_if(&process, words.first().map_or("", String::as_str));
+            }
+        }
+        remove(&folder).with_context(|| format!("remove an earlier run, `{}`", folder.display()))?;
+        removed.push(folder);
+    }
+    Ok(removed)
+}
+
+fn read_state(folder: &Path) -> Option<State> {
+    let bytes = std::fs::read(folder.join(STATE)).ok()?;
+    serde_json::from_slice(&bytes).ok().filter(|state: &State| state.schema == STATE_SCHEMA)
+}
+
+fn remove_beginning(folder: &Path, removed: &mut Vec<PathBuf>) {
+    let owner = folder.to_str().and_then(|name| name.rsplit_once('-')?.1.parse::<u32>().ok());
+    if owner.is_some_and(|pid| Identity::of(pid).is_some()) {
+        return;
+    }
+    std::fs::remove_file(folder.join(format!("{STATE}.tmp"))).ok();
+    if std::fs::remove_dir(folder).is_ok() {
+        removed.push(folder.to_owned());
+    }
+}
