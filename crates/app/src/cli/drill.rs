@@ -30,7 +30,7 @@ pub(super) struct Args {
     language: Language,
 }
 
-fn scenario(name: &str) -> std::result::Result<Scenario, String> {
+pub(super) fn scenario(name: &str) -> std::result::Result<Scenario, String> {
     let known: Vec<&str> = Scenario::ALL.iter().map(|scenario| scenario.as_str()).collect();
     Scenario::from_name(name).ok_or_else(|| format!("the scenarios are {}", known.join(", ")))
 }

@@ -2,6 +2,7 @@
 
 mod backup;
 mod codegen;
+mod demo;
 mod diff;
 mod doctor;
 mod drill;
@@ -83,6 +84,8 @@ enum Verb {
     Recover(recover::Args),
     /// Break a copy of the service, bring it back, measure, and test the checks themselves
     Drill(drill::Args),
+    /// Destroy a real service and bring it back before your eyes; needs nothing, touches nothing of yours
+    Demo(demo::Args),
     /// Show how old the newest snapshots are, and which evidence still counts
     Status,
     /// List, export and verify the signed records
@@ -150,6 +153,7 @@ fn dispatch(context: &Context, verb: Verb) -> Result<Exit> {
         Verb::Restore(args) => restore::run(context, &args),
         Verb::Recover(args) => recover::run(context, &args),
         Verb::Drill(args) => drill::run(context, &args),
+        Verb::Demo(args) => demo::run(context, &args),
         Verb::Status => status::run(context),
         Verb::Evidence(args) => evidence::run(context, &args),
         Verb::Verify(args) => verify::run(context, &args),

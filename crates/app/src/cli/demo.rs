@@ -1,0 +1,68 @@
+//! `retoma demo`: a real service, destroyed and brought back, in a folder of its own.
+
+use super::drill::{exit, language, show};
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::output;
+use retoma_control::Interrupt;
+use retoma_control::demo::{self, Demo};
+use retoma_control::drill::{MARKS, Scenario};
+use retoma_core::Result;
+use retoma_core::manifest::Command;
+use retoma_core::render::Language;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// What breaks
+    #[arg(long, default_value = "application-failure", value_parser = super::drill::scenario)]
+    scenario: Scenario,
+    /// The folder in which each run makes its own (default: retoma-demo in the folder for temporary files)
+    #[arg(long, value_name = "DIR")]
+    folder: Option<PathBuf>,
+    /// The language of the page and the terminal
+    #[arg(long, value_name = "LANGUAGE", default_value = "en", value_parser = language)]
+    language: Language,
+}
+
+pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
+    let base = args.folder.clone().unwrap_or_else(default_folder);
+    let supervisor = super::shell::supervisor()?;
+    let words = ["__marabet", "serve", "--root", ".", "--port", "{port}"];
+    let start = Command {
+        program: supervisor.program.display().to_string(),
+        arguments: words.map(str::to_owned).to_vec(),
+    };
+    let watch = output::watch::Lines::new(context.printer);
+    let seed =
+        |root: &Path| retoma_marabet::seed(root, &retoma_marabet::SeedOptions::default(), &|_| ()).map(drop);
+    let shown = demo::run(&Demo {
+        base: &base,
+        scenario: args.scenario,
+        start: &start,
+        seed: &seed,
+        supervisor: &supervisor,
+        tool_version: env!("CARGO_PKG_VERSION"),
+        language: args.language,
+        marks: MARKS,
+        watch: &watch,
+        interrupt: &Interrupt::new(context.interrupt.flag()),
+    })?;
+    show(context, &shown.report, args.language)?;
+    let manifest = shown.manifest_path.display();
+    let program = supervisor.program.display();
+    context.printer.note(&format!(
+        "\nThe page with the picture: {}\nTry next:\n  {program} -f {manifest} snapshots\n  {program} -f {manifest} verify \
+         --read-data\n  {program} -f {manifest} drill corruption\n  {program} -f {manifest} evidence\n  {program} demo \
+         --scenario lost-key\nThe next demo removes this one's folder.",
+        shown.page.display()
+    ));
+    Ok(exit(&shown.report))
+}
+
+/// Where nobody else's files are: below the folder for temporary files, with the user's number.
+#[allow(clippy::disallowed_methods)]
+fn default_folder() -> PathBuf {
+    let (uid, _) = retoma_repo::host::ids();
+    std::env::temp_dir().join(format!("retoma-demo-{uid}"))
+}
