@@ -25,7 +25,7 @@ use retoma_core::render::{Language, report};
 use retoma_core::{Error, ErrorKind, Result, ResultExt, Secret};
 use retoma_repo::evidence::SigningKey;
 use serde::{Deserialize, Serialize};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 const STATE: &str = "state.json";
@@ -234,8 +234,16 @@ fn new_password(path: &Path) -> Result<Secret<String>> {
 }
 
 fn make_folder(path: &Path) -> Result<()> {
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(|error| Error::io(path.display(), error))
+    let failed = |error| Error::io(path.display(), error);
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+    // In a folder that everybody may write, somebody else may have been there first.
+    let found = std::fs::symlink_metadata(path).map_err(failed)?;
+    if found.is_dir() && found.uid() == retoma_repo::host::ids().0 {
+        return Ok(());
+    }
+    let message = format!("`{}` is not a folder of ours", path.display());
+    Err(Error::new(ErrorKind::Invalid, retoma_core::error::codes::TARGET_IS_LIVE, message)
+        .with_hint("name another with `--folder`"))
 }
 
 fn remove(path: &Path) -> Result<()> {

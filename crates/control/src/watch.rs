@@ -1,6 +1,6 @@
 //! What a long run tells whoever watches it. Notes are for people; results are returned.
 
-use retoma_core::drill::{ControlResult, Seconds};
+use retoma_core::drill::{ControlOutcome, ControlResult, Seconds};
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -101,7 +101,11 @@ impl fmt::Display for Note {
             Self::RolledBack { reason } => write!(f, "the previous data are back: {reason}"),
             Self::Control(control) => {
                 let found = control.found_code.as_deref().unwrap_or("accepted");
-                write!(f, "control {}: {found} ({:?})", control.name, control.outcome)
+                let outcome = match control.outcome {
+                    ControlOutcome::AsExpected => "as expected",
+                    ControlOutcome::Wrong => "WRONG",
+                };
+                write!(f, "control {}: {found}, {outcome}", control.name)
             }
             Self::Wrote(path) => write!(f, "wrote {}", path.display()),
             Self::Warning(what) => write!(f, "warning: {what}"),

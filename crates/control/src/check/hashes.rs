@@ -60,7 +60,9 @@ pub fn compare(copy: &Copy<'_>, interrupt: &Interrupt) -> Result<Hashed> {
         for _ in 0..workers {
             scope.spawn(|| work(copy.index, &receiver, &found, interrupt));
         }
-        list(copy, sender)
+        // Dropped at the end of this block: then the workers end.
+        let sender = sender;
+        list(copy, &sender)
     });
     listed?;
     interrupt.check()?;
@@ -86,7 +88,7 @@ pub fn compare(copy: &Copy<'_>, interrupt: &Interrupt) -> Result<Hashed> {
 }
 
 /// Sends every regular file at and below the component's path.
-fn list(copy: &Copy<'_>, jobs: SyncSender<Job>) -> Result<()> {
+fn list(copy: &Copy<'_>, jobs: &SyncSender<Job>) -> Result<()> {
     let node = find::node(copy.repository, copy.index, &copy.snapshot.1.tree, copy.path)?;
     let send = |path: PathBuf, node: Node| {
         // Nobody receives any more when all workers have ended, as they do when asked to stop.

@@ -18,7 +18,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// How long one of the user's commands may take.
-const COMMAND_LIMIT: Duration = Duration::from_secs(300);
+const COMMAND_LIMIT: Duration = Duration::from_mins(5);
 
 /// A check that ran.
 pub fn ran(name: &str, passed: bool, expected: &str, found: &str) -> CheckResult {
@@ -32,7 +32,7 @@ pub fn ran(name: &str, passed: bool, expected: &str, found: &str) -> CheckResult
 }
 
 /// A check that could not be run.
-pub fn not_run(name: &str, why: impl ToString) -> CheckResult {
+pub fn not_run(name: &str, why: &(impl std::fmt::Display + ?Sized)) -> CheckResult {
     CheckResult {
         name: name.to_owned(),
         outcome: CheckOutcome::NotRun,
@@ -125,7 +125,7 @@ fn command(words: &manifest::Command, dir: &Path, interrupt: &Interrupt) -> Resu
         .spawn()
     {
         Ok(child) => child,
-        Err(error) => return Ok(not_run(&name, error)),
+        Err(error) => return Ok(not_run(&name, &error)),
     };
     let asked = interrupt
         .wait_for(COMMAND_LIMIT, || child.try_wait().map_err(|error| Error::io(&words.program, error)));

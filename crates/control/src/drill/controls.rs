@@ -103,12 +103,12 @@ fn negative(name: &str, expected: Code, outcome: &Result<()>) -> ControlResult {
     ControlResult::negative(name, expected.as_str(), code_of(outcome), &detail(outcome))
 }
 
-impl Bench<'_> {
-    fn open(&self, dir: &Path, password: &Secret<String>) -> Result<Repository> {
-        let url = url::Url::from_file_path(dir).map_err(|()| Error::internal("a folder is no address"))?;
-        Ok(open_address(url.as_str(), password, false)?.repository)
-    }
+fn open(dir: &Path, password: &Secret<String>) -> Result<Repository> {
+    let url = url::Url::from_file_path(dir).map_err(|()| Error::internal("a folder is no address"))?;
+    Ok(open_address(url.as_str(), password, false)?.repository)
+}
 
+impl Bench<'_> {
     fn copy(&self, name: &str) -> Result<PathBuf> {
         let copy = self.scratch.join(format!("repository-{name}"));
         copy_repository(self.repository_dir, &copy)?;
@@ -117,7 +117,7 @@ impl Bench<'_> {
 
     /// The smallest file with contents in what the drill recovered.
     fn sample(&self) -> Result<Sample> {
-        let repository = self.open(self.repository_dir, self.password)?;
+        let repository = open(self.repository_dir, self.password)?;
         let index = repository.load_index()?;
         let mut smallest: Option<(u64, &Component, SnapshotId, Vec<u8>, BlobId)> = None;
         for (name, id) in self.snapshots {
@@ -175,6 +175,7 @@ impl Bench<'_> {
         })
     }
 
+    #[allow(clippy::unused_self)]
     fn restore_and_check(
         &self,
         dir: &Path,
@@ -184,7 +185,7 @@ impl Bench<'_> {
         interrupt: &Interrupt,
         before_check: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<()> {
-        let repository = self.open(dir, password)?;
+        let repository = open(dir, password)?;
         // By its id alone a snapshot is never asked for in a recovery: all are read, to find the newest.
         let all = repository.snapshots()?;
         let found = all.iter().find(|(id, _)| *id == sample.snapshot);
@@ -261,7 +262,7 @@ struct Database<'a> {
 impl<'a> Database<'a> {
     fn set_up(bench: &'a Bench<'a>) -> Result<Self> {
         let dir = bench.copy("database")?;
-        let repository = bench.open(&dir, bench.password)?;
+        let repository = open(&dir, bench.password)?;
         let path = bench.scratch.join("control.sqlite");
         execute(&path, "CREATE TABLE control (x); INSERT INTO control VALUES (1), (2), (3);")?;
         let any = bench.manifest.components.first();

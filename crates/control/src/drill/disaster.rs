@@ -202,7 +202,9 @@ fn flip_bytes(path: &Path) -> Result<()> {
             let mut span = vec![0; SPAN_BYTES.min(usize::try_from(bytes - at).unwrap_or(SPAN_BYTES))];
             file.seek(SeekFrom::Start(at))?;
             file.read_exact(&mut span)?;
-            span.iter_mut().for_each(|byte| *byte ^= 0xff);
+            for byte in &mut span {
+                *byte ^= 0xff;
+            }
             file.seek(SeekFrom::Start(at))?;
             file.write_all(&span)?;
             at += STEP_BYTES;

@@ -42,7 +42,7 @@ pub(super) fn ran_with(patient: &Patient, repository: &Repository, context: &Con
         system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
         cpus: std::thread::available_parallelism()
             .map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX)),
-        memory_bytes: u64::from(memory.totalram).saturating_mul(u64::from(memory.mem_unit)),
+        memory_bytes: memory.totalram.saturating_mul(u64::from(memory.mem_unit)),
     }
 }
 

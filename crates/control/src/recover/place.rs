@@ -114,6 +114,7 @@ thread_local! {
 }
 
 /// A place between two steps; does nothing but in tests.
+#[cfg_attr(not(test), allow(clippy::unnecessary_wraps))]
 fn between() -> Result<()> {
     #[cfg(test)]
     {
@@ -290,15 +291,15 @@ pub(super) fn settle(lives: &[PathBuf]) -> Result<Vec<PathBuf>> {
         };
         let (leader, units) = match journal.leader {
             None => (path.clone(), journal.units),
-            Some(leader) => match read_journal(&leader)? {
-                Some(journal) => (leader, journal.units),
-                // It had succeeded, or had not begun: the leader's journal is written first and removed first.
-                None => {
+            Some(leader) => {
+                let Some(journal) = read_journal(&leader)? else {
+                    // It had succeeded, or had not begun: the leader's journal is written first and removed first.
                     remove(&path)?;
                     remove(&beside(live, NEW))?;
                     continue;
-                }
-            },
+                };
+                (leader, journal.units)
+            }
         };
         undo(&units).with_context(|| format!("undo the recovery of `{}`", leader.display()))?;
         settled.extend(units.into_iter().map(|unit| unit.live));
@@ -313,14 +314,12 @@ fn read_journal(path: &Path) -> Result<Option<Journal>> {
         Err(error) => return Err(Error::io(path.display(), error)),
     };
     let journal: Option<Journal> = serde_json::from_slice(&bytes).ok();
-    match journal.filter(|journal| journal.schema == SCHEMA) {
-        Some(journal) => Ok(Some(journal)),
-        None => {
-            let message = format!("`{}` is no journal that this version understands", path.display());
-            Err(Error::new(ErrorKind::Conflict, codes::RECOVERY_UNCLEAR, message)
-                .with_hint("see `docs/recover.md` for what lies beside it, then remove it"))
-        }
+    if let Some(journal) = journal.filter(|journal| journal.schema == SCHEMA) {
+        return Ok(Some(journal));
     }
+    let message = format!("`{}` is no journal that this version understands", path.display());
+    Err(Error::new(ErrorKind::Conflict, codes::RECOVERY_UNCLEAR, message)
+        .with_hint("see `docs/recover.md` for what lies beside it, then remove it"))
 }
 
 fn write_journal(path: &Path, leader: Option<&Path>, units: &[JournalUnit]) -> Result<()> {
