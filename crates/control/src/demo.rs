@@ -61,7 +61,10 @@ pub struct Demo<'a> {
 
 impl std::fmt::Debug for Demo<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Demo").field("base", &self.base).field("scenario", &self.scenario).finish_non_exhaustive()
+        f.debug_struct("Demo")
+            .field("base", &self.base)
+            .field("scenario", &self.scenario)
+            .finish_non_exhaustive()
     }
 }
 
@@ -176,7 +179,7 @@ fn quote(text: &str) -> String {
     for c in text.chars() {
         match c {
             '"' | '\\' => quoted.extend(['\\', c]),
-            c if c.is_control() => quoted.push_str(&format!("\\U{:08X}", u32::from(c))),
+            c if c.is_control() => quoted.extend(format!("\\U{:08X}", u32::from(c)).chars()),
             c => quoted.push(c),
         }
     }
@@ -193,7 +196,9 @@ fn manifest_text(folder: &Path, start: &Command, port: u16, key: &SigningKey) ->
     let (url, password, signing_key) = (quote(&url), file("password"), file("evidence.key"));
     let public_key = quote(&key.public_key().to_string());
     let component = |name: &str, kind: &str, tier: &str, path: &str| {
-        format!("\n[[component]]\nname = \"{name}\"\nkind = \"{kind}\"\ntier = \"{tier}\"\npath = \"{path}\"\n")
+        format!(
+            "\n[[component]]\nname = \"{name}\"\nkind = \"{kind}\"\ntier = \"{tier}\"\npath = \"{path}\"\n"
+        )
     };
     format!(
         "# The demo's manifest. `docs/manifest.md` explains every key.\nversion = 1\n\n\
@@ -216,7 +221,8 @@ fn new_password(path: &Path) -> Result<Secret<String>> {
     use std::io::Write as _;
     let io = |error| Error::io(path.display(), error);
     let mut random = [0; 24];
-    getrandom::fill(&mut random).map_err(|error| Error::io("random numbers", std::io::Error::other(error.to_string())))?;
+    getrandom::fill(&mut random)
+        .map_err(|error| Error::io("random numbers", std::io::Error::other(error.to_string())))?;
     let mut text = String::new();
     for byte in random {
         write!(text, "{byte:02x}").map_err(|_| Error::internal("a text could not be written"))?;
@@ -244,7 +250,8 @@ fn write_state(demo: &Demo<'_>, folder: &Path, ended: bool) -> Result<()> {
     let service = [Some(demo.start.program.clone()), demo.start.arguments.first().cloned()];
     let arguments = demo.supervisor.arguments.first().map(|word| word.to_string_lossy().into_owned());
     let supervisor = [Some(demo.supervisor.program.to_string_lossy().into_owned()), arguments];
-    let words = [service, supervisor].into_iter().map(|words| words.into_iter().flatten().collect()).collect();
+    let words =
+        [service, supervisor].into_iter().map(|words| words.into_iter().flatten().collect()).collect();
     let state = State { schema: STATE_SCHEMA.to_owned(), owner, words, ended };
     let json = serde_json::to_vec_pretty(&state)
         .map_err(|error| Error::internal("the demo's state cannot be written").with_source(error))?;

@@ -113,14 +113,14 @@ mod tests {
     fn a_wait_ends_by_its_answer_its_limit_or_the_flag() {
         let interrupt = Interrupt::default();
         let mut asked = 0;
-        let answer = interrupt.wait_for(Duration::from_secs(60), || {
+        let answer = interrupt.wait_for(Duration::from_mins(1), || {
             asked += 1;
             Ok((asked == 3).then_some(asked))
         });
         assert_eq!(answer.unwrap(), Some(3));
         assert_eq!(interrupt.wait_for(Duration::ZERO, || Ok(None::<()>)).unwrap(), None);
         interrupt.set();
-        let error = interrupt.wait_for(Duration::from_secs(60), || Ok(Some(()))).unwrap_err();
+        let error = interrupt.wait_for(Duration::from_mins(1), || Ok(Some(()))).unwrap_err();
         assert_eq!((error.kind(), error.code()), (ErrorKind::Cancelled, codes::CANCELLED));
     }
 

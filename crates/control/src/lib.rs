@@ -18,6 +18,6 @@ pub mod watch;
 
 pub use interrupt::{Interrupt, Stopwatch};
 pub use retoma_core::{Error, ErrorKind, Result, ResultExt};
-pub use timeline::Timeline;
 pub use service::{Service, Supervisor};
+pub use timeline::Timeline;
 pub use watch::{Note, Silent, Watch};

@@ -166,7 +166,8 @@ pub fn backup_manifest(
         ..Options::default()
     };
     let mut source = MemorySource::new(MANIFEST_NAME, text.as_bytes());
-    let summary = backup::backup(repository, &mut source, &options, progress).context("back up the manifest")?;
+    let summary =
+        backup::backup(repository, &mut source, &options, progress).context("back up the manifest")?;
     Ok(Some(summary.snapshot))
 }
 

@@ -60,7 +60,10 @@ pub fn compare(copy: &Copy<'_>, interrupt: &Interrupt) -> Result<Hashed> {
         for _ in 0..workers {
             scope.spawn(|| work(copy.index, &receiver, &found, interrupt));
         }
-        list(copy, sender)
+        let listed = list(copy, &sender);
+        // The workers end when nothing more can come.
+        drop(sender);
+        listed
     });
     listed?;
     interrupt.check()?;
@@ -86,11 +89,15 @@ pub fn compare(copy: &Copy<'_>, interrupt: &Interrupt) -> Result<Hashed> {
 }
 
 /// Sends every regular file at and below the component's path.
-fn list(copy: &Copy<'_>, jobs: SyncSender<Job>) -> Result<()> {
+fn list(copy: &Copy<'_>, jobs: &SyncSender<Job>) -> Result<()> {
     let node = find::node(copy.repository, copy.index, &copy.snapshot.1.tree, copy.path)?;
     let send = |path: PathBuf, node: Node| {
-        // Nobody receives any more when all workers have ended, as they do when asked to stop.
-        if node.kind == NodeKind::File { jobs.send(Job { path, content: node.content }).is_ok() } else { true }
+        // Nobody receives any more when all workers have ended.
+        if node.kind == NodeKind::File {
+            jobs.send(Job { path, content: node.content }).is_ok()
+        } else {
+            true
+        }
     };
     let Some(tree) = node.subtree else {
         send(copy.place.to_owned(), node);
@@ -107,9 +114,13 @@ fn list(copy: &Copy<'_>, jobs: SyncSender<Job>) -> Result<()> {
 }
 
 fn work(index: &Index, jobs: &Mutex<Receiver<Job>>, found: &Mutex<Found>, interrupt: &Interrupt) {
-    while !interrupt.is_set() {
+    loop {
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { return };
+        // Whoever lists waits for room in the queue: after a stop it is emptied without work.
+        if interrupt.is_set() {
+            continue;
+        }
         let compared = differs(&job, index);
         let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
         match compared {

@@ -18,7 +18,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// How long one of the user's commands may take.
-const COMMAND_LIMIT: Duration = Duration::from_secs(300);
+const COMMAND_LIMIT: Duration = Duration::from_mins(5);
 
 /// A check that ran.
 pub fn ran(name: &str, passed: bool, expected: &str, found: &str) -> CheckResult {
@@ -32,7 +32,7 @@ pub fn ran(name: &str, passed: bool, expected: &str, found: &str) -> CheckResult
 }
 
 /// A check that could not be run.
-pub fn not_run(name: &str, why: impl ToString) -> CheckResult {
+pub fn not_run(name: &str, why: &dyn std::fmt::Display) -> CheckResult {
     CheckResult {
         name: name.to_owned(),
         outcome: CheckOutcome::NotRun,
@@ -47,7 +47,9 @@ pub fn not_run(name: &str, why: impl ToString) -> CheckResult {
 /// # Errors
 /// `Corrupt` with `R0703`, naming the check.
 pub fn require_all(component: &str, checks: &[CheckResult]) -> Result<()> {
-    let Some(check) = checks.iter().find(|check| check.outcome != CheckOutcome::Passed) else { return Ok(()) };
+    let Some(check) = checks.iter().find(|check| check.outcome != CheckOutcome::Passed) else {
+        return Ok(());
+    };
     let differs = match (&check.expected, &check.found) {
         (Some(expected), Some(found)) => format!(": expected `{expected}`, found `{found}`"),
         _ if check.detail.is_empty() => String::new(),
@@ -123,11 +125,10 @@ fn command(words: &manifest::Command, dir: &Path, interrupt: &Interrupt) -> Resu
         .spawn()
     {
         Ok(child) => child,
-        Err(error) => return Ok(not_run(&name, error)),
+        Err(error) => return Ok(not_run(&name, &error)),
     };
-    let asked = interrupt.wait_for(COMMAND_LIMIT, || {
-        child.try_wait().map_err(|error| Error::io(&words.program, error))
-    });
+    let asked = interrupt
+        .wait_for(COMMAND_LIMIT, || child.try_wait().map_err(|error| Error::io(&words.program, error)));
     if !matches!(asked, Ok(Some(_))) {
         child.kill().and_then(|()| child.wait().map(drop)).ok();
     }
@@ -185,7 +186,7 @@ mod tests {
     #[test]
     fn whatever_did_not_pass_is_an_error() {
         assert!(require_all("c", &[ran("a", true, "1", "1")]).is_ok());
-        for check in [ran("b", false, "1", "2"), not_run("b", "no time")] {
+        for check in [ran("b", false, "1", "2"), not_run("b", &"no time")] {
             let error = require_all("c", &[ran("a", true, "1", "1"), check]).unwrap_err();
             assert_eq!(error.code(), codes::CHECK_FAILED);
             assert!(error.message().contains("check `b` of component `c`"), "{error}");

@@ -86,8 +86,9 @@ fn require_below(path: &Path, scratch: &Path) -> Result<()> {
         return Ok(());
     }
     let message = format!("`{}` does not lie in the drill's own folder", path.display());
-    Err(Error::new(ErrorKind::Conflict, codes::TARGET_IS_LIVE, message)
-        .with_hint("a drill destroys nothing but its own scratch copy; this is a bug in Retoma, please report it"))
+    Err(Error::new(ErrorKind::Conflict, codes::TARGET_IS_LIVE, message).with_hint(
+        "a drill destroys nothing but its own scratch copy; this is a bug in Retoma, please report it",
+    ))
 }
 
 /// The manifest's folder (unless only a part of the service is drilled), and each component with what SQLite keeps
@@ -146,7 +147,8 @@ fn largest_file(root: &Path) -> Option<PathBuf> {
     while let Some(path) = waiting.pop() {
         let Ok(metadata) = std::fs::symlink_metadata(&path) else { continue };
         if metadata.is_dir() {
-            waiting.extend(std::fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
+            waiting
+                .extend(std::fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
         } else if metadata.is_file() && largest.as_ref().is_none_or(|(bytes, _)| metadata.len() > *bytes) {
             largest = Some((metadata.len(), path));
         }
@@ -164,7 +166,8 @@ fn drop_table(path: &Path) -> Result<()> {
             "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table' \
              AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name <> 'retoma_markers'",
         )?;
-        let names: Vec<String> = statement.query_map((), |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+        let names: Vec<String> =
+            statement.query_map((), |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
         let quoted = |name: &str| format!("main.\"{}\"", name.replace('"', "\"\""));
         let mut most = (-1, None);
         for name in &names {
@@ -199,7 +202,9 @@ fn flip_bytes(path: &Path) -> Result<()> {
             let mut span = vec![0; SPAN_BYTES.min(usize::try_from(bytes - at).unwrap_or(SPAN_BYTES))];
             file.seek(SeekFrom::Start(at))?;
             file.read_exact(&mut span)?;
-            span.iter_mut().for_each(|byte| *byte ^= 0xff);
+            for byte in &mut span {
+                *byte ^= 0xff;
+            }
             file.seek(SeekFrom::Start(at))?;
             file.write_all(&span)?;
             at += STEP_BYTES;
@@ -243,8 +248,9 @@ mod tests {
             .execute_batch("CREATE TABLE a (x); CREATE TABLE b (x); INSERT INTO b VALUES (1), (2); INSERT INTO a VALUES (1);")
             .unwrap();
         drop_table(&path).unwrap();
-        let tables: String =
-            connection.query_row("SELECT group_concat(name) FROM sqlite_schema", (), |row| row.get(0)).unwrap();
+        let tables: String = connection
+            .query_row("SELECT group_concat(name) FROM sqlite_schema", (), |row| row.get(0))
+            .unwrap();
         assert_eq!(tables, "a");
     }
 

@@ -74,12 +74,12 @@ impl Inventory {
             Error::new(ErrorKind::Unavailable, codes::NO_EVIDENCE, message).with_source(error)
         };
         let count = || -> rusqlite::Result<Self> {
-            let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY | rusqlite::OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            let flags =
+                rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY | rusqlite::OpenFlags::SQLITE_OPEN_NO_MUTEX;
             let connection = rusqlite::Connection::open_with_flags(path, flags)?;
             connection.busy_timeout(std::time::Duration::from_secs(10))?;
-            let pragma = |name: &str| {
-                connection.query_row(&format!("PRAGMA {name}"), (), |row| row.get::<_, i64>(0))
-            };
+            let pragma =
+                |name: &str| connection.query_row(&format!("PRAGMA {name}"), (), |row| row.get::<_, i64>(0));
             let bytes = (pragma("page_size")? * pragma("page_count")?).cast_unsigned();
             let mut statement = connection.prepare(
                 "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table' \

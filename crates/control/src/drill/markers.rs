@@ -187,9 +187,15 @@ impl Markers {
         let Some(writer) = self.writers.iter().find(|writer| writer.component == component) else {
             return Ok(None);
         };
-        let survived = writer.sink.survived(&self.run).with_context(|| format!("count marks of `{component}`"))?;
-        let before: Vec<Mark> =
-            writer.state().acknowledged.iter().filter(|mark| mark.acknowledged_at < recovered_at).copied().collect();
+        let survived =
+            writer.sink.survived(&self.run).with_context(|| format!("count marks of `{component}`"))?;
+        let before: Vec<Mark> = writer
+            .state()
+            .acknowledged
+            .iter()
+            .filter(|mark| mark.acknowledged_at < recovered_at)
+            .copied()
+            .collect();
         Ok(Some(rpo_from_markers(&before, &survived, disaster_at)))
     }
 }
@@ -259,7 +265,8 @@ impl Sink {
             Self::Database(path) => select(path, run).map_err(|error| database_error(path, error)),
             Self::Folder(folder) => {
                 let prefix = format!("{PREFIX}{run}-");
-                let entries = std::fs::read_dir(folder).map_err(|error| Error::io(folder.display(), error))?;
+                let entries =
+                    std::fs::read_dir(folder).map_err(|error| Error::io(folder.display(), error))?;
                 let number = |name: std::ffi::OsString| name.to_str()?.strip_prefix(&prefix)?.parse().ok();
                 Ok(entries.flatten().filter_map(|entry| number(entry.file_name())).collect())
             }

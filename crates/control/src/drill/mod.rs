@@ -56,8 +56,8 @@ impl std::fmt::Debug for Context<'_> {
 /// Marks between two steps, where nothing else is asked for.
 pub const MARKS: usize = 10;
 /// How long marks may take to be acknowledged.
-const MARKS_LIMIT: Duration = Duration::from_secs(60);
+const MARKS_LIMIT: Duration = Duration::from_mins(1);
 /// How long the probes may take to notice a disaster.
-const DETECT_LIMIT: Duration = Duration::from_secs(60);
+const DETECT_LIMIT: Duration = Duration::from_mins(1);
 /// How long the first write may take after the service is ready.
-const FIRST_WRITE_LIMIT: Duration = Duration::from_secs(60);
+const FIRST_WRITE_LIMIT: Duration = Duration::from_mins(1);

@@ -7,7 +7,8 @@ use crate::backup::ComponentBackup;
 use crate::recover::{Recovered, RecoveredComponent};
 use retoma_core::decide::drill::{DrillFacts, RpoMeasured, verdict};
 use retoma_core::drill::{
-    CheckResult, ComponentResult, ControlResult, DrillReport, Environment, SCHEMA, Seconds, VerdictKind, Waterfall,
+    CheckResult, ComponentResult, ControlResult, DrillReport, Environment, SCHEMA, Seconds, VerdictKind,
+    Waterfall,
 };
 use retoma_core::manifest::{Component, Manifest};
 use retoma_repo::Repository;
@@ -39,13 +40,19 @@ pub(super) fn ran_with(patient: &Patient, repository: &Repository, context: &Con
         repository_id: repository.config().id.to_hex(),
         key_id: repository.key_id().to_hex(),
         system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
-        cpus: std::thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX)),
-        memory_bytes: u64::from(memory.totalram).saturating_mul(u64::from(memory.mem_unit)),
+        cpus: std::thread::available_parallelism()
+            .map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX)),
+        memory_bytes: memory.totalram.saturating_mul(u64::from(memory.mem_unit)),
     }
 }
 
 /// The result with its verdict.
-pub(super) fn assemble(patient: &Patient, head: Head, environment: Environment, facts: Facts<'_>) -> DrillReport {
+pub(super) fn assemble(
+    patient: &Patient,
+    head: Head,
+    environment: Environment,
+    facts: Facts<'_>,
+) -> DrillReport {
     let manifest = &patient.manifest;
     let rto = facts.waterfall.total();
     let mut components: Vec<ComponentResult> = Vec::new();
@@ -120,10 +127,13 @@ fn component_result(
 
 fn not_proven(manifest: &Manifest, scenario: Scenario) -> Vec<String> {
     let mut open = vec![
-        "That it takes as long next time, or with another machine, network, storage or amount of data.".to_owned(),
+        "That it takes as long next time, or with another machine, network, storage or amount of data."
+            .to_owned(),
         "That another kind of disaster ends as well.".to_owned(),
-        "How long people need to notice and to decide: here probes and program did it by themselves.".to_owned(),
-        "That the machine itself can be replaced: the copy was broken and recovered on one machine.".to_owned(),
+        "How long people need to notice and to decide: here probes and program did it by themselves."
+            .to_owned(),
+        "That the machine itself can be replaced: the copy was broken and recovered on one machine."
+            .to_owned(),
     ];
     if scenario == Scenario::LostKey {
         open.push("That your second key is at hand: the drill made one of its own in its copy.".to_owned());
@@ -136,7 +146,8 @@ fn not_proven(manifest: &Manifest, scenario: Scenario) -> Vec<String> {
         Some(_) => {}
     }
     if manifest.drill.markers.is_none() {
-        let what = "That a user's write succeeds: without `marker_url` marks were written into the copy itself.";
+        let what =
+            "That a user's write succeeds: without `marker_url` marks were written into the copy itself.";
         open.push(what.to_owned());
     }
     open

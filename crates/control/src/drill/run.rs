@@ -5,9 +5,7 @@ use super::inventory::Inventory;
 use super::markers::{Markers, Which};
 use super::patient::address_of;
 use super::report::{Facts, ran_with};
-use super::{
-    Context, DETECT_LIMIT, FIRST_WRITE_LIMIT, MARKS_LIMIT, Patient, Scenario, controls, report,
-};
+use super::{Context, DETECT_LIMIT, FIRST_WRITE_LIMIT, MARKS_LIMIT, Patient, Scenario, controls, report};
 use crate::backup::{self, ComponentBackup};
 use crate::check;
 use crate::open::open_address;
@@ -55,8 +53,10 @@ pub fn run(patient: &Patient, scenario: Scenario, context: &Context<'_>) -> Resu
         match result {
             Err(error) if timed_out.load(Ordering::Relaxed) => {
                 let message = format!("the drill did not end within {} s", limit.as_secs());
-                let error = Error::new(ErrorKind::Unavailable, codes::DRILL_TIMEOUT, message).with_source(error);
-                Err(error.with_hint("look at where it stopped; `timeout_seconds` in `[drill]` gives it more time"))
+                let error =
+                    Error::new(ErrorKind::Unavailable, codes::DRILL_TIMEOUT, message).with_source(error);
+                Err(error
+                    .with_hint("look at where it stopped; `timeout_seconds` in `[drill]` gives it more time"))
             }
             other => other,
         }
@@ -246,7 +246,9 @@ impl<'a> Drill<'a> {
     fn open_after(&self, other_key: Option<&Secret<String>>) -> Result<Repository> {
         let Some(other) = other_key else { return self.open(&self.patient.password) };
         match self.open(&self.patient.password) {
-            Err(error) if error.code() == codes::WRONG_KEY => self.open(other).context("open with the other key"),
+            Err(error) if error.code() == codes::WRONG_KEY => {
+                self.open(other).context("open with the other key")
+            }
             Err(error) => Err(error),
             Ok(_) => Err(Error::internal("a key that was removed still opens the repository")),
         }
@@ -283,9 +285,9 @@ impl<'a> Drill<'a> {
 
     fn recover(&self, repository: &Repository, timeline: &mut Timeline) -> Result<Recovered> {
         let manifest = &self.patient.manifest;
-        let told = (!self.patient.manifest_is_stored).then_some((manifest, self.patient.manifest_text.as_str()));
-        let request =
-            Request { repository, at: None, only: &[], place: Place::InPlace, manifest: told };
+        let told =
+            (!self.patient.manifest_is_stored).then_some((manifest, self.patient.manifest_text.as_str()));
+        let request = Request { repository, at: None, only: &[], place: Place::InPlace, manifest: told };
         let plan = recover::plan(&request)?;
         let options = recover::Options {
             supervisor: Some(self.context.supervisor),
@@ -307,12 +309,14 @@ impl<'a> Drill<'a> {
             self.markers.write_one()?;
             return Ok(recovered_at);
         }
-        let first = self.context.interrupt.wait_for(FIRST_WRITE_LIMIT, || {
-            Ok(self.markers.first_through_service(recovered_at))
-        })?;
+        let first = self
+            .context
+            .interrupt
+            .wait_for(FIRST_WRITE_LIMIT, || Ok(self.markers.first_through_service(recovered_at)))?;
         first.map(|_| recovered_at).ok_or_else(|| {
             let why = self.markers.service_error().unwrap_or_else(|| "no reason is known".to_owned());
-            let message = format!("no write succeeded within {} s of the recovery", FIRST_WRITE_LIMIT.as_secs());
+            let message =
+                format!("no write succeeded within {} s of the recovery", FIRST_WRITE_LIMIT.as_secs());
             Error::new(ErrorKind::Unavailable, codes::NO_FIRST_WRITE, message)
                 .with_hint(format!("the service's last answer: {why}"))
         })

@@ -120,7 +120,8 @@ impl Run<'_> {
     fn check_nobody_answers(&self) -> Result<()> {
         let service = &self.plan.manifest.service;
         let starts = service.start.is_some() && self.options.supervisor.is_some();
-        let Some(url) = service.health.as_ref().filter(|_| starts || self.plan.place == Place::InPlace) else {
+        let Some(url) = service.health.as_ref().filter(|_| starts || self.plan.place == Place::InPlace)
+        else {
             return Ok(());
         };
         let seen = probe::get(url, PROBE_LIMIT);
@@ -173,9 +174,7 @@ impl Run<'_> {
         match exchanged {
             Ok((service, service_checks)) => {
                 // What a pattern left out is not in the snapshot; it must not vanish with the previous data.
-                let leaves_out = |planned: &PlannedComponent| {
-                    matches!(&planned.component.source, Source::Files { exclude, .. } if !exclude.is_empty())
-                };
+                let leaves_out = |planned: &PlannedComponent| matches!(&planned.component.source, Source::Files { exclude, .. } if !exclude.is_empty());
                 let keep = self.options.keep_previous || self.plan.components.iter().any(leaves_out);
                 let previous = exchange.confirm(keep)?;
                 Ok(Recovered { components, service_checks, service, rolled_back: None, previous })

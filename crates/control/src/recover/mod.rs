@@ -100,12 +100,11 @@ impl PlannedComponent {
 /// with problems, an unknown component or a place that does not fit; what the repository says.
 pub fn plan(request: &Request<'_>) -> Result<Plan> {
     let which = request.at.map_or(Which::Latest, Which::At);
-    let (original, text, manifest_snapshot) = match request.manifest {
-        Some((manifest, text)) => (manifest.clone(), text.to_owned(), None),
-        None => {
-            let (id, manifest, text) = stored_manifest(request.repository, request.at)?;
-            (manifest, text, Some(id))
-        }
+    let (original, text, manifest_snapshot) = if let Some((manifest, text)) = request.manifest {
+        (manifest.clone(), text.to_owned(), None)
+    } else {
+        let (id, manifest, text) = stored_manifest(request.repository, request.at)?;
+        (manifest, text, Some(id))
     };
     if let Some(unknown) = request.only.iter().find(|name| original.component(name).is_none()) {
         let known: Vec<&str> = original.components.iter().map(|it| it.name.as_str()).collect();
@@ -174,8 +173,7 @@ pub fn stored_manifest(
 ) -> Result<(SnapshotId, Manifest, String)> {
     let in_time = |snapshot: &Snapshot| at.is_none_or(|at| snapshot.time.0 <= at);
     let all = repository.snapshots()?;
-    let fits =
-        |(_, snapshot): &&(SnapshotId, Snapshot)| snapshot.has_tag(TAG_MANIFEST) && in_time(snapshot);
+    let fits = |(_, snapshot): &&(SnapshotId, Snapshot)| snapshot.has_tag(TAG_MANIFEST) && in_time(snapshot);
     let Some((id, snapshot)) = all.iter().rev().find(fits) else {
         let when = at.map_or_else(String::new, |at| format!(" at or before `{at}`"));
         let message = format!("the repository holds no manifest{when}");

@@ -114,6 +114,7 @@ thread_local! {
 }
 
 /// A place between two steps; does nothing but in tests.
+#[cfg_attr(not(test), expect(clippy::unnecessary_wraps, reason = "tests stop here as a kill would"))]
 fn between() -> Result<()> {
     #[cfg(test)]
     {
@@ -288,17 +289,13 @@ pub(super) fn settle(lives: &[PathBuf]) -> Result<Vec<PathBuf>> {
             remove(&beside(live, NEW))?;
             continue;
         };
-        let (leader, units) = match journal.leader {
-            None => (path.clone(), journal.units),
-            Some(leader) => match read_journal(&leader)? {
-                Some(journal) => (leader, journal.units),
-                // It had succeeded, or had not begun: the leader's journal is written first and removed first.
-                None => {
-                    remove(&path)?;
-                    remove(&beside(live, NEW))?;
-                    continue;
-                }
-            },
+        let leader = journal.leader.clone().unwrap_or_else(|| path.clone());
+        let decides = if journal.leader.is_some() { read_journal(&leader)? } else { Some(journal) };
+        let Some(Journal { units, .. }) = decides else {
+            // It had succeeded, or had not begun: the leader's journal is written first and removed first.
+            remove(&path)?;
+            remove(&beside(live, NEW))?;
+            continue;
         };
         undo(&units).with_context(|| format!("undo the recovery of `{}`", leader.display()))?;
         settled.extend(units.into_iter().map(|unit| unit.live));
@@ -313,22 +310,17 @@ fn read_journal(path: &Path) -> Result<Option<Journal>> {
         Err(error) => return Err(Error::io(path.display(), error)),
     };
     let journal: Option<Journal> = serde_json::from_slice(&bytes).ok();
-    match journal.filter(|journal| journal.schema == SCHEMA) {
-        Some(journal) => Ok(Some(journal)),
-        None => {
-            let message = format!("`{}` is no journal that this version understands", path.display());
-            Err(Error::new(ErrorKind::Conflict, codes::RECOVERY_UNCLEAR, message)
-                .with_hint("see `docs/recover.md` for what lies beside it, then remove it"))
-        }
+    if let Some(journal) = journal.filter(|journal| journal.schema == SCHEMA) {
+        return Ok(Some(journal));
     }
+    let message = format!("`{}` is no journal that this version understands", path.display());
+    Err(Error::new(ErrorKind::Conflict, codes::RECOVERY_UNCLEAR, message)
+        .with_hint("see `docs/recover.md` for what lies beside it, then remove it"))
 }
 
 fn write_journal(path: &Path, leader: Option<&Path>, units: &[JournalUnit]) -> Result<()> {
-    let journal = Journal {
-        schema: SCHEMA.to_owned(),
-        leader: leader.map(Path::to_owned),
-        units: units.to_vec(),
-    };
+    let journal =
+        Journal { schema: SCHEMA.to_owned(), leader: leader.map(Path::to_owned), units: units.to_vec() };
     let json = serde_json::to_vec_pretty(&journal)
         .map_err(|error| Error::internal("a recovery's journal cannot be written").with_source(error))?;
     write_durably(path, &json)

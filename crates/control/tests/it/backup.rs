@@ -40,7 +40,8 @@ fn a_database_that_lost_its_rows_gives_no_snapshot() {
 fn the_manifest_is_stored_when_it_changed() {
     let sample = Sample::new();
     let repository = sample.repository();
-    let store = |text: &str| backup_manifest(&sample.manifest, text, &repository, &Progress::default()).unwrap();
+    let store =
+        |text: &str| backup_manifest(&sample.manifest, text, &repository, &Progress::default()).unwrap();
     let first = store(&sample.text).unwrap();
     assert_eq!(store(&sample.text), None);
     let snapshot = repository.snapshot(first).unwrap();

@@ -14,9 +14,8 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 fn start() -> Command {
-    let words = [
-        "--exact", "helper::marabet", "--nocapture", "--", "serve", "--root", ".", "--port", "{port}",
-    ];
+    let words =
+        ["--exact", "helper::marabet", "--nocapture", "--", "serve", "--root", ".", "--port", "{port}"];
     Command { program: program().display().to_string(), arguments: words.map(str::to_owned).to_vec() }
 }
 

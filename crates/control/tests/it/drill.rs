@@ -22,7 +22,8 @@ fn assert_green(report: &DrillReport, scenario: Scenario) {
     assert!(StepName::ALL.iter().all(|name| steps.contains(name)), "{steps:?}");
     assert_eq!(report.waterfall.total(), report.rto_measured_seconds);
     assert_eq!(DrillReport::from_json(&report.to_json().unwrap()).unwrap(), *report);
-    let codes: Vec<_> = report.controls.iter().map(|it| (it.name.as_str(), it.found_code.as_deref())).collect();
+    let codes: Vec<_> =
+        report.controls.iter().map(|it| (it.name.as_str(), it.found_code.as_deref())).collect();
     let expected = [
         ("untouched copy", None),
         ("flipped byte in a pack", Some("R0203")),
@@ -72,7 +73,8 @@ fn a_drill_of_a_live_service_breaks_a_copy_and_leaves_the_service_alone() {
     let sample = Sample::new();
     let repository = sample.repository();
     for component in &sample.manifest.components {
-        let done = retoma_control::backup::backup(&sample.manifest, component, &repository, &Progress::default());
+        let done =
+            retoma_control::backup::backup(&sample.manifest, component, &repository, &Progress::default());
         assert!(done.unwrap().is_complete());
     }
     let before = listing(sample.folder.path());
@@ -116,7 +118,8 @@ fn a_scratch_folder_in_live_data_is_refused() {
         });
         drop(sample.repository());
         let error = in_context(|context| {
-            prepare(&sample.manifest, &sample.text, &sample.manifest.repositories[0], &[], context).unwrap_err()
+            prepare(&sample.manifest, &sample.text, &sample.manifest.repositories[0], &[], context)
+                .unwrap_err()
         });
         if case == "." {
             // A folder beside the live ones is fine; the drill ends later, since nothing was backed up.
@@ -144,7 +147,8 @@ fn only_the_components_that_are_named_are_broken_and_brought_back() {
     let sample = Sample::new();
     let repository = sample.repository();
     for component in &sample.manifest.components {
-        retoma_control::backup::backup(&sample.manifest, component, &repository, &Progress::default()).unwrap();
+        retoma_control::backup::backup(&sample.manifest, component, &repository, &Progress::default())
+            .unwrap();
     }
     let report = in_context(|context| {
         let (described, only) = (&sample.manifest.repositories[0], ["models".to_owned()]);

@@ -70,7 +70,8 @@ fn a_plan_says_what_will_be_done_and_changes_nothing() {
     assert_eq!(planned.from, sample.path("service/models"));
     assert!(planned.to.starts_with(sample.path("blank")) && planned.is_folder);
     assert!(!sample.path("blank").exists());
-    let before = Request { at: Some(planned.time() - jiff::SignedDuration::from_hours(1)), ..request.clone() };
+    let before =
+        Request { at: Some(planned.time() - jiff::SignedDuration::from_hours(1)), ..request.clone() };
     assert_eq!(recover::plan(&before).unwrap_err().code(), codes::SNAPSHOT_NOT_FOUND);
     let unknown = ["modles".to_owned()];
     let unknown = Request { only: &unknown, ..request };
@@ -157,7 +158,8 @@ fn a_service_that_still_answers_is_not_pulled_away_from_under() {
 
 #[test]
 fn data_that_fail_their_checks_never_reach_the_live_place() {
-    let sample = Sample::with(|text| text.replace("min_rows = 1", "expect = \"a number of users that never was\""));
+    let sample =
+        Sample::with(|text| text.replace("min_rows = 1", "expect = \"a number of users that never was\""));
     let repository = backed_up(&sample);
     let database = sample.path("service/data/marabet.sqlite");
     let inode = || std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(&database).unwrap());

@@ -22,7 +22,10 @@ fn start(sample: &Sample) -> Service {
 fn shell(sample: &Sample, script: &str) -> retoma_control::Result<Service> {
     let command = Command { program: "sh".to_owned(), arguments: vec!["-c".to_owned(), script.to_owned()] };
     let log = sample.path("log");
-    Service::start(&supervisor(), &Start { command: &command, dir: sample.folder.path(), log: &log, variables: &[] })
+    Service::start(
+        &supervisor(),
+        &Start { command: &command, dir: sample.folder.path(), log: &log, variables: &[] },
+    )
 }
 
 #[test]
@@ -39,7 +42,8 @@ fn a_service_is_stopped_killed_or_dropped_and_gone() {
 #[test]
 fn a_service_that_ignores_sigterm_is_killed() {
     let sample = Sample::new();
-    let service = shell(&sample, "trap '' TERM; echo ready; while :; do read line; done < /dev/zero").unwrap();
+    let service =
+        shell(&sample, "trap '' TERM; echo ready; while :; do read line; done < /dev/zero").unwrap();
     wait_for(|| std::fs::read_to_string(sample.path("log")).unwrap().contains("ready").then_some(()));
     let process = Identity::of(service.pid()).unwrap();
     assert_eq!(service.stop(Duration::from_millis(50)).unwrap(), 128 + 9);
@@ -50,7 +54,10 @@ fn a_service_that_ignores_sigterm_is_killed() {
 fn what_the_service_started_in_another_session_goes_with_it() {
     let sample = Sample::new();
     let pid_file = sample.path("pid");
-    let script = format!("setsid sh -c 'echo $$ > {0}.tmp; mv {0}.tmp {0}; exec sleep 600' & wait", pid_file.display());
+    let script = format!(
+        "setsid sh -c 'echo $$ > {0}.tmp; mv {0}.tmp {0}; exec sleep 600' & wait",
+        pid_file.display()
+    );
     let service = shell(&sample, &script).unwrap();
     let pid = wait_for(|| std::fs::read_to_string(&pid_file).ok()?.trim().parse().ok());
     let process = Identity::of(pid).unwrap();
@@ -86,10 +93,12 @@ fn a_service_ends_when_we_are_killed() {
 }
 
 fn children(of: u32) -> Vec<u32> {
-    let pids = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|it| it.file_name().to_str()?.parse().ok());
+    let pids =
+        std::fs::read_dir("/proc").unwrap().flatten().filter_map(|it| it.file_name().to_str()?.parse().ok());
     pids.filter(|pid: &u32| {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse::<u32>().ok());
+        let parent =
+            stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse::<u32>().ok());
         parent == Some(of)
     })
     .collect()

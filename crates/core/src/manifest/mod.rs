@@ -32,8 +32,8 @@ pub use address::Scheme;
 pub use component_kind::ComponentKind;
 pub use init::{Findings, FoundPath, init};
 pub use model::{
-    Check, Command, Component, DrillOptions, Evidence, HttpCheck, Manifest, Markers, Repository, Retention, Schedule,
-    ServerUrl, Service, Source, SqlExpectation,
+    Check, Command, Component, DrillOptions, Evidence, HttpCheck, Manifest, Markers, Repository, Retention,
+    Schedule, ServerUrl, Service, Source, SqlExpectation,
 };
 pub use problem::{Problem, Severity, render, summary};
 pub use reference::{reference_markdown, with_reference};
