@@ -87,11 +87,21 @@ impl Service {
         let control = child.stdin.take();
         let report = child.stdout.take();
         let mut service = Self { supervisor: child, control, pid: 0, log: start.log.to_owned() };
-        service.pid = match report.map(read_pid) {
-            Some(Ok(Some(pid))) => pid,
-            _ => return Err(not_started(&shown, "cannot be started", start.log)),
+        service.pid = match report.map(read_pid).transpose()?.flatten() {
+            Some(pid) => pid,
+            None => return Err(not_started(&shown, service.why_silent(), start.log)),
         };
         Ok(service)
+    }
+
+    /// Why the supervisor has not said that the service runs.
+    fn why_silent(&mut self) -> &'static str {
+        // It ends right after it found that the command cannot be run; give it the moment.
+        let ended = Interrupt::default().wait_for(Duration::from_secs(1), || self.ended());
+        match ended {
+            Ok(Some(_)) => "cannot be started",
+            _ => "was not started in time",
+        }
     }
 
     /// The service's first process, which leads its group.
