@@ -26,7 +26,7 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
 /// How long the supervisor may take to start the service and say so.
-const START_LIMIT: Duration = Duration::from_secs(20);
+const START_LIMIT: Duration = Duration::from_mins(1);
 /// How long everything may take to be gone after it was killed.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
 /// How long one look at the service may take.
@@ -222,7 +222,7 @@ fn read_pid(report: std::process::ChildStdout) -> Result<Option<u32>> {
     let read = move || {
         let mut lines = BufReader::new(report).lines().map_while(std::result::Result::ok);
         let pid = lines.find_map(|line| {
-            line.strip_prefix(supervise::REPORT).and_then(|pid| pid.trim().parse::<u32>().ok())
+            line.split_once(supervise::REPORT).and_then(|(_, pid)| pid.trim().parse::<u32>().ok())
         });
         // Nobody listens any more after the time limit.
         sender.send(pid).ok();
