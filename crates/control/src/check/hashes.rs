@@ -60,9 +60,10 @@ pub fn compare(copy: &Copy<'_>, interrupt: &Interrupt) -> Result<Hashed> {
         for _ in 0..workers {
             scope.spawn(|| work(copy.index, &receiver, &found, interrupt));
         }
-        // Dropped at the end of this block: then the workers end.
-        let sender = sender;
-        list(copy, &sender)
+        let listed = list(copy, &sender);
+        // The workers end when nothing more can come.
+        drop(sender);
+        listed
     });
     listed?;
     interrupt.check()?;
@@ -91,7 +92,7 @@ pub fn compare(copy: &Copy<'_>, interrupt: &Interrupt) -> Result<Hashed> {
 fn list(copy: &Copy<'_>, jobs: &SyncSender<Job>) -> Result<()> {
     let node = find::node(copy.repository, copy.index, &copy.snapshot.1.tree, copy.path)?;
     let send = |path: PathBuf, node: Node| {
-        // Nobody receives any more when all workers have ended, as they do when asked to stop.
+        // Nobody receives any more when all workers have ended.
         if node.kind == NodeKind::File {
             jobs.send(Job { path, content: node.content }).is_ok()
         } else {
@@ -113,9 +114,13 @@ fn list(copy: &Copy<'_>, jobs: &SyncSender<Job>) -> Result<()> {
 }
 
 fn work(index: &Index, jobs: &Mutex<Receiver<Job>>, found: &Mutex<Found>, interrupt: &Interrupt) {
-    while !interrupt.is_set() {
+    loop {
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { return };
+        // Whoever lists waits for room in the queue: after a stop it is emptied without work.
+        if interrupt.is_set() {
+            continue;
+        }
         let compared = differs(&job, index);
         let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
         match compared {

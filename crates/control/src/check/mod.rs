@@ -32,7 +32,7 @@ pub fn ran(name: &str, passed: bool, expected: &str, found: &str) -> CheckResult
 }
 
 /// A check that could not be run.
-pub fn not_run(name: &str, why: &(impl std::fmt::Display + ?Sized)) -> CheckResult {
+pub fn not_run(name: &str, why: &dyn std::fmt::Display) -> CheckResult {
     CheckResult {
         name: name.to_owned(),
         outcome: CheckOutcome::NotRun,
@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn whatever_did_not_pass_is_an_error() {
         assert!(require_all("c", &[ran("a", true, "1", "1")]).is_ok());
-        for check in [ran("b", false, "1", "2"), not_run("b", "no time")] {
+        for check in [ran("b", false, "1", "2"), not_run("b", &"no time")] {
             let error = require_all("c", &[ran("a", true, "1", "1"), check]).unwrap_err();
             assert_eq!(error.code(), codes::CHECK_FAILED);
             assert!(error.message().contains("check `b` of component `c`"), "{error}");

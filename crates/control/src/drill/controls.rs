@@ -4,6 +4,7 @@
 //! way of a real recovery: open, find the snapshot, restore, compare. They are fast because they restore one small file,
 //! or a tiny database of their own.
 
+use super::address_of;
 use super::copy::copy_repository;
 use crate::backup::{self, ComponentBackup};
 use crate::check::{self, Copy};
@@ -104,8 +105,7 @@ fn negative(name: &str, expected: Code, outcome: &Result<()>) -> ControlResult {
 }
 
 fn open(dir: &Path, password: &Secret<String>) -> Result<Repository> {
-    let url = url::Url::from_file_path(dir).map_err(|()| Error::internal("a folder is no address"))?;
-    Ok(open_address(url.as_str(), password, false)?.repository)
+    Ok(open_address(&address_of(dir)?, password, false)?.repository)
 }
 
 impl Bench<'_> {
@@ -161,51 +161,50 @@ impl Bench<'_> {
         interrupt: &Interrupt,
     ) -> Result<()> {
         let target = self.scratch.join(format!("restored-{name}"));
-        self.restore_and_check(dir, password, sample, &target, interrupt, |_| Ok(()))
+        restore_and_check(dir, password, sample, &target, interrupt, |_| Ok(()))
     }
 
     /// As [`Bench::recover`], with the restored file changed before it is checked.
     fn changed_file(&self, dir: &Path, sample: &Sample, interrupt: &Interrupt) -> Result<()> {
         let target = self.scratch.join("restored-changed");
-        self.restore_and_check(dir, self.password, sample, &target, interrupt, |file| {
+        restore_and_check(dir, self.password, sample, &target, interrupt, |file| {
             let mut bytes = std::fs::read(file).map_err(|error| Error::io(file.display(), error))?;
             let middle = bytes.len() / 2;
             bytes[middle] ^= 1;
             replace(file, &bytes)
         })
     }
+}
 
-    #[allow(clippy::unused_self)]
-    fn restore_and_check(
-        &self,
-        dir: &Path,
-        password: &Secret<String>,
-        sample: &Sample,
-        target: &Path,
-        interrupt: &Interrupt,
-        before_check: impl FnOnce(&Path) -> Result<()>,
-    ) -> Result<()> {
-        let repository = open(dir, password)?;
-        // By its id alone a snapshot is never asked for in a recovery: all are read, to find the newest.
-        let all = repository.snapshots()?;
-        let found = all.iter().find(|(id, _)| *id == sample.snapshot);
-        let (id, snapshot) = found.ok_or_else(|| Error::internal("the snapshot of a control is gone"))?;
-        let index = repository.load_index()?;
-        let options = restore::Options { strip: Some(sample.path.clone()), ..restore::Options::default() };
-        run_restore(&repository, &index, snapshot.tree, &options, target, interrupt)?;
-        let name = sample.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-        let place = target.join(std::ffi::OsStr::from_bytes(name));
-        before_check(&place)?;
-        let copy = Copy {
-            repository: &repository,
-            index: &index,
-            snapshot: (*id, snapshot),
-            path: &sample.path,
-            place: &place,
-        };
-        let hashed = check::hashes::compare(&copy, interrupt)?;
-        check::require_all(&sample.component.name, &[hashed.check])
-    }
+/// Open, find, restore, compare; `before_check` may change the restored file.
+fn restore_and_check(
+    dir: &Path,
+    password: &Secret<String>,
+    sample: &Sample,
+    target: &Path,
+    interrupt: &Interrupt,
+    before_check: impl FnOnce(&Path) -> Result<()>,
+) -> Result<()> {
+    let repository = open(dir, password)?;
+    // By its id alone a snapshot is never asked for in a recovery: all are read, to find the newest.
+    let all = repository.snapshots()?;
+    let found = all.iter().find(|(id, _)| *id == sample.snapshot);
+    let (id, snapshot) = found.ok_or_else(|| Error::internal("the snapshot of a control is gone"))?;
+    let index = repository.load_index()?;
+    let options = restore::Options { strip: Some(sample.path.clone()), ..restore::Options::default() };
+    run_restore(&repository, &index, snapshot.tree, &options, target, interrupt)?;
+    let name = sample.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    let place = target.join(std::ffi::OsStr::from_bytes(name));
+    before_check(&place)?;
+    let copy = Copy {
+        repository: &repository,
+        index: &index,
+        snapshot: (*id, snapshot),
+        path: &sample.path,
+        place: &place,
+    };
+    let hashed = check::hashes::compare(&copy, interrupt)?;
+    check::require_all(&sample.component.name, &[hashed.check])
 }
 
 /// Writes a new file instead of the old one: what is hard-linked elsewhere stays as it was.

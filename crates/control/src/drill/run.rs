@@ -196,32 +196,36 @@ impl<'a> Drill<'a> {
         self.markers.wait_for(self.context.marks, MARKS_LIMIT, self.context.interrupt)
     }
 
+    /// Each backup has counters of its own: they add up over what shares them.
+    fn counted<T>(&self, work: impl FnOnce(&Progress) -> Result<T>) -> Result<T> {
+        let progress = Progress::default();
+        self.context.interrupt.during(&progress, || work(&progress))
+    }
+
     fn back_up(&self, repository: &Repository) -> Result<Vec<ComponentBackup>> {
         let manifest = &self.patient.manifest;
-        let progress = Progress::default();
-        self.context.interrupt.during(&progress, || {
-            if self.patient.manifest_is_stored {
-                backup::backup_manifest(manifest, &self.patient.manifest_text, repository, &progress)?;
+        if self.patient.manifest_is_stored {
+            let text = &self.patient.manifest_text;
+            self.counted(|progress| backup::backup_manifest(manifest, text, repository, progress))?;
+        }
+        let mut backups = Vec::new();
+        for component in manifest.recovery_order() {
+            let done = self.counted(|progress| backup::backup(manifest, component, repository, progress))?;
+            if let Some(unreadable) = done.summary.unreadable.first() {
+                let path = unreadable.path.escape_ascii();
+                let message = format!("the backup of `{}` is incomplete: `{path}`", component.name);
+                return Err(Error::new(ErrorKind::Unavailable, codes::SOURCE_UNREADABLE, message)
+                    .with_source(unreadable.error.to_string()));
             }
-            let mut backups = Vec::new();
-            for component in manifest.recovery_order() {
-                let done = backup::backup(manifest, component, repository, &progress)?;
-                if let Some(unreadable) = done.summary.unreadable.first() {
-                    let path = unreadable.path.escape_ascii();
-                    let message = format!("the backup of `{}` is incomplete: `{path}`", component.name);
-                    return Err(Error::new(ErrorKind::Unavailable, codes::SOURCE_UNREADABLE, message)
-                        .with_source(unreadable.error.to_string()));
-                }
-                self.context.watch.note(&Note::BackedUp {
-                    component: done.component.clone(),
-                    total_bytes: done.summary.total_bytes,
-                    stored_bytes: done.summary.stored_bytes,
-                    elapsed: done.elapsed,
-                });
-                backups.push(done);
-            }
-            Ok(backups)
-        })
+            self.context.watch.note(&Note::BackedUp {
+                component: done.component.clone(),
+                total_bytes: done.summary.total_bytes,
+                stored_bytes: done.summary.stored_bytes,
+                elapsed: done.elapsed,
+            });
+            backups.push(done);
+        }
+        Ok(backups)
     }
 
     fn take_inventories(&self) -> Result<Vec<Inventory>> {

@@ -140,7 +140,7 @@ impl Run<'_> {
         write_durably(&unfinished, b"a recovery into this folder was begun; run it again to go on\n")?;
         let index = self.repository.load_index()?;
         let mut components = Vec::new();
-        for planned in &self.plan.components {
+        for planned in outer_first(&self.plan.components) {
             components.push(self.component(planned, &planned.to, &index)?);
         }
         self.write_manifest()?;
@@ -194,11 +194,8 @@ impl Run<'_> {
     /// Restores everything beside its place and checks it there.
     fn stage(&mut self) -> Result<Vec<RecoveredComponent>> {
         let index = self.repository.load_index()?;
-        // What contains others first: they are restored into it.
-        let mut order: Vec<&PlannedComponent> = self.plan.components.iter().collect();
-        order.sort_by_key(|planned| planned.to.components().count());
         let mut done = Vec::new();
-        for planned in order {
+        for planned in outer_first(&self.plan.components) {
             let Some((unit, below)) = &planned.unit else {
                 return Err(Error::internal("a component has no place in the exchange"));
             };
@@ -315,6 +312,23 @@ impl Run<'_> {
         let checks = check::service(described);
         Ok((Some(service), checks))
     }
+}
+
+/// In the order of the plan, but what contains another one before it: that is restored into it.
+fn outer_first(components: &[PlannedComponent]) -> Vec<&PlannedComponent> {
+    let mut order: Vec<usize> = Vec::new();
+    for (at, inner) in components.iter().enumerate() {
+        let holds_it = |outer: &PlannedComponent| outer.is_folder && inner.to.starts_with(&outer.to);
+        let mut chain: Vec<usize> = (0..components.len()).filter(|it| holds_it(&components[*it])).collect();
+        chain.push(at);
+        chain.sort_by_key(|it| components[*it].to.components().count());
+        for it in chain {
+            if !order.contains(&it) {
+                order.push(it);
+            }
+        }
+    }
+    order.into_iter().map(|at| &components[at]).collect()
 }
 
 /// A folder that is recovered into has nothing in it, or a recovery that was stopped.

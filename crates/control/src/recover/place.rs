@@ -114,7 +114,7 @@ thread_local! {
 }
 
 /// A place between two steps; does nothing but in tests.
-#[cfg_attr(not(test), allow(clippy::unnecessary_wraps))]
+#[cfg_attr(not(test), expect(clippy::unnecessary_wraps, reason = "tests stop here as a kill would"))]
 fn between() -> Result<()> {
     #[cfg(test)]
     {
@@ -289,17 +289,13 @@ pub(super) fn settle(lives: &[PathBuf]) -> Result<Vec<PathBuf>> {
             remove(&beside(live, NEW))?;
             continue;
         };
-        let (leader, units) = match journal.leader {
-            None => (path.clone(), journal.units),
-            Some(leader) => {
-                let Some(journal) = read_journal(&leader)? else {
-                    // It had succeeded, or had not begun: the leader's journal is written first and removed first.
-                    remove(&path)?;
-                    remove(&beside(live, NEW))?;
-                    continue;
-                };
-                (leader, journal.units)
-            }
+        let leader = journal.leader.clone().unwrap_or_else(|| path.clone());
+        let decides = if journal.leader.is_some() { read_journal(&leader)? } else { Some(journal) };
+        let Some(Journal { units, .. }) = decides else {
+            // It had succeeded, or had not begun: the leader's journal is written first and removed first.
+            remove(&path)?;
+            remove(&beside(live, NEW))?;
+            continue;
         };
         undo(&units).with_context(|| format!("undo the recovery of `{}`", leader.display()))?;
         settled.extend(units.into_iter().map(|unit| unit.live));

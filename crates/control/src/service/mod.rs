@@ -26,7 +26,7 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
 /// How long the supervisor may take to start the service and say so.
-const START_LIMIT: Duration = Duration::from_secs(20);
+const START_LIMIT: Duration = Duration::from_mins(1);
 /// How long everything may take to be gone after it was killed.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
 /// How long one look at the service may take.
@@ -87,11 +87,21 @@ impl Service {
         let control = child.stdin.take();
         let report = child.stdout.take();
         let mut service = Self { supervisor: child, control, pid: 0, log: start.log.to_owned() };
-        service.pid = match report.map(read_pid) {
-            Some(Ok(Some(pid))) => pid,
-            _ => return Err(not_started(&shown, "cannot be started", start.log)),
+        service.pid = match report.map(read_pid).transpose()?.flatten() {
+            Some(pid) => pid,
+            None => return Err(not_started(&shown, service.why_silent(), start.log)),
         };
         Ok(service)
+    }
+
+    /// Why the supervisor has not said that the service runs.
+    fn why_silent(&mut self) -> &'static str {
+        // It ends right after it found that the command cannot be run; give it the moment.
+        let ended = Interrupt::default().wait_for(Duration::from_secs(1), || self.ended());
+        match ended {
+            Ok(Some(_)) => "cannot be started",
+            _ => "was not started in time",
+        }
     }
 
     /// The service's first process, which leads its group.
@@ -212,7 +222,7 @@ fn read_pid(report: std::process::ChildStdout) -> Result<Option<u32>> {
     let read = move || {
         let mut lines = BufReader::new(report).lines().map_while(std::result::Result::ok);
         let pid = lines.find_map(|line| {
-            line.strip_prefix(supervise::REPORT).and_then(|pid| pid.trim().parse::<u32>().ok())
+            line.split_once(supervise::REPORT).and_then(|(_, pid)| pid.trim().parse::<u32>().ok())
         });
         // Nobody listens any more after the time limit.
         sender.send(pid).ok();

@@ -153,7 +153,8 @@ fn only_the_components_that_are_named_are_broken_and_brought_back() {
     let report = in_context(|context| {
         let (described, only) = (&sample.manifest.repositories[0], ["models".to_owned()]);
         let patient = prepare(&sample.manifest, &sample.text, described, &only, context).unwrap();
-        drill::run(&patient, Scenario::ApplicationFailure, context).unwrap()
+        let report = drill::run(&patient, Scenario::ApplicationFailure, context);
+        report.unwrap_or_else(|error| panic!("{error:?} {:?}", error.hint()))
     });
     assert_eq!(report.verdict, VerdictKind::Green, "{:#?}", report.reasons);
     assert_eq!(report.required_components, ["models"]);

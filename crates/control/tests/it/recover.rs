@@ -185,6 +185,11 @@ fn a_component_inside_another_comes_back_with_it() {
     assert_eq!(recovered.previous.len(), 1, "what patterns left out is kept beside");
     drop(recovered);
     assert_eq!(rows(&database), 300);
+    std::fs::remove_dir_all(sample.path("service")).unwrap();
+    let blank = sample.path("blank");
+    let recovered = recover(&sample, &repository, Place::Under(blank), &[]).unwrap();
+    assert!(recovered.passed(), "{recovered:#?}");
+    assert_eq!(recovered.components[0].component, "everything", "what holds the others comes first");
 }
 
 #[test]

@@ -77,7 +77,7 @@ pub(super) fn manifest(
     Some(Manifest {
         version: 1,
         evidence: evidence(root.table("evidence"), &service.name, &origin.dir)?,
-        drill: drill(root.table("drill"), &origin.dir, &components, found)?,
+        drill: drill(root.table("drill"), &origin.dir, &components, found),
         service,
         repositories,
         components,
@@ -202,22 +202,16 @@ fn drill(
     dir: &Path,
     components: &[Component],
     found: &mut Vec<Draft>,
-) -> Option<DrillOptions> {
+) -> DrillOptions {
     let scratch_dir = view.and_then(|view| view.text("scratch_dir"));
-    let markers = match view {
-        Some(view) => markers(view, components, found)?,
-        None => None,
-    };
-    Some(DrillOptions {
+    DrillOptions {
         scratch_dir: scratch_dir.map(|path| paths::resolve(dir, Path::new(path))),
         timeout_seconds: view.and_then(|view| view.number("timeout_seconds")).unwrap_or(3600),
-        markers,
-    })
+        markers: view.and_then(|view| markers(view, components, found)),
+    }
 }
 
-/// The inner `None` is a manifest without markers, the outer one a problem.
-#[allow(clippy::option_option)]
-fn markers(view: View<'_>, components: &[Component], found: &mut Vec<Draft>) -> Option<Option<Markers>> {
+fn markers(view: View<'_>, components: &[Component], found: &mut Vec<Draft>) -> Option<Markers> {
     let Some(write_url) = view.text("marker_url") else {
         for key in ["markers_url", "marker_component"].into_iter().filter(|key| view.has(key)) {
             let message = format!("`{key}` without `marker_url` has no effect");
@@ -226,7 +220,7 @@ fn markers(view: View<'_>, components: &[Component], found: &mut Vec<Draft>) -> 
                     .hint("add `marker_url`, or remove it"),
             );
         }
-        return Some(None);
+        return None;
     };
     let named = view.text("marker_component");
     if let Some(name) = named.filter(|name| !components.iter().any(|component| component.name == *name)) {
@@ -243,9 +237,9 @@ fn markers(view: View<'_>, components: &[Component], found: &mut Vec<Draft>) -> 
         .iter()
         .find(|component| component.kind() == ComponentKind::Sqlite)
         .map(|it| it.name.clone());
-    Some(Some(Markers {
+    Some(Markers {
         write_url: write_url.to_owned(),
         read_url: view.text("markers_url").map_or_else(|| format!("{write_url}s"), str::to_owned),
         component: named.map(str::to_owned).or(first_database),
-    }))
+    })
 }
