@@ -185,7 +185,10 @@ impl Run<'_> {
                 if error.kind() == ErrorKind::Cancelled {
                     return Err(error);
                 }
-                let rolled_back = Some(error);
+                let message = format!("the recovery was undone, and the previous data are back: {error}");
+                let hint = error.hint().unwrap_or("look at the service's output").to_owned();
+                let undone = Error::new(error.kind(), codes::ROLLED_BACK, message);
+                let rolled_back = Some(undone.with_hint(hint).with_source(error));
                 Ok(Recovered { components, service_checks, service: None, rolled_back, previous: Vec::new() })
             }
         }

@@ -140,7 +140,8 @@ fn when_the_restored_service_fails_its_checks_the_previous_data_are_back() {
     });
     assert!(!recovered.passed());
     let reason = recovered.rolled_back.unwrap();
-    assert_eq!(reason.code(), codes::SERVICE_NOT_READY, "{reason}");
+    assert_eq!(reason.code(), codes::ROLLED_BACK, "{reason}");
+    assert!(reason.message().contains("is not ready after 1 s"), "{reason}");
     assert_eq!(sample.processes(), 0);
     assert_eq!(rows(&database), 100, "the previous data are back");
     assert_eq!(leftovers(&sample), Vec::<String>::new());
