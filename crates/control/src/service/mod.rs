@@ -5,7 +5,7 @@
 //! ```
 //! The supervisor kills the service and everything that it started as soon as its pipe closes. So the service ends when
 //! a [`Service`] is dropped, and also when we are killed without warning: the system closes the pipe. What it does not
-//! survive: a supervisor that is itself killed by force leaves the service behind.
+//! survive: when supervisor and we are both killed by force at once, the service is left behind.
 
 mod process;
 mod supervise;
@@ -62,6 +62,8 @@ pub struct Service {
     supervisor: Child,
     control: Option<ChildStdin>,
     pid: u32,
+    /// The service's first process, while it is ours to end.
+    leader: Option<Identity>,
     log: PathBuf,
 }
 
@@ -86,11 +88,13 @@ impl Service {
         let mut child = command.spawn().map_err(failed)?;
         let control = child.stdin.take();
         let report = child.stdout.take();
-        let mut service = Self { supervisor: child, control, pid: 0, log: start.log.to_owned() };
+        let mut service =
+            Self { supervisor: child, control, pid: 0, leader: None, log: start.log.to_owned() };
         service.pid = match report.map(read_pid).transpose()?.flatten() {
             Some(pid) => pid,
             None => return Err(not_started(&shown, service.why_silent(), start.log)),
         };
+        service.leader = Identity::of(service.pid);
         Ok(service)
     }
 
@@ -184,7 +188,10 @@ impl Service {
     pub fn release(mut self) -> Result<u32> {
         self.tell("release");
         match Interrupt::default().wait_for(KILL_LIMIT, || self.ended())? {
-            Some(_) => Ok(self.pid),
+            Some(_) => {
+                self.leader = None;
+                Ok(self.pid)
+            }
             None => Err(still_there(self.pid)),
         }
     }
@@ -212,6 +219,10 @@ impl Drop for Service {
             kill_group(self.pid);
             self.supervisor.kill().ok();
             self.supervisor.wait().ok();
+        }
+        // A supervisor that was itself killed could not do it.
+        if self.leader.is_some_and(|leader| leader.runs()) {
+            kill_group(self.pid);
         }
     }
 }

@@ -135,3 +135,13 @@ fn a_service_that_was_let_go_runs_on() {
     retoma_control::service::kill_group(process.pid);
     wait_for(|| (!process.runs()).then_some(()));
 }
+
+#[test]
+fn a_service_whose_supervisor_was_killed_is_ended_by_us() {
+    let sample = Sample::new();
+    let service = shell(&sample, "exec sleep 600").unwrap();
+    let process = Identity::of(service.pid()).unwrap();
+    kill(service.supervisor_pid());
+    drop(service);
+    wait_for(|| (!process.runs()).then_some(()));
+}
