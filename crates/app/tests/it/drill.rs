@@ -1,0 +1,104 @@
+//! Whole drills of the sample service: the numbers that a drill must give, and its page.
+
+use crate::kit::{Home, tree};
+use crate::service::{get, seeded};
+use serde_json::Value;
+
+/// A number with at most six digits after the point as millionths: the fields add up exactly.
+fn millionths(value: &Value) -> i128 {
+    let text = value.to_string();
+    let (whole, part) = text.split_once('.').unwrap_or((&text, ""));
+    assert!(part.len() <= 6, "{text}");
+    format!("{whole}{part:0<6}").parse().unwrap()
+}
+
+fn drill(home: &Home, scenario: &str) -> Value {
+    home.json(&["drill", scenario, "-f", "srv/retoma.toml", "--report", "report"], 0, "retoma.drill/1")
+}
+
+fn assert_says_what_a_drill_must(document: &Value, scenario: &str) {
+    assert_eq!((&document["scenario"], &document["verdict"]), (&scenario.into(), &"green".into()), "{document:#}");
+    assert_eq!(document["reasons"], serde_json::json!([]));
+    let components = document["components"].as_array().unwrap();
+    let mut names: Vec<&str> = components.iter().map(|one| one["component"].as_str().unwrap()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["config", "database", "models"]);
+    for one in components {
+        let numbers = [
+            "rto_objective_seconds",
+            "rto_measured_seconds",
+            "rpo_objective_seconds",
+            "rpo_measured_seconds",
+            "rpo_worst_case_seconds",
+            "markers_written",
+            "markers_lost",
+        ];
+        numbers.iter().for_each(|name| assert!(one[name].is_number(), "{name}: {one:#}"));
+        assert!(one["markers_written"].as_u64().unwrap() > 0, "{one:#}");
+        assert!(millionths(&one["rto_measured_seconds"]) > 0);
+    }
+    let steps = document["waterfall"].as_array().unwrap();
+    assert!(steps.len() >= 5, "{document:#}");
+    let sum: i128 = steps.iter().map(|step| millionths(&step["duration_seconds"])).sum();
+    assert_eq!(sum, millionths(&document["rto_measured_seconds"]));
+    let mut end = 0;
+    for step in steps {
+        assert_eq!(millionths(&step["start_seconds"]), end, "{document:#}");
+        end += millionths(&step["duration_seconds"]);
+    }
+    let controls = document["controls"].as_array().unwrap();
+    let negative = controls.iter().filter(|one| one["kind"] == "negative").count();
+    assert!(negative >= 5 && negative < controls.len(), "{document:#}");
+    for control in controls {
+        assert_eq!(control["outcome"], "as_expected", "{control:#}");
+        assert_eq!(control["found_code"], control["expected_code"], "{control:#}");
+    }
+}
+
+/// The page needs nothing from anywhere: whatever it refers to is an anchor in itself or data.
+fn assert_self_contained(page: &str) {
+    assert!(page.starts_with("<!doctype html>") && page.contains("<svg"), "{page}");
+    for attribute in [" src=", " href=", " xlink:href=", " action=", " data=", " srcset="] {
+        for value in page.split(attribute).skip(1) {
+            let value = value.trim_start_matches(['"', '\'']);
+            assert!(value.starts_with('#') || value.starts_with("data:"), "{attribute}{:.80}", value);
+        }
+    }
+    for loading in ["<script", "<link", "<iframe", "@import", "url("] {
+        assert!(!page.contains(loading), "{loading}");
+    }
+}
+
+#[test]
+fn a_lost_application_comes_back_with_numbers_and_a_page() {
+    let (home, port) = seeded();
+    let before = tree(&home.path("srv"));
+    let snapshots = home.json(&["snapshots", "-f", "srv/retoma.toml"], 0, "retoma.snapshots/1");
+    let document = drill(&home, "application-failure");
+    assert_says_what_a_drill_must(&document, "application-failure");
+    let page = std::fs::read_to_string(home.path("report/drill-application-failure.html")).unwrap();
+    assert_self_contained(&page);
+    let written = std::fs::read_to_string(home.path("report/drill-application-failure.json")).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&written).unwrap(), document);
+    // What is live was not touched, and nothing is left behind.
+    assert_eq!(tree(&home.path("srv")), before);
+    assert_eq!(home.json(&["snapshots", "-f", "srv/retoma.toml"], 0, "retoma.snapshots/1"), snapshots);
+    assert_eq!(tree(&home.path("tmp")).len(), 0);
+    assert!(get(port, "/healthz").is_none());
+}
+
+#[test]
+fn a_lost_key_is_no_lost_service() {
+    let (home, _) = seeded();
+    let document = drill(&home, "lost-key");
+    assert_says_what_a_drill_must(&document, "lost-key");
+    // The real repository still opens with the key that the copy lost.
+    home.run(&["verify", "-f", "srv/retoma.toml"]).expect(0);
+    assert_eq!(tree(&home.path("tmp")).len(), 0);
+}
+
+#[test]
+fn an_unknown_scenario_names_the_known_ones() {
+    let home = Home::empty();
+    home.assert_snapshot("unknown_scenario", &home.run(&["drill", "earthquake"]).expect(1));
+}
