@@ -46,7 +46,8 @@ fn a_manifest_that_is_there_is_only_replaced_by_force() {
 fn a_password_that_is_there_is_kept() {
     let home = sample();
     home.write_private("secret", PASSWORD);
-    let done = home.json(&["init", "--password-file", "secret", "--backups", "elsewhere"], 0, "retoma.init/1");
+    let done =
+        home.json(&["init", "--password-file", "secret", "--backups", "elsewhere"], 0, "retoma.init/1");
     assert_eq!(done["password_made"], false);
     assert_eq!(std::fs::read_to_string(home.path("secret")).unwrap(), PASSWORD);
     home.back_up();

@@ -39,18 +39,18 @@ fn a_stopped_backup_ends_with_130_and_leaves_no_snapshot_and_no_lock() {
     home.seed_models();
     // Makes the repository, so that only data are written after it.
     home.back_up();
-    for part in 0..6 {
-        home.write(&format!("models/part-{part}"), &retoma_testkit::bytes(100 + part, 50 << 20));
+    for part in 0..300 {
+        home.write(&format!("models/part-{part}"), &retoma_testkit::bytes(100 + part, 1 << 20));
     }
     for stop in [Signal::INT, Signal::TERM] {
         let (packs_before, snapshots_before) = (packs(&home), entries(&home, "repository/snapshots"));
         let mut command = home.command();
-        let mut child =
-            command.arg("backup").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command.arg("backup").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         wait_for("the first packs", || (packs(&home) > packs_before).then_some(()));
         signal(&child, stop);
         wait_for("the end", || child.try_wait().unwrap());
-        let run = crate::kit::Run::new("retoma backup".to_owned(), &child.wait_with_output().unwrap()).expect(130);
+        let run =
+            crate::kit::Run::new("retoma backup".to_owned(), &child.wait_with_output().unwrap()).expect(130);
         assert!(run.stderr.contains("error[R0003]"), "{}", run.text());
         // The manifest's own snapshot may have been committed before; the component's was not.
         assert_eq!(home.snapshots().len(), 1);

@@ -43,10 +43,17 @@ fn a_password_stands_in_no_argument_and_in_no_file_for_everybody() {
     home.seed_models();
     home.back_up();
     let refused = home.run(&["key", "add", "--new-password", "hunter2"]).expect(1);
-    assert!(!refused.stderr.contains("hunter2") && refused.stderr.contains("error[R0102]"), "{}", refused.text());
+    assert!(
+        !refused.stderr.contains("hunter2") && refused.stderr.contains("error[R0102]"),
+        "{}",
+        refused.text()
+    );
     home.write("open", b"a second password");
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
     std::fs::set_permissions(home.path("open"), mode).unwrap();
-    home.assert_snapshot("key_add_open_file", &home.run(&["key", "add", "--new-password", "file:open"]).expect(1));
+    home.assert_snapshot(
+        "key_add_open_file",
+        &home.run(&["key", "add", "--new-password", "file:open"]).expect(1),
+    );
     assert_eq!(home.json(&["key"], 0, "retoma.key/1")["keys"].as_array().unwrap().len(), 1);
 }

@@ -14,7 +14,18 @@ pub(crate) fn seeded() -> (Home, u16) {
     let home = Home::empty();
     home.write_private("password", PASSWORD);
     let (root, rows) = (home.text_path("srv"), ROWS.to_string());
-    let seed = ["__marabet", "seed", "--root", &root, "--rows", &rows, "--model-bytes", "200000", "--log-bytes", "50000"];
+    let seed = [
+        "__marabet",
+        "seed",
+        "--root",
+        &root,
+        "--rows",
+        &rows,
+        "--model-bytes",
+        "200000",
+        "--log-bytes",
+        "50000",
+    ];
     home.run(&seed).expect(0);
     let port = free_port();
     home.write("srv/retoma.toml", manifest(&home, port).as_bytes());

@@ -66,7 +66,9 @@ fn a_missing_manifest_says_how_to_get_one() {
 #[test]
 fn all_problems_of_a_manifest_are_shown_where_they_are() {
     let home = Home::with(MODELS);
-    home.write_manifest(&MODELS.replace("tier = \"high\"", "teir = \"hihg\"").replace("\"files\"", "\"file\""));
+    home.write_manifest(
+        &MODELS.replace("tier = \"high\"", "teir = \"hihg\"").replace("\"files\"", "\"file\""),
+    );
     let run = home.run(&["doctor"]).expect(1);
     home.assert_snapshot("manifest_with_problems", &run);
     let error = home.json(&["doctor"], 1, "retoma.error/1");
