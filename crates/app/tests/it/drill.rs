@@ -1,8 +1,10 @@
 //! Whole drills of the sample service: the numbers that a drill must give, and its page.
 
-use crate::kit::{Home, tree};
+use crate::kit::{Home, Run, signal, tree, wait_for};
 use crate::service::{get, seeded};
+use rustix::process::Signal;
 use serde_json::Value;
+use std::process::Stdio;
 
 /// A decimal with at most six digits after the point as microseconds, which add up exactly.
 #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
@@ -39,7 +41,9 @@ fn assert_says_what_a_drill_must(document: &Value, scenario: &str) {
             "markers_written",
             "markers_lost",
         ];
-        numbers.iter().for_each(|name| assert!(one[name].is_number(), "{name}: {one:#}"));
+        for name in numbers {
+            assert!(one[name].is_number(), "{name}: {one:#}");
+        }
         assert!(one["markers_written"].as_u64().unwrap() > 0, "{one:#}");
         assert!(micros(&one["rto_measured_seconds"]) > 0);
     }
@@ -67,7 +71,7 @@ fn assert_self_contained(page: &str) {
     for attribute in [" src=", " href=", " xlink:href=", " action=", " data=", " srcset="] {
         for value in page.split(attribute).skip(1) {
             let value = value.trim_start_matches(['"', '\'']);
-            assert!(value.starts_with('#') || value.starts_with("data:"), "{attribute}{:.80}", value);
+            assert!(value.starts_with('#') || value.starts_with("data:"), "{attribute}{value:.80}");
         }
     }
     for loading in ["<script", "<link", "<iframe", "@import", "url("] {
@@ -101,6 +105,38 @@ fn a_lost_key_is_no_lost_service() {
     // The real repository still opens with the key that the copy lost.
     home.run(&["verify", "-f", "srv/retoma.toml"]).expect(0);
     assert_eq!(tree(&home.path("tmp")).len(), 0);
+}
+
+/// The processes that run in a folder or below it.
+fn processes_in(folder: &std::path::Path) -> usize {
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    all.filter(|entry| std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(folder)))
+        .count()
+}
+
+#[test]
+fn a_stopped_drill_leaves_no_process_and_no_folder() {
+    let (home, _) = seeded();
+    let scratch = home.path("tmp");
+    let entries =
+        || std::fs::read_dir(&scratch).unwrap().flatten().map(|entry| entry.path()).collect::<Vec<_>>();
+    // As soon as there is something to clean up, and while the scratch service runs.
+    for (with_service, stop) in [(false, Signal::INT), (true, Signal::TERM), (true, Signal::HUP)] {
+        let mut command = home.command();
+        let command = command.args(["drill", "deletion", "-f", "srv/retoma.toml"]);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        wait_for("something to clean up", || {
+            let there = !entries().is_empty() && (!with_service || processes_in(&scratch) > 0);
+            assert!(child.try_wait().unwrap().is_none(), "the drill ended before it could be stopped");
+            there.then_some(())
+        });
+        signal(&child, stop);
+        wait_for("the end", || child.try_wait().unwrap());
+        let run = Run::new("retoma drill".to_owned(), &child.wait_with_output().unwrap()).expect(130);
+        assert!(run.stderr.contains("error[R0003]"), "{}", run.text());
+        assert_eq!(entries(), Vec::<std::path::PathBuf>::new());
+        assert_eq!(processes_in(&scratch), 0);
+    }
 }
 
 #[test]

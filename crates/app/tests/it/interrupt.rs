@@ -1,23 +1,8 @@
 //! A backup that is stopped leaves nothing that counts, and nothing in the way.
 
-use crate::kit::{Home, MODELS};
-use rustix::process::{Pid, Signal, kill_process};
-use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
-
-/// Longer than anything here takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "waited too long for {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
+use crate::kit::{Home, MODELS, Run, signal, wait_for};
+use rustix::process::Signal;
+use std::process::Stdio;
 
 fn packs(home: &Home) -> usize {
     let Ok(folders) = std::fs::read_dir(home.path("repository/data")) else { return 0 };
@@ -26,11 +11,6 @@ fn packs(home: &Home) -> usize {
 
 fn entries(home: &Home, name: &str) -> usize {
     std::fs::read_dir(home.path(name)).map_or(0, Iterator::count)
-}
-
-fn signal(child: &Child, signal: Signal) {
-    let id = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
-    kill_process(id, signal).unwrap();
 }
 
 #[test]
@@ -49,8 +29,7 @@ fn a_stopped_backup_ends_with_130_and_leaves_no_snapshot_and_no_lock() {
         wait_for("the first packs", || (packs(&home) > packs_before).then_some(()));
         signal(&child, stop);
         wait_for("the end", || child.try_wait().unwrap());
-        let run =
-            crate::kit::Run::new("retoma backup".to_owned(), &child.wait_with_output().unwrap()).expect(130);
+        let run = Run::new("retoma backup".to_owned(), &child.wait_with_output().unwrap()).expect(130);
         assert!(run.stderr.contains("error[R0003]"), "{}", run.text());
         // The manifest's own snapshot may have been committed before; the component's was not.
         assert_eq!(home.snapshots().len(), 1);

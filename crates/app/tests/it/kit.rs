@@ -1,10 +1,12 @@
 //! A folder of its own for each test, and the program run in it with an environment of its own.
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// The password of every repository here.
@@ -56,16 +58,12 @@ impl Home {
 
     /// Replaces the manifest.
     pub(crate) fn write_manifest(&self, components: &str) {
-        self.write("retoma.toml", format!("{}{components}", self.manifest_head("\"repository\"")).as_bytes());
-    }
-
-    fn manifest_head(&self, repository: &str) -> String {
-        let repository = self.path(repository.trim_matches('"'));
-        format!(
+        let head = format!(
             "version = 1\n\n[service]\nname = \"marabet\"\n\n[[repository]]\nname = \"local\"\nurl = \"file://{}\"\n\
              password = \"file:password\"\n",
-            repository.display()
-        )
+            self.text_path("repository")
+        );
+        self.write("retoma.toml", format!("{head}{components}").as_bytes());
     }
 
     /// The path of something in the folder.
@@ -232,7 +230,7 @@ impl Run {
         let mut text = format!("$ {}\nexit {code}\n", self.line);
         for (name, stream) in [("stdout", &self.stdout), ("stderr", &self.stderr)] {
             if !stream.is_empty() {
-                text.push_str(&format!("--- {name}\n{stream}"));
+                text = format!("{text}--- {name}\n{stream}");
             }
         }
         text
@@ -267,4 +265,25 @@ pub(crate) fn fields(value: &Value) -> Vec<&str> {
     let mut names: Vec<&str> = value.as_object().unwrap().keys().map(String::as_str).collect();
     names.sort_unstable();
     names
+}
+
+/// Longer than anything here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Looks until there is something; a test that waits too long has failed.
+pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited too long for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Sends a signal to a program that a test started.
+pub(crate) fn signal(child: &Child, signal: Signal) {
+    let id = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    kill_process(id, signal).unwrap();
 }
