@@ -83,8 +83,12 @@ impl Context {
             return Ok(true);
         }
         if !std::io::stdin().is_terminal() {
-            return Err(Error::new(ErrorKind::Invalid, codes::USAGE, format!("{question} needs a yes"))
-                .with_hint("look at the plan above, then run it again with `--yes`"));
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                codes::USAGE,
+                format!("this needs a yes: {question}"),
+            )
+            .with_hint("look at the plan above, then run it again with `--yes`"));
         }
         self.printer.block(&format!("{question} [y/N]"));
         let mut answer = String::new();

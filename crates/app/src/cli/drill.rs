@@ -50,6 +50,8 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     for name in &args.component {
         crate::context::component(&loaded.manifest, name)?;
     }
+    // Said as by every other verb, before anything is copied: no repository, or a password that opens none.
+    drop(context.open(&loaded.manifest)?);
     let supervisor = super::shell::supervisor()?;
     let interrupt = Interrupt::new(context.interrupt.flag());
     let watch = output::watch::Lines::new(context.printer);

@@ -5,6 +5,9 @@ pub(crate) fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
     let right: Vec<bool> = headings.iter().map(|heading| heading.starts_with('>')).collect();
     let headings: Vec<String> =
         headings.iter().map(|heading| heading.trim_start_matches('>').to_owned()).collect();
+    // As wide as they are printed.
+    let rows: Vec<Vec<String>> =
+        rows.iter().map(|row| row.iter().map(|cell| printable(cell)).collect()).collect();
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column)).chain([&headings[column]]);
         cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
@@ -12,7 +15,7 @@ pub(crate) fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
     let widths: Vec<usize> = (0..headings.len()).map(width).collect();
     let line = |cells: &[String]| {
         let padded = cells.iter().enumerate().map(|(column, cell)| {
-            let (width, cell) = (widths[column], printable(cell));
+            let width = widths[column];
             if right[column] { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
         });
         padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
@@ -43,7 +46,9 @@ mod tests {
     fn columns_are_aligned_and_control_characters_shown() {
         let rows = [vec!["a\u{1b}[2J".to_owned(), "5".to_owned()], vec!["bb".to_owned(), "500".to_owned()]];
         let text = table(&["name", ">size"], &rows);
-        assert_eq!(text.lines().last(), Some("bb        500"));
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[2], "a\\u{1b}[2J     5");
+        assert_eq!(lines[3], "bb           500");
         assert!(!text.contains('\u{1b}'));
     }
 }

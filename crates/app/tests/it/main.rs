@@ -1,0 +1,16 @@
+//! Integration tests of the program: whole commands, with their exit code and what they print.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
+
+mod backup;
+mod drill;
+mod exit_codes;
+mod full_disk;
+mod init;
+mod interrupt;
+mod keys;
+mod kit;
+mod recover;
+mod retention;
+mod service;
+mod usage;
