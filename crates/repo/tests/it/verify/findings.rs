@@ -245,3 +245,18 @@ fn a_snapshot_under_the_name_of_another_is_refused() {
     let error = fixture.repository.snapshot(first).unwrap_err();
     assert_eq!((error.kind(), error.code()), (ErrorKind::Corrupt, codes::HASH_MISMATCH));
 }
+
+#[test]
+fn a_piece_of_a_file_that_no_index_names_is_found() {
+    let fixture = small();
+    let mut node = Node::new("f", NodeKind::File);
+    (node.size_bytes, node.content) = (4, vec![BlobId::of(b"lost")]);
+    let json = tree::to_json(&[node]).unwrap();
+    let trees = store_pack(&fixture, BlobKind::Tree, &[&json], None);
+    store_index(&fixture, vec![trees]);
+    let snapshot = store_snapshot(&fixture, BlobId::of(&json));
+    let report = fixture.verify(ReadData::None);
+    let finding = only(&report);
+    assert_eq!((finding.code, finding.severity), (codes::BLOB_MISSING, Severity::Damage));
+    assert_eq!((finding.snapshots[0].id, &finding.snapshots[0].paths[..]), (snapshot, &[b"/f".to_vec()][..]));
+}
