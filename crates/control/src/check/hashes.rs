@@ -165,3 +165,46 @@ fn differs(job: &Job, index: &Index) -> Result<u64, Difference> {
         _ => Err(Difference::File),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use retoma_core::Secret;
+    use retoma_core::drill::CheckOutcome;
+    use retoma_repo::Repository;
+    use retoma_repo::backup::{self, Progress};
+    use retoma_repo::store::{BlockingStore, ObjectStore};
+    use retoma_sources::files::{Excludes, FilesSource};
+
+    #[test]
+    fn each_difference_of_a_file_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a");
+        std::fs::write(&file, "first").unwrap();
+        std::fs::write(folder.path().join("b"), "second").unwrap();
+        let store = BlockingStore::new(std::sync::Arc::new(ObjectStore::memory())).unwrap();
+        let repository = Repository::init(store, &Secret::new("a test".to_owned())).unwrap();
+        let mut source = FilesSource::new(folder.path(), Excludes::default()).unwrap();
+        let options = backup::Options::default();
+        let done = backup::backup(&repository, &mut source, &options, &Progress::default()).unwrap();
+        let snapshot = repository.snapshot(done.snapshot).unwrap();
+        let index = repository.load_index().unwrap();
+        let copy = Copy {
+            repository: &repository,
+            index: &index,
+            snapshot: (done.snapshot, &snapshot),
+            path: folder.path().as_os_str().as_bytes(),
+            place: folder.path(),
+        };
+        let check = || compare(&copy, &Interrupt::default()).unwrap().check;
+        assert_eq!(check().outcome, CheckOutcome::Passed);
+        for other in ["firsT", "firs", "first ", ""] {
+            std::fs::write(&file, other).unwrap();
+            let check = check();
+            let found = format!("1 of 2 files differ: `{}`", file.display());
+            assert_eq!((check.outcome, check.found), (CheckOutcome::Failed, Some(found)), "{other:?}");
+        }
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(check().outcome, CheckOutcome::Failed);
+    }
+}

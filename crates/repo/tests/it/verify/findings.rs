@@ -207,3 +207,56 @@ fn a_pack_of_another_tools_size_is_read_in_pieces() {
     assert_eq!((finding.code, finding.offset_bytes), (codes::NOT_AUTHENTIC, Some(u64::from(last))));
     assert!(finding.snapshots.is_empty());
 }
+
+#[test]
+fn a_blob_with_other_contents_is_never_given_out() {
+    let fixture = small();
+    let wanted = BlobId::of(b"what the file should be");
+    let pack = store_pack(&fixture, BlobKind::Data, &[b"what it became"], Some(wanted));
+    store_index(&fixture, vec![pack]);
+    let index = fixture.repository.load_index().unwrap();
+    let error = fixture.repository.read_blob(&index, BlobKind::Data, &wanted).unwrap_err();
+    assert_eq!((error.kind(), error.code()), (ErrorKind::Corrupt, codes::HASH_MISMATCH));
+}
+
+#[test]
+fn a_pack_under_another_name_is_found_although_all_in_it_is_authentic() {
+    let fixture = small();
+    let pack = store_pack(&fixture, BlobKind::Data, &[b"in both packs"], None);
+    let key = fixture.repository.pack_key(pack.id).unwrap();
+    let other = PackId::of(b"another pack");
+    let bytes = fixture.repository.store().get(&key).unwrap();
+    let name = fixture.repository.pack_key(other).unwrap();
+    fixture.repository.store().put(&name, bytes, PutMode::Create).unwrap();
+    store_index(&fixture, vec![IndexPack { id: other, blobs: pack.blobs.clone() }, pack]);
+    let report = fixture.verify(ReadData::All);
+    let finding = only(&report);
+    assert_eq!((finding.code, finding.object.as_str()), (codes::HASH_MISMATCH, name.as_str()));
+}
+
+#[test]
+fn a_snapshot_under_the_name_of_another_is_refused() {
+    let mut fixture = small();
+    let first = fixture.repository.snapshots().unwrap()[0].0;
+    let second = fixture.back_up("models", &files([("three", noise(3, 100))]));
+    let name = |id: SnapshotId| Folder::Snapshots.key(&id.to_hex()).unwrap();
+    let other = fixture.repository.store().get(&name(second)).unwrap();
+    fixture.store.replace(name(first).as_str(), other.to_vec());
+    let error = fixture.repository.snapshot(first).unwrap_err();
+    assert_eq!((error.kind(), error.code()), (ErrorKind::Corrupt, codes::HASH_MISMATCH));
+}
+
+#[test]
+fn a_piece_of_a_file_that_no_index_names_is_found() {
+    let fixture = small();
+    let mut node = Node::new("f", NodeKind::File);
+    (node.size_bytes, node.content) = (4, vec![BlobId::of(b"lost")]);
+    let json = tree::to_json(&[node]).unwrap();
+    let trees = store_pack(&fixture, BlobKind::Tree, &[&json], None);
+    store_index(&fixture, vec![trees]);
+    let snapshot = store_snapshot(&fixture, BlobId::of(&json));
+    let report = fixture.verify(ReadData::None);
+    let finding = only(&report);
+    assert_eq!((finding.code, finding.severity), (codes::BLOB_MISSING, Severity::Damage));
+    assert_eq!((finding.snapshots[0].id, &finding.snapshots[0].paths[..]), (snapshot, &[b"/f".to_vec()][..]));
+}

@@ -133,3 +133,14 @@ fn a_copy_that_a_service_uses_is_read_with_its_wal() {
     let report = check(&path, None, &[sql("SELECT count(*) FROM t", "3")], quick()).unwrap();
     assert_eq!(report.checks.last().unwrap().outcome, Passed, "{report:#?}");
 }
+
+#[test]
+fn a_table_that_lost_all_its_rows_is_a_failed_check() {
+    let folder = Folder::new();
+    let path = folder.join("app.db");
+    let open = database(&path, "CREATE TABLE a (i); INSERT INTO a VALUES (1), (2);");
+    let before = facts(&path);
+    open.execute_batch("DELETE FROM a;").unwrap();
+    let report = check(&path, Some(&before), &[], quick()).unwrap();
+    assert_eq!(lines(&report)[1], "rows of `a`: Failed, 2 / 0");
+}
