@@ -8,7 +8,7 @@ use crate::format::BlobKind;
 use crate::format::time::Time;
 use crate::format::tree::{Node, NodeKind};
 use crate::repository::Repository;
-use retoma_core::{Error, ErrorKind, Result, error::codes};
+use retoma_core::{Error, Result};
 use std::sync::{Arc, PoisonError};
 
 /// The parent snapshot.
@@ -65,9 +65,7 @@ pub(super) fn walk(shared: &Shared<'_>, source: &mut dyn Source, parent: Option<
         walked: Walked::default(),
     };
     while let Some(event) = source.next()? {
-        if shared.progress.is_cancelled() {
-            return Err(Error::new(ErrorKind::Cancelled, codes::CANCELLED, "the backup was stopped"));
-        }
+        shared.stop_if_asked()?;
         if shared.queue.is_aborted() {
             return Ok(walk.walked);
         }

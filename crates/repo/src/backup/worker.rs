@@ -11,7 +11,7 @@ use crate::format::BlobKind;
 use crate::format::tree::{Node, NodeKind};
 use crate::id::BlobId;
 use crate::index::{Claim, Index};
-use retoma_core::{Error, Result};
+use retoma_core::{Error, ErrorKind, Result, error::codes};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -79,6 +79,14 @@ impl Shared<'_> {
         self.queue.abort();
     }
 
+    /// Looked at between files and, in a large one, between chunks: a single file may take hours.
+    pub(super) fn stop_if_asked(&self) -> Result<()> {
+        if self.progress.is_cancelled() {
+            return Err(Error::new(ErrorKind::Cancelled, codes::CANCELLED, "the backup was stopped"));
+        }
+        Ok(())
+    }
+
     pub(super) fn note_unreadable(&self, path: Vec<u8>, error: Error) {
         lock(self.unreadable).push(Unreadable { path, error });
     }
@@ -114,6 +122,7 @@ fn do_task(shared: &Shared<'_>, mut task: Task, scratch: &mut Scratch) -> Result
     if shared.queue.is_aborted() {
         return Ok(());
     }
+    shared.stop_if_asked()?;
     let described = task.content.describe(&mut task.node);
     if task.node.kind != NodeKind::File {
         let Task { node, directory, place, path, .. } = task;
@@ -234,6 +243,7 @@ fn cut(
         if shared.queue.is_aborted() {
             return Ok(Ok(total));
         }
+        shared.stop_if_asked()?;
         let length = shared.chunker.cut(&buffer[start..end]);
         add_chunk(shared, file, &buffer[start..start + length], scratch)?;
         start += length;
