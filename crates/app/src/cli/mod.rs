@@ -84,7 +84,7 @@ enum Verb {
     Recover(recover::Args),
     /// Break a copy of the service, bring it back, measure, and test the checks themselves
     Drill(drill::Args),
-    /// Destroy a real service and bring it back before your eyes; needs nothing, touches nothing of yours
+    /// Destroy a real service and bring it back before your eyes
     Demo(demo::Args),
     /// Show how old the newest snapshots are, and which evidence still counts
     Status,
