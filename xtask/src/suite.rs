@@ -17,6 +17,10 @@ pub(crate) fn run(mut args: Args) -> Result {
         }
         eprintln!("setup is incomplete: {reason}");
     }
+    // First, so that the last lines are those of the suite.
+    if filters.is_empty() {
+        with_services(sh::cargo().args(["test", "--quiet", "--workspace", "--doc"]))?;
+    }
     if setup::has_nextest() {
         let mut nextest = sh::cargo();
         nextest.args(["nextest", "run", "--workspace"]);
@@ -25,9 +29,6 @@ pub(crate) fn run(mut args: Args) -> Result {
     } else {
         eprintln!("cargo-nextest cannot be had: using `cargo test`, without time limits");
         with_services(sh::cargo().args(["test", "--workspace"]).args(&filters))?;
-    }
-    if filters.is_empty() {
-        with_services(sh::cargo().args(["test", "--quiet", "--workspace", "--doc"]))?;
     }
     Ok(())
 }
