@@ -5,6 +5,7 @@ use super::tools::{Step, Tool};
 use crate::dist::target_dir;
 use crate::sh::{self, Result};
 use std::fmt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -45,7 +46,11 @@ impl Place {
         for folder in [&self.repository, &self.out, &self.folder.join("cache")] {
             sh::make_dir(folder)?;
         }
-        sh::write(&self.folder.join("password"), "correct horse battery staple\n")?;
+        let password = self.folder.join("password");
+        sh::write(&password, "correct horse battery staple\n")?;
+        // A secret that others may read is refused.
+        std::fs::set_permissions(&password, std::fs::Permissions::from_mode(0o600))
+            .map_err(|error| format!("cannot protect `{}`: {error}", password.display()))?;
         sh::write(&self.folder.join("retoma.toml"), self.manifest())
     }
 
