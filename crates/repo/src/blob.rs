@@ -2,7 +2,7 @@
 //! SHA-256 that is its name.
 
 use crate::compress;
-use crate::crypto::{MasterKey, NONCE_BYTES, OVERHEAD_BYTES};
+use crate::crypto::{MasterKey, NONCE_BYTES};
 use crate::format::pack::PackedBlob;
 use crate::format::{BlobKind, tree};
 use crate::id::BlobId;
@@ -31,28 +31,44 @@ pub fn seal(repository: &Repository, plaintext: &[u8], output: &mut Vec<u8>) -> 
     Ok(uncompressed)
 }
 
-/// Opens a sealed blob, in place where it is not compressed, and checks that it is `blob`.
+/// Opens a sealed blob and checks that it is `blob`.
 ///
 /// # Errors
 /// `Corrupt`: not authentic, another length, another hash.
 pub fn open(key: &MasterKey, blob: &PackedBlob, mut sealed: Vec<u8>) -> Result<Vec<u8>> {
-    let length = key.open_in_place(&mut sealed)?.len();
-    let plaintext = if let Some(expected) = blob.uncompressed_bytes {
-        compress::decompress(&sealed[NONCE_BYTES..NONCE_BYTES + length], expected as usize)?
-    } else {
-        sealed.copy_within(NONCE_BYTES..NONCE_BYTES + length, 0);
-        sealed.truncate(sealed.len() - OVERHEAD_BYTES);
-        sealed
-    };
-    if BlobId::of(&plaintext) == blob.id {
-        Ok(plaintext)
-    } else {
-        Err(Error::new(
-            ErrorKind::Corrupt,
-            codes::HASH_MISMATCH,
-            format!("blob {} has other contents", blob.id),
-        ))
+    let mut expanded = Vec::new();
+    let length = open_in_place(key, blob, &mut sealed, &mut expanded)?.len();
+    if blob.uncompressed_bytes.is_some() {
+        return Ok(expanded);
     }
+    sealed.copy_within(NONCE_BYTES..NONCE_BYTES + length, 0);
+    sealed.truncate(length);
+    Ok(sealed)
+}
+
+/// Opens a sealed blob where it lies and checks that it is `blob`. What is compressed is expanded into `expanded`, whose
+/// memory is used again: a fresh buffer for each blob costs more than copying it.
+///
+/// # Errors
+/// `Corrupt`: not authentic, another length, another hash.
+pub fn open_in_place<'a>(
+    key: &MasterKey,
+    blob: &PackedBlob,
+    sealed: &'a mut [u8],
+    expanded: &'a mut Vec<u8>,
+) -> Result<&'a [u8]> {
+    let plaintext: &[u8] = match blob.uncompressed_bytes {
+        None => key.open_in_place(sealed)?,
+        Some(length) => {
+            compress::decompress_into(key.open_in_place(sealed)?, length as usize, expanded)?;
+            expanded
+        }
+    };
+    if BlobId::of(plaintext) == blob.id { Ok(plaintext) } else { Err(other_contents(blob)) }
+}
+
+pub(crate) fn other_contents(blob: &PackedBlob) -> Error {
+    Error::new(ErrorKind::Corrupt, codes::HASH_MISMATCH, format!("blob {} has other contents", blob.id))
 }
 
 impl Repository {

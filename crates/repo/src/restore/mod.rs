@@ -8,7 +8,8 @@
 //! ```
 //! What holds: bytes are written only after their SHA-256 was checked. A file gets its final time only when all of its
 //! bytes are there, so that whoever looks (and the next run) sees what is unfinished. Nothing is written outside the
-//! target ([`target`]). Memory is bounded by the plan (about 150 bytes an entry) and some 10 ranges of 4 MiB.
+//! target ([`target`]). A thread syncs the target's file systems while the others write, so that the last sync is short.
+//! Memory is bounded by the plan (about 150 bytes an entry) and some 10 ranges of 4 MiB.
 //! `docs/restore.md` says what becomes of a file that can't be completed, and what is not protected.
 
 mod files;

@@ -8,6 +8,7 @@ use super::objects::{LoadedIndex, PackInfo};
 use super::report::{Draft, Scope, Severity};
 use super::suspects::{self, Bad, Suspects};
 use super::{ReadData, Run, object_name, on_threads};
+use crate::blob;
 use crate::compress;
 use crate::crypto::MasterKey;
 use crate::format::pack::{self, PackedBlob, TRAILER_BYTES};
@@ -219,19 +220,11 @@ fn fits_index(loaded: &LoadedIndex, id: PackId, blobs: &[PackedBlob]) -> bool {
 
 /// Opens a blob in place and compares its plaintext with its name.
 fn check_blob(key: &MasterKey, blob: &PackedBlob, sealed: &mut [u8], scratch: &mut Vec<u8>) -> Result<()> {
-    let plain = key.open_in_place(sealed)?;
-    let id = match blob.uncompressed_bytes {
-        None => BlobId::of(plain),
-        Some(length) if length > EXPANDED_BYTES => BlobId(compress::hash_expanded(plain, length as usize)?),
-        Some(length) => {
-            compress::decompress_into(plain, length as usize, scratch)?;
-            BlobId::of(scratch)
-        }
+    let Some(length) = blob.uncompressed_bytes.filter(|length| *length > EXPANDED_BYTES) else {
+        return blob::open_in_place(key, blob, sealed, scratch).map(|_| ());
     };
-    if id == blob.id {
-        return Ok(());
-    }
-    Err(Error::new(ErrorKind::Corrupt, codes::HASH_MISMATCH, "the contents do not fit the name"))
+    let id = BlobId(compress::hash_expanded(key.open_in_place(sealed)?, length as usize)?);
+    if id == blob.id { Ok(()) } else { Err(blob::other_contents(blob)) }
 }
 
 /// A pack's bytes, piece by piece. What was given out may have been changed in place.

@@ -15,11 +15,12 @@ use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt as _};
 use jiff::Timestamp;
 use retoma_core::{Error, Result};
+use rustix::buffer::spare_capacity;
+use rustix::io::Errno;
 use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -161,11 +162,17 @@ impl Inner {
         }
         let length = usize::try_from(range.end - range.start)
             .map_err(|_| error::short(&self.location, key, &range, size_bytes))?;
-        let mut buffer = vec![0; length];
-        file.read_exact_at(&mut buffer, range.start).map_err(|source| match source.kind() {
-            io::ErrorKind::UnexpectedEof => error::short(&self.location, key, &range, size_bytes),
-            _ => self.failed(key)(source),
-        })?;
+        // Not `vec![0; length]`: every byte is read, so zeroing them first would be work for nothing.
+        let mut buffer = Vec::with_capacity(length);
+        while buffer.len() < length {
+            let at = range.start + buffer.len() as u64;
+            match rustix::io::pread(&file, spare_capacity(&mut buffer), at) {
+                Ok(0) => return Err(error::short(&self.location, key, &range, size_bytes)),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(self.failed(key)(errno.into())),
+            }
+        }
+        buffer.truncate(length);
         Ok(buffer.into())
     }
 
