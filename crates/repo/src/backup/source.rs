@@ -55,6 +55,12 @@ pub trait Reader: Send {
     /// The size to read, in bytes: what grows beyond it is left to the next backup. 0 for streams of unknown length.
     fn size_bytes(&self) -> Option<u64>;
 
+    /// Cuts at multiples of so many bytes, at most [`chunk::FILES`](crate::chunk::FILES)`.max_bytes`, instead of by content:
+    /// for files whose pages keep their places. See [`chunk::block_bytes`](crate::chunk::block_bytes).
+    fn block_bytes(&self) -> Option<usize> {
+        None
+    }
+
     /// Fills the front of `buffer`; 0 at the end.
     ///
     /// # Errors

@@ -215,6 +215,7 @@ fn cut(
 ) -> Result<Result<u64>> {
     let max = shared.chunker.sizes().max_bytes;
     let limit = reader.size_bytes().unwrap_or(u64::MAX);
+    let block = reader.block_bytes().map(|bytes| bytes.clamp(1, max));
     let mut buffer = vec![0; 2 * max];
     // What was read and not yet cut is `buffer[start..end]`; `total` counts what was read.
     let (mut start, mut end, mut total, mut ended) = (0, 0, 0u64, false);
@@ -244,7 +245,8 @@ fn cut(
             return Ok(Ok(total));
         }
         shared.stop_if_asked()?;
-        let length = shared.chunker.cut(&buffer[start..end]);
+        let ready = &buffer[start..end];
+        let length = block.map_or_else(|| shared.chunker.cut(ready), |bytes| bytes.min(ready.len()));
         add_chunk(shared, file, &buffer[start..start + length], scratch)?;
         start += length;
     }

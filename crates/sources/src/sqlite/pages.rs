@@ -3,6 +3,7 @@
 use super::database::Database;
 use retoma_core::{Error, ErrorKind, Result, error::codes};
 use retoma_repo::backup::Reader;
+use retoma_repo::chunk::block_bytes;
 
 /// The pages of a database from the first to the last.
 pub(super) struct PageReader {
@@ -28,6 +29,10 @@ impl PageReader {
 impl Reader for PageReader {
     fn size_bytes(&self) -> Option<u64> {
         Some(self.page_bytes as u64 * self.page_count)
+    }
+
+    fn block_bytes(&self) -> Option<usize> {
+        self.size_bytes().map(block_bytes)
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
