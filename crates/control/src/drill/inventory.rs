@@ -4,6 +4,7 @@ use crate::check::ran;
 use crate::interrupt::Interrupt;
 use retoma_core::drill::CheckResult;
 use retoma_core::manifest::{Component, Source};
+use retoma_core::units::counted;
 use retoma_core::{Error, ErrorKind, Result, error::codes};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
@@ -123,12 +124,21 @@ impl Inventory {
             return None;
         }
         let found = if differing.is_empty() {
-            format!("{same} files the same")
+            format!("{} the same", counted(same, "file", "files"))
         } else {
-            format!("{} files differ, among them `{}`", differing.len(), differing[0])
+            format!(
+                "{} not the same, among them `{}`",
+                counted(differing.len(), "file", "files"),
+                differing[0]
+            )
         };
         let name = "file hashes against the source before the disaster";
-        Some(ran(name, differing.is_empty(), &format!("{compared} files the same"), &found))
+        Some(ran(
+            name,
+            differing.is_empty(),
+            &format!("{} the same", counted(compared, "file", "files")),
+            &found,
+        ))
     }
 }
 
