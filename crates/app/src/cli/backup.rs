@@ -1,13 +1,15 @@
 //! `retoma backup`.
 
-use crate::context::{self, Context};
+use crate::context::{self, Context, Loaded};
 use crate::exit::Exit;
 use crate::output::progress::Display;
-use crate::output::table;
+use crate::output::{self, table};
 use retoma_control::backup::{self, ComponentBackup};
-use retoma_core::units::ByteSize;
+use retoma_core::manifest::{self, Component};
+use retoma_core::units::{ByteSize, counted};
 use retoma_core::{Error, ErrorKind, Result, error::codes};
-use serde_json::json;
+use retoma_repo::Repository;
+use serde_json::{Value, json};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -28,13 +30,21 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
         None => manifest.repositories.iter().collect(),
     };
     let (mut done, mut failed) = (Vec::new(), Vec::new());
+    let alone = repositories.len() == 1;
     for configured in repositories {
-        let repository = retoma_control::open::open_repository(configured, true)?.repository;
-        backup::backup_manifest(manifest, &loaded.text, &repository, &context.interrupt.progress())?;
-        for component in &components {
-            if !component.repositories.contains(&configured.name) {
+        let components =
+            components.iter().filter(|component| component.repositories.contains(&configured.name));
+        let repository = match open(context, &loaded, configured) {
+            Ok(repository) => repository,
+            Err(error) if alone || error.kind() == ErrorKind::Cancelled => return Err(error),
+            // One repository that can't be opened must not keep the others from being used.
+            Err(error) => {
+                context.printer.explain(&error);
+                failed.extend(components.map(|component| Failed::new(&configured.name, component, &error)));
                 continue;
             }
+        };
+        for component in components {
             let progress = context.interrupt.progress();
             let display = Display::start(context.printer, &component.name, &progress);
             let result = backup::backup(manifest, component, &repository, &progress);
@@ -47,36 +57,65 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
                 // One component that can't be read must not keep the others from being backed up.
                 Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
                 Err(error) => {
-                    context.printer.error(&error);
-                    failed.push((configured.name.clone(), component.name.clone(), error));
+                    context.printer.explain(&error);
+                    failed.push(Failed::new(&configured.name, component, &error));
                 }
             }
         }
     }
+    if done.is_empty() && failed.is_empty() {
+        return Err(Error::new(ErrorKind::Invalid, codes::USAGE, "no component goes to this repository")
+            .with_hint("name another with `--repository`, or a component that goes there"));
+    }
     report(context, &done, &failed);
-    finish(&done, failed)
+    Ok(exit(&done, &failed))
+}
+
+/// A component without a snapshot.
+struct Failed {
+    component: String,
+    repository: String,
+    kind: &'static str,
+    exit: Exit,
+    error: Value,
+}
+
+impl Failed {
+    fn new(repository: &str, component: &Component, error: &Error) -> Self {
+        Self {
+            component: component.name.clone(),
+            repository: repository.to_owned(),
+            kind: component.kind().as_str(),
+            exit: Exit::of(error),
+            error: output::error_object(error),
+        }
+    }
+}
+
+fn open(context: &Context, loaded: &Loaded, configured: &manifest::Repository) -> Result<Repository> {
+    let repository = retoma_control::open::open_repository(configured, true)?.repository;
+    let progress = context.interrupt.progress();
+    backup::backup_manifest(&loaded.manifest, &loaded.text, &repository, &progress)?;
+    Ok(repository)
 }
 
 /// All failed: the first error's exit code. Some failed, or something could not be read: 3.
-fn finish(done: &[(String, ComponentBackup)], failed: Vec<(String, String, Error)>) -> Result<Exit> {
-    if done.is_empty() {
-        return match failed.into_iter().next() {
-            Some((_, _, error)) => Ok(Exit::of(&error)),
-            None => Err(Error::new(ErrorKind::Invalid, codes::USAGE, "no component goes to this repository")),
-        };
+fn exit(done: &[(String, ComponentBackup)], failed: &[Failed]) -> Exit {
+    if let (true, Some(first)) = (done.is_empty(), failed.first()) {
+        return first.exit;
     }
     let incomplete =
         !failed.is_empty() || done.iter().any(|(_, backup)| !backup.summary.unreadable.is_empty());
-    Ok(if incomplete { Exit::Incomplete } else { Exit::Ok })
+    if incomplete { Exit::Incomplete } else { Exit::Ok }
 }
 
 fn say(context: &Context, repository: &str, backup: &ComponentBackup) {
     let summary = &backup.summary;
     context.printer.data(&format!(
-        "{}: snapshot {} in `{repository}`: {} files, {} ({} read, {} stored) in {:.1} s",
+        "{}: snapshot {} in `{repository}`: {}, {} ({} read, {} stored) in {:.1} s",
         backup.component,
         summary.snapshot.short(),
-        summary.files_read + summary.files_unchanged,
+        counted(summary.files_read + summary.files_unchanged, "file", "files"),
         ByteSize(summary.total_bytes),
         ByteSize(summary.read_bytes),
         ByteSize(summary.stored_bytes),
@@ -87,14 +126,14 @@ fn say(context: &Context, repository: &str, backup: &ComponentBackup) {
     }
     if !summary.unreadable.is_empty() {
         context.printer.warning(&format!(
-            "snapshot {} is incomplete: {} paths could not be read; it does not count as the last good one",
+            "snapshot {} is incomplete: {} could not be read; it does not count as the last good one",
             summary.snapshot.short(),
-            summary.unreadable.len()
+            counted(summary.unreadable.len(), "path", "paths")
         ));
     }
 }
 
-fn report(context: &Context, done: &[(String, ComponentBackup)], failed: &[(String, String, Error)]) {
+fn report(context: &Context, done: &[(String, ComponentBackup)], failed: &[Failed]) {
     let done = done.iter().map(|(repository, backup)| {
         let summary = &backup.summary;
         let unreadable = summary.unreadable.iter().map(|unreadable| {
@@ -111,9 +150,9 @@ fn report(context: &Context, done: &[(String, ComponentBackup)], failed: &[(Stri
             "unreadable": unreadable.collect::<Vec<_>>(),
         })
     });
-    let failed = failed.iter().map(|(repository, component, error)| {
-        json!({ "component": component, "repository": repository, "code": error.code().as_str(),
-                "message": error.to_string() })
+    let failed = failed.iter().map(|failed| {
+        json!({ "component": failed.component, "kind": failed.kind, "repository": failed.repository,
+                "code": failed.error["code"], "message": failed.error["message"], "hint": failed.error["hint"] })
     });
     let value = json!({ "backups": done.collect::<Vec<_>>(), "failed": failed.collect::<Vec<_>>() });
     context.printer.json("retoma.backup/1", value);

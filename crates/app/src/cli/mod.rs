@@ -18,6 +18,7 @@ mod restore;
 mod shell;
 mod snapshots;
 mod status;
+mod usage;
 mod verify;
 
 use crate::context::Context;
@@ -118,9 +119,7 @@ pub(crate) fn run() -> Exit {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            let wrong = error.use_stderr();
-            error.print().ok();
-            return if wrong { Exit::Failed } else { Exit::Ok };
+            return usage::end(&error);
         }
     };
     let printer = Printer::new(cli.json, cli.quiet);
