@@ -127,8 +127,8 @@ impl Inventory {
             format!("{} the same", counted(same, "file", "files"))
         } else {
             format!(
-                "{} not the same, among them `{}`",
-                counted(differing.len(), "file", "files"),
+                "{}, among them `{}`",
+                counted(differing.len(), "file differs", "files differ"),
                 differing[0]
             )
         };
@@ -183,7 +183,7 @@ mod tests {
         std::fs::File::options().write(true).open(&file).unwrap().set_modified(time).unwrap();
         let check = inventory.compare(folder.path()).unwrap();
         assert_eq!(check.outcome, CheckOutcome::Failed);
-        assert_eq!(check.found.as_deref(), Some("1 files differ, among them `a/b`"));
+        assert_eq!(check.found.as_deref(), Some("1 file differs, among them `a/b`"));
     }
 
     #[test]
