@@ -1,14 +1,16 @@
 //! `retoma backup`.
 
+use super::record;
 use crate::context::{self, Context, Loaded};
 use crate::exit::Exit;
 use crate::output::progress::Display;
 use crate::output::{self, table};
 use retoma_control::backup::{self, ComponentBackup};
-use retoma_core::manifest::{self, Component};
+use retoma_core::manifest::{self, Component, Manifest};
 use retoma_core::units::{ByteSize, counted};
 use retoma_core::{Error, ErrorKind, Result, error::codes};
 use retoma_repo::Repository;
+use retoma_repo::evidence::{Outcome, SubjectComponent, What};
 use serde_json::{Value, json};
 
 #[derive(Debug, clap::Args)]
@@ -29,46 +31,128 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
         Some(_) => vec![context.chosen(manifest)?],
         None => manifest.repositories.iter().collect(),
     };
-    let (mut done, mut failed) = (Vec::new(), Vec::new());
+    let mut all = Results::default();
     let alone = repositories.len() == 1;
     for configured in repositories {
-        let components =
-            components.iter().filter(|component| component.repositories.contains(&configured.name));
-        let repository = match open(context, &loaded, configured) {
-            Ok(repository) => repository,
+        let wanted = |component: &&&Component| component.repositories.contains(&configured.name);
+        let components: Vec<&Component> = components.iter().filter(wanted).copied().collect();
+        match open(&loaded, configured, context) {
+            Ok(repository) => {
+                let here = one(context, manifest, &configured.name, &repository, &components)?;
+                keep_record(context, manifest, &repository, &here);
+                all.done.extend(here.done);
+                all.failed.extend(here.failed);
+            }
             Err(error) if alone || error.kind() == ErrorKind::Cancelled => return Err(error),
             // One repository that can't be opened must not keep the others from being used.
             Err(error) => {
                 context.printer.explain(&error);
-                failed.extend(components.map(|component| Failed::new(&configured.name, component, &error)));
-                continue;
-            }
-        };
-        for component in components {
-            let progress = context.interrupt.progress();
-            let display = Display::start(context.printer, &component.name, &progress);
-            let result = backup::backup(manifest, component, &repository, &progress);
-            drop(display);
-            match result {
-                Ok(backup) => {
-                    say(context, &configured.name, &backup);
-                    done.push((configured.name.clone(), backup));
-                }
-                // One component that can't be read must not keep the others from being backed up.
-                Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
-                Err(error) => {
-                    context.printer.explain(&error);
-                    failed.push(Failed::new(&configured.name, component, &error));
-                }
+                let failed =
+                    components.iter().map(|component| Failed::new(&configured.name, component, &error));
+                all.failed.extend(failed);
             }
         }
     }
-    if done.is_empty() && failed.is_empty() {
+    if all.done.is_empty() && all.failed.is_empty() {
         return Err(Error::new(ErrorKind::Invalid, codes::USAGE, "no component goes to this repository")
             .with_hint("name another with `--repository`, or a component that goes there"));
     }
-    report(context, &done, &failed);
-    Ok(exit(&done, &failed))
+    let value = json!({ "backups": all.backups(), "failed": all.failures() });
+    context.printer.json("retoma.backup/1", value);
+    Ok(all.exit())
+}
+
+fn open(loaded: &Loaded, configured: &manifest::Repository, context: &Context) -> Result<Repository> {
+    let repository = retoma_control::open::open_repository(configured, true)?.repository;
+    let progress = context.interrupt.progress();
+    backup::backup_manifest(&loaded.manifest, &loaded.text, &repository, &progress)?;
+    Ok(repository)
+}
+
+/// Backs components up into one repository; only a wish to stop ends it early.
+fn one(
+    context: &Context,
+    manifest: &Manifest,
+    name: &str,
+    repository: &Repository,
+    components: &[&Component],
+) -> Result<Results> {
+    let mut here = Results::default();
+    for component in components {
+        let progress = context.interrupt.progress();
+        let display = Display::start(context.printer, &component.name, &progress);
+        let result = backup::backup(manifest, component, repository, &progress);
+        drop(display);
+        match result {
+            Ok(backup) => {
+                say(context, name, &backup);
+                here.done.push((name.to_owned(), backup));
+            }
+            // One component that can't be read must not keep the others from being backed up.
+            Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
+            Err(error) => {
+                context.printer.explain(&error);
+                here.failed.push(Failed::new(name, component, &error));
+            }
+        }
+    }
+    Ok(here)
+}
+
+fn keep_record(context: &Context, manifest: &Manifest, repository: &Repository, here: &Results) {
+    let done = here.done.iter().map(|(_, backup)| SubjectComponent {
+        component: backup.component.clone(),
+        kind: backup.kind.as_str().to_owned(),
+        snapshot: Some(backup.summary.snapshot),
+        data_bytes: backup.summary.total_bytes,
+    });
+    let failed = here.failed.iter().map(|failed| SubjectComponent {
+        component: failed.component.clone(),
+        kind: failed.kind.to_owned(),
+        snapshot: None,
+        data_bytes: 0,
+    });
+    let components: Vec<_> = done.chain(failed).collect();
+    if components.is_empty() {
+        return;
+    }
+    let outcome = match here.exit() {
+        Exit::Ok => Outcome::Passed,
+        Exit::Incomplete => Outcome::Incomplete,
+        _ => Outcome::Failed,
+    };
+    let details = json!({ "backups": here.backups(), "failed": here.failures() });
+    record::keep(context, manifest, repository, What::Backup, outcome, components, details);
+}
+
+/// What became of the components, with the repository's name.
+#[derive(Default)]
+struct Results {
+    done: Vec<(String, ComponentBackup)>,
+    failed: Vec<Failed>,
+}
+
+impl Results {
+    /// All failed: the first error's exit code. Some failed, or something could not be read: 3.
+    fn exit(&self) -> Exit {
+        if let (true, Some(first)) = (self.done.is_empty(), self.failed.first()) {
+            return first.exit;
+        }
+        let unread = self.done.iter().any(|(_, backup)| !backup.summary.unreadable.is_empty());
+        if unread || !self.failed.is_empty() { Exit::Incomplete } else { Exit::Ok }
+    }
+
+    fn backups(&self) -> Vec<Value> {
+        self.done.iter().map(|(repository, backup)| object(repository, backup)).collect()
+    }
+
+    fn failures(&self) -> Vec<Value> {
+        let failure = |failed: &Failed| {
+            json!({ "component": failed.component, "kind": failed.kind, "repository": failed.repository,
+                    "code": failed.error["code"], "message": failed.error["message"], "hint": failed.error["hint"] })
+        };
+        self.failed.iter().map(failure).collect()
+    }
 }
 
 /// A component without a snapshot.
@@ -90,23 +174,6 @@ impl Failed {
             error: output::error_object(error),
         }
     }
-}
-
-fn open(context: &Context, loaded: &Loaded, configured: &manifest::Repository) -> Result<Repository> {
-    let repository = retoma_control::open::open_repository(configured, true)?.repository;
-    let progress = context.interrupt.progress();
-    backup::backup_manifest(&loaded.manifest, &loaded.text, &repository, &progress)?;
-    Ok(repository)
-}
-
-/// All failed: the first error's exit code. Some failed, or something could not be read: 3.
-fn exit(done: &[(String, ComponentBackup)], failed: &[Failed]) -> Exit {
-    if let (true, Some(first)) = (done.is_empty(), failed.first()) {
-        return first.exit;
-    }
-    let incomplete =
-        !failed.is_empty() || done.iter().any(|(_, backup)| !backup.summary.unreadable.is_empty());
-    if incomplete { Exit::Incomplete } else { Exit::Ok }
 }
 
 fn say(context: &Context, repository: &str, backup: &ComponentBackup) {
@@ -133,27 +200,19 @@ fn say(context: &Context, repository: &str, backup: &ComponentBackup) {
     }
 }
 
-fn report(context: &Context, done: &[(String, ComponentBackup)], failed: &[Failed]) {
-    let done = done.iter().map(|(repository, backup)| {
-        let summary = &backup.summary;
-        let unreadable = summary.unreadable.iter().map(|unreadable| {
-            json!({ "path": table::path(&unreadable.path), "code": unreadable.error.code().as_str(),
-                    "message": unreadable.error.to_string() })
-        });
-        json!({
-            "component": backup.component, "kind": backup.kind.as_str(), "repository": repository,
-            "snapshot": summary.snapshot.to_hex(), "complete": summary.unreadable.is_empty(),
-            "files_read": summary.files_read, "files_unchanged": summary.files_unchanged,
-            "directories": summary.directories, "total_bytes": summary.total_bytes,
-            "read_bytes": summary.read_bytes, "stored_bytes": summary.stored_bytes,
-            "duration_seconds": backup.elapsed.as_secs_f64(),
-            "unreadable": unreadable.collect::<Vec<_>>(),
-        })
+fn object(repository: &str, backup: &ComponentBackup) -> Value {
+    let summary = &backup.summary;
+    let unreadable = summary.unreadable.iter().map(|unreadable| {
+        json!({ "path": table::path(&unreadable.path), "code": unreadable.error.code().as_str(),
+                "message": unreadable.error.to_string() })
     });
-    let failed = failed.iter().map(|failed| {
-        json!({ "component": failed.component, "kind": failed.kind, "repository": failed.repository,
-                "code": failed.error["code"], "message": failed.error["message"], "hint": failed.error["hint"] })
-    });
-    let value = json!({ "backups": done.collect::<Vec<_>>(), "failed": failed.collect::<Vec<_>>() });
-    context.printer.json("retoma.backup/1", value);
+    json!({
+        "component": backup.component, "kind": backup.kind.as_str(), "repository": repository,
+        "snapshot": summary.snapshot.to_hex(), "complete": summary.unreadable.is_empty(),
+        "files_read": summary.files_read, "files_unchanged": summary.files_unchanged,
+        "directories": summary.directories, "total_bytes": summary.total_bytes,
+        "read_bytes": summary.read_bytes, "stored_bytes": summary.stored_bytes,
+        "duration_seconds": backup.elapsed.as_secs_f64(),
+        "unreadable": unreadable.collect::<Vec<_>>(),
+    })
 }

@@ -133,7 +133,7 @@ fn export(context: &Context, writer: Option<&str>) -> Result<Exit> {
     let listings = evidence::list(&repository, &pins)?;
     let listing = listings.iter().find(|listing| listing.writer == writer).ok_or_else(|| {
         Error::new(ErrorKind::NotFound, codes::OBJECT_NOT_FOUND, format!("writer `{writer}` has no records"))
-            .with_hint("`retoma evidence list` shows who has; a drill under a manifest with a `signing_key` leaves one")
+            .with_hint("`retoma evidence list` shows who has; a backup under a manifest with a `signing_key` leaves one")
     })?;
     if let Some(damage) = listing.damages().next() {
         let message = format!("record {} is damaged: {}", damage.name, damage.error);

@@ -101,8 +101,8 @@ enum Verb {
     Key(key::Args),
     /// Print a completion script for a shell
     Completions(shell::CompletionArgs),
-    /// Print the manual page
-    Man,
+    /// Print the manual page, of the whole or of a verb
+    Man(shell::ManArgs),
     /// Print a generated document
     #[command(hide = true)]
     Codegen(codegen::Args),
@@ -160,7 +160,7 @@ fn dispatch(context: &Context, verb: Verb) -> Result<Exit> {
         Verb::Prune(args) => prune::run(context, &args),
         Verb::Key(args) => key::run(context, &args),
         Verb::Completions(args) => Ok(shell::completions(context, &args)),
-        Verb::Man => shell::man(context),
+        Verb::Man(args) => shell::man(context, &args),
         Verb::Codegen(args) => codegen::run(context, &args),
         Verb::Supervise(args) => shell::supervise(&args),
         Verb::Marabet(args) => shell::marabet(&args),

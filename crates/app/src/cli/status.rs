@@ -70,9 +70,9 @@ fn evidence(context: &Context, manifest: &Manifest, repository: &Repository) -> 
         }
     }
     if newest.is_empty() {
-        context
-            .printer
-            .data("no evidence yet: a drill under a manifest with `[evidence] signing_key` leaves the first");
+        context.printer.data(
+            "no evidence yet: a backup under a manifest with `[evidence] signing_key` leaves the first",
+        );
     }
     let index = repository.load_index()?;
     let key_id = repository.key_id().to_hex();

@@ -192,7 +192,7 @@ fn a_password_that_is_not_there() {
 fn completions_and_man_of_what_is_not_there() {
     let home = Home::empty();
     home.assert_snapshot("error_completions", &home.run(&["completions", "tcsh"]).expect(1));
-    home.assert_snapshot("error_man", &home.run(&["man", "backup"]).expect(1));
+    home.assert_snapshot("error_man", &home.run(&["man", "evidence", "bakcup"]).expect(1));
 }
 
 #[test]

@@ -24,7 +24,7 @@ pub(crate) fn manifest(home: &Home, public: &str, components: &str) -> String {
     )
 }
 
-/// A home with a backup and one record, that of a recovery.
+/// A home with two records: of a backup and of a recovery.
 fn recorded() -> (Home, String) {
     let home = Home::with("");
     home.seed_models();
@@ -47,8 +47,11 @@ fn exported() -> (Home, String) {
 fn stale(home: &Home) -> Vec<Value> {
     let status = home.json(&["status"], 0, "retoma.status/1");
     let evidence = status["evidence"].as_array().unwrap();
-    assert_eq!((evidence.len(), &evidence[0]["what"]), (1, &"recover".into()));
-    evidence[0]["stale"].as_array().unwrap().clone()
+    let mut kinds: Vec<&str> = evidence.iter().map(|one| one["what"].as_str().unwrap()).collect();
+    kinds.sort_unstable();
+    assert_eq!(kinds, ["backup", "recover"], "the newest of each kind");
+    let recover = evidence.iter().find(|one| one["what"] == "recover").unwrap();
+    recover["stale"].as_array().unwrap().clone()
 }
 
 #[test]
@@ -64,15 +67,17 @@ fn a_new_key_is_ours_alone_and_never_overwritten() {
 }
 
 #[test]
-fn a_recovery_leaves_a_record_that_is_listed() {
+fn a_backup_and_a_recovery_leave_records_that_are_listed() {
     let (home, _) = recorded();
     home.assert_snapshot("evidence_list", &home.run(&["evidence"]).expect(0));
     let list = home.json(&["evidence", "list"], 0, "retoma.evidence/1");
     assert_eq!(fields(&list), ["damaged", "records", "schema"]);
-    let record = &list["records"][0];
+    let backup = &list["records"][0];
+    assert_eq!((&backup["sequence"], &backup["what"]), (&1.into(), &"backup".into()));
+    let record = &list["records"][1];
     assert_eq!(
         (&record["sequence"], &record["what"], &record["outcome"]),
-        (&1.into(), &"recover".into(), &"passed".into())
+        (&2.into(), &"recover".into(), &"passed".into())
     );
     assert_eq!(record["subject"]["components"][0]["data_bytes"], 305_000);
     home.assert_snapshot("status", &home.run(&["status"]).expect(0));
@@ -101,7 +106,7 @@ fn an_export_is_verified_without_repository_and_manifest() {
     }
     let verify = ["evidence", "verify", "export", "--public-key", &public, "--anchor", &anchor];
     let report = home.json(&verify, 0, "retoma.evidence/1");
-    assert_eq!((&report["valid"], &report["report"]["records"]), (&true.into(), &1.into()));
+    assert_eq!((&report["valid"], &report["report"]["records"]), (&true.into(), &2.into()));
     // Without the key nothing says who may have signed.
     let error = home.json(&["evidence", "verify", "export"], 1, "retoma.error/1");
     assert_eq!(error["code"], "R0010");
@@ -111,19 +116,20 @@ fn an_export_is_verified_without_repository_and_manifest() {
 fn a_tampered_export_another_key_and_a_cut_tail_are_refused() {
     let (home, _) = exported();
     let export = std::fs::read_to_string(home.path("export")).unwrap();
-    let (head, line) = export.split_once('\n').unwrap();
-    let mut envelope: Value = serde_json::from_str(line).unwrap();
+    let lines: Vec<&str> = export.lines().collect();
+    let [head, backup, recover] = lines[..] else { panic!("{export}") };
+    let mut envelope: Value = serde_json::from_str(recover).unwrap();
     let engine = base64::engine::general_purpose::STANDARD;
     let payload = engine.decode(envelope["payload"].as_str().unwrap()).unwrap();
     let payload = String::from_utf8(payload).unwrap();
     assert!(payload.contains("\"passed\""));
     envelope["payload"] = engine.encode(payload.replacen("\"passed\"", "\"failed\"", 1)).into();
-    home.write("tampered", format!("{head}\n{envelope}\n").as_bytes());
+    home.write("tampered", format!("{head}\n{backup}\n{envelope}\n").as_bytes());
     home.assert_snapshot(
         "evidence_verify_tampered",
         &home.run(&["evidence", "verify", "tampered"]).expect(1),
     );
-    home.write("cut", format!("{head}\n").as_bytes());
+    home.write("cut", format!("{head}\n{backup}\n").as_bytes());
     home.assert_snapshot("evidence_verify_cut", &home.run(&["evidence", "verify", "cut"]).expect(1));
 
     let other = home.json(&["evidence", "new-key", "other"], 0, "retoma.evidence/1")["public_key"].clone();
@@ -153,8 +159,8 @@ fn every_changed_byte_of_an_export_is_noticed() {
 #[test]
 fn a_damaged_record_is_named_and_ends_with_4() {
     let (home, _) = recorded();
-    let mut folders = std::fs::read_dir(home.path("repository/evidence/marabet")).unwrap();
-    let record = folders.next().unwrap().unwrap().path();
+    let records = std::fs::read_dir(home.path("repository/evidence/marabet")).unwrap();
+    let record = records.map(|entry| entry.unwrap().path()).max().unwrap();
     let mut bytes = std::fs::read(&record).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
@@ -174,6 +180,23 @@ fn a_record_that_cannot_be_signed_is_said_and_the_recovery_stands() {
     let run = home.run(&["recover", "--to", "again", "--no-start", "--json"]).expect(0);
     assert_eq!(run.document()["passed"], true);
     assert!(run.stderr.contains("no record of this was written"), "{}", run.text());
+}
+
+#[test]
+fn a_backup_that_misses_something_is_recorded_as_that() {
+    let (home, public) = recorded();
+    home.write(
+        "retoma.toml",
+        manifest(&home, &public, &format!("{MODELS}{}", crate::kit::DATABASE)).as_bytes(),
+    );
+    home.run(&["backup"]).expect(3);
+    home.run(&["backup", "database"]).expect(1);
+    let list = home.json(&["evidence"], 0, "retoma.evidence/1");
+    let outcomes: Vec<&str> =
+        list["records"].as_array().unwrap().iter().map(|one| one["outcome"].as_str().unwrap()).collect();
+    assert_eq!(outcomes, ["passed", "passed", "incomplete", "failed"]);
+    let database = &list["records"][2]["subject"]["components"][1];
+    assert_eq!((&database["component"], &database["snapshot"]), (&"database".into(), &Value::Null));
 }
 
 #[test]

@@ -100,6 +100,13 @@ fn the_manual_page_is_one() {
     let page = Home::empty().run(&["man"]).expect(0).stdout;
     assert!(page.contains(".TH retoma 1") && page.contains(".SH SUBCOMMANDS"), "{page}");
     assert!(page.contains("retoma\\-evidence") && !page.contains("__"), "{page}");
+    for (words, title) in
+        [(&["backup"][..], "retoma-backup"), (&["evidence", "verify"], "retoma-evidence-verify")]
+    {
+        let page = Home::empty().run(&[&["man"], words].concat()).expect(0).stdout;
+        assert!(page.contains(&format!(".TH {title} 1")), "{page}");
+    }
+    assert_eq!(Home::empty().json(&["man", "__marabet"], 1, "retoma.error/1")["code"], "R0002");
 }
 
 #[test]
