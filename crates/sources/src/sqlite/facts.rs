@@ -191,7 +191,7 @@ mod tests {
         compare(Some(&before), &facts(&[("a", 1), ("c", 9)]), &none).unwrap();
         let error = compare(Some(&before), &facts(&[("a", 0), ("b", 0)]), &none).unwrap_err();
         assert_eq!(error.code(), codes::SOURCE_EMPTY);
-        insta::assert_snapshot!(error, @"`/srv/app.db` has lost all rows of `a` (3 rows before, 0 now), `c` (1 rows before, dropped)");
+        insta::assert_snapshot!(error, @"`/srv/app.db` has lost all rows of `a` (3 rows before, 0 now), `c` (1 row before, dropped)");
         compare(Some(&before), &facts(&[("a", 0)]), &["a", "c"]).unwrap();
         assert!(compare(Some(&before), &facts(&[("a", 0)]), &["a"]).is_err());
     }
