@@ -67,10 +67,7 @@ pub enum Note {
         after: Seconds,
     },
     /// The previous data are back.
-    RolledBack {
-        /// Why.
-        reason: String,
-    },
+    RolledBack,
     /// A control ran.
     Control(ControlResult),
     /// A file was written.
@@ -98,7 +95,7 @@ impl fmt::Display for Note {
                 write!(f, "restored {component}: {}, {:.2} s", ByteSize(*bytes), elapsed.as_secs_f64())
             }
             Self::FirstWrite { after } => write!(f, "first write from outside after {after} s"),
-            Self::RolledBack { reason } => write!(f, "the previous data are back: {reason}"),
+            Self::RolledBack => f.write_str("the previous data are back"),
             Self::Control(control) => {
                 let found = control.found_code.as_deref().unwrap_or("accepted");
                 let outcome = match control.outcome {

@@ -24,6 +24,12 @@ impl fmt::Display for ByteSize {
     }
 }
 
+/// A number with what it counts, in the form that the number asks for: `1 file`, `2 files`, `0 files`.
+pub fn counted<N: Copy + fmt::Display + PartialEq + From<u8>>(count: N, one: &str, many: &str) -> String {
+    let word = if count == N::from(1) { one } else { many };
+    format!("{count} {word}")
+}
+
 /// A length of time in whole seconds; written as `90s`, `15m`, `1h`, `2h30m`, `30d`.
 ///
 /// Printing gives the shortest form with falling units (`90s` becomes `1m30s`), and reading that gives the same value.
@@ -138,6 +144,14 @@ impl fmt::Display for Duration {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn one_thing_is_not_several() {
+        assert_eq!(counted(0u64, "entry", "entries"), "0 entries");
+        assert_eq!(counted(1usize, "entry", "entries"), "1 entry");
+        assert_eq!(counted(2i64, "entry", "entries"), "2 entries");
+        assert_eq!(counted(11u32, "entry", "entries"), "11 entries");
+    }
 
     #[test]
     fn durations_are_read_in_falling_units() {

@@ -1,13 +1,17 @@
 //! `retoma backup`.
 
-use crate::context::{self, Context};
+use super::record;
+use crate::context::{self, Context, Loaded};
 use crate::exit::Exit;
 use crate::output::progress::Display;
-use crate::output::table;
+use crate::output::{self, table};
 use retoma_control::backup::{self, ComponentBackup};
-use retoma_core::units::ByteSize;
+use retoma_core::manifest::{self, Component, Manifest};
+use retoma_core::units::{ByteSize, counted};
 use retoma_core::{Error, ErrorKind, Result, error::codes};
-use serde_json::json;
+use retoma_repo::Repository;
+use retoma_repo::evidence::{Outcome, SubjectComponent, What};
+use serde_json::{Value, json};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -27,56 +31,158 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
         Some(_) => vec![context.chosen(manifest)?],
         None => manifest.repositories.iter().collect(),
     };
-    let (mut done, mut failed) = (Vec::new(), Vec::new());
+    let mut all = Results::default();
+    let alone = repositories.len() == 1;
     for configured in repositories {
-        let repository = retoma_control::open::open_repository(configured, true)?.repository;
-        backup::backup_manifest(manifest, &loaded.text, &repository, &context.interrupt.progress())?;
-        for component in &components {
-            if !component.repositories.contains(&configured.name) {
-                continue;
+        let wanted = |component: &&&Component| component.repositories.contains(&configured.name);
+        let components: Vec<&Component> = components.iter().filter(wanted).copied().collect();
+        match open(&loaded, configured, context) {
+            Ok(repository) => {
+                let here = one(context, manifest, &configured.name, &repository, &components)?;
+                keep_record(context, manifest, &repository, &here);
+                all.done.extend(here.done);
+                all.failed.extend(here.failed);
             }
-            let progress = context.interrupt.progress();
-            let display = Display::start(context.printer, &component.name, &progress);
-            let result = backup::backup(manifest, component, &repository, &progress);
-            drop(display);
-            match result {
-                Ok(backup) => {
-                    say(context, &configured.name, &backup);
-                    done.push((configured.name.clone(), backup));
-                }
-                // One component that can't be read must not keep the others from being backed up.
-                Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
-                Err(error) => {
-                    context.printer.error(&error);
-                    failed.push((configured.name.clone(), component.name.clone(), error));
-                }
+            Err(error) if alone || error.kind() == ErrorKind::Cancelled => return Err(error),
+            // One repository that can't be opened must not keep the others from being used.
+            Err(error) => {
+                context.printer.explain(&error);
+                let failed =
+                    components.iter().map(|component| Failed::new(&configured.name, component, &error));
+                all.failed.extend(failed);
             }
         }
     }
-    report(context, &done, &failed);
-    finish(&done, failed)
+    if all.done.is_empty() && all.failed.is_empty() {
+        return Err(Error::new(ErrorKind::Invalid, codes::USAGE, "no component goes to this repository")
+            .with_hint("name another with `--repository`, or a component that goes there"));
+    }
+    let value = json!({ "backups": all.backups(), "failed": all.failures() });
+    context.printer.json("retoma.backup/1", value);
+    Ok(all.exit())
 }
 
-/// All failed: the first error's exit code. Some failed, or something could not be read: 3.
-fn finish(done: &[(String, ComponentBackup)], failed: Vec<(String, String, Error)>) -> Result<Exit> {
-    if done.is_empty() {
-        return match failed.into_iter().next() {
-            Some((_, _, error)) => Ok(Exit::of(&error)),
-            None => Err(Error::new(ErrorKind::Invalid, codes::USAGE, "no component goes to this repository")),
-        };
+fn open(loaded: &Loaded, configured: &manifest::Repository, context: &Context) -> Result<Repository> {
+    let repository = retoma_control::open::open_repository(configured, true)?.repository;
+    let progress = context.interrupt.progress();
+    backup::backup_manifest(&loaded.manifest, &loaded.text, &repository, &progress)?;
+    Ok(repository)
+}
+
+/// Backs components up into one repository; only a wish to stop ends it early.
+fn one(
+    context: &Context,
+    manifest: &Manifest,
+    name: &str,
+    repository: &Repository,
+    components: &[&Component],
+) -> Result<Results> {
+    let mut here = Results::default();
+    for component in components {
+        let progress = context.interrupt.progress();
+        let display = Display::start(context.printer, &component.name, &progress);
+        let result = backup::backup(manifest, component, repository, &progress);
+        drop(display);
+        match result {
+            Ok(backup) => {
+                say(context, name, &backup);
+                here.done.push((name.to_owned(), backup));
+            }
+            // One component that can't be read must not keep the others from being backed up.
+            Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
+            Err(error) => {
+                context.printer.explain(&error);
+                here.failed.push(Failed::new(name, component, &error));
+            }
+        }
     }
-    let incomplete =
-        !failed.is_empty() || done.iter().any(|(_, backup)| !backup.summary.unreadable.is_empty());
-    Ok(if incomplete { Exit::Incomplete } else { Exit::Ok })
+    Ok(here)
+}
+
+fn keep_record(context: &Context, manifest: &Manifest, repository: &Repository, here: &Results) {
+    let done = here.done.iter().map(|(_, backup)| SubjectComponent {
+        component: backup.component.clone(),
+        kind: backup.kind.as_str().to_owned(),
+        snapshot: Some(backup.summary.snapshot),
+        data_bytes: backup.summary.total_bytes,
+    });
+    let failed = here.failed.iter().map(|failed| SubjectComponent {
+        component: failed.component.clone(),
+        kind: failed.kind.to_owned(),
+        snapshot: None,
+        data_bytes: 0,
+    });
+    let components: Vec<_> = done.chain(failed).collect();
+    if components.is_empty() {
+        return;
+    }
+    let outcome = match here.exit() {
+        Exit::Ok => Outcome::Passed,
+        Exit::Incomplete => Outcome::Incomplete,
+        _ => Outcome::Failed,
+    };
+    let details = json!({ "backups": here.backups(), "failed": here.failures() });
+    record::keep(context, manifest, repository, What::Backup, outcome, components, details);
+}
+
+/// What became of the components, with the repository's name.
+#[derive(Default)]
+struct Results {
+    done: Vec<(String, ComponentBackup)>,
+    failed: Vec<Failed>,
+}
+
+impl Results {
+    /// All failed: the first error's exit code. Some failed, or something could not be read: 3.
+    fn exit(&self) -> Exit {
+        if let (true, Some(first)) = (self.done.is_empty(), self.failed.first()) {
+            return first.exit;
+        }
+        let unread = self.done.iter().any(|(_, backup)| !backup.summary.unreadable.is_empty());
+        if unread || !self.failed.is_empty() { Exit::Incomplete } else { Exit::Ok }
+    }
+
+    fn backups(&self) -> Vec<Value> {
+        self.done.iter().map(|(repository, backup)| object(repository, backup)).collect()
+    }
+
+    fn failures(&self) -> Vec<Value> {
+        let failure = |failed: &Failed| {
+            json!({ "component": failed.component, "kind": failed.kind, "repository": failed.repository,
+                    "code": failed.error["code"], "message": failed.error["message"], "hint": failed.error["hint"] })
+        };
+        self.failed.iter().map(failure).collect()
+    }
+}
+
+/// A component without a snapshot.
+struct Failed {
+    component: String,
+    repository: String,
+    kind: &'static str,
+    exit: Exit,
+    error: Value,
+}
+
+impl Failed {
+    fn new(repository: &str, component: &Component, error: &Error) -> Self {
+        Self {
+            component: component.name.clone(),
+            repository: repository.to_owned(),
+            kind: component.kind().as_str(),
+            exit: Exit::of(error),
+            error: output::error_object(error),
+        }
+    }
 }
 
 fn say(context: &Context, repository: &str, backup: &ComponentBackup) {
     let summary = &backup.summary;
     context.printer.data(&format!(
-        "{}: snapshot {} in `{repository}`: {} files, {} ({} read, {} stored) in {:.1} s",
+        "{}: snapshot {} in `{repository}`: {}, {} ({} read, {} stored) in {:.1} s",
         backup.component,
         summary.snapshot.short(),
-        summary.files_read + summary.files_unchanged,
+        counted(summary.files_read + summary.files_unchanged, "file", "files"),
         ByteSize(summary.total_bytes),
         ByteSize(summary.read_bytes),
         ByteSize(summary.stored_bytes),
@@ -87,34 +193,26 @@ fn say(context: &Context, repository: &str, backup: &ComponentBackup) {
     }
     if !summary.unreadable.is_empty() {
         context.printer.warning(&format!(
-            "snapshot {} is incomplete: {} paths could not be read; it does not count as the last good one",
+            "snapshot {} is incomplete: {} could not be read; it does not count as the last good one",
             summary.snapshot.short(),
-            summary.unreadable.len()
+            counted(summary.unreadable.len(), "path", "paths")
         ));
     }
 }
 
-fn report(context: &Context, done: &[(String, ComponentBackup)], failed: &[(String, String, Error)]) {
-    let done = done.iter().map(|(repository, backup)| {
-        let summary = &backup.summary;
-        let unreadable = summary.unreadable.iter().map(|unreadable| {
-            json!({ "path": table::path(&unreadable.path), "code": unreadable.error.code().as_str(),
-                    "message": unreadable.error.to_string() })
-        });
-        json!({
-            "component": backup.component, "kind": backup.kind.as_str(), "repository": repository,
-            "snapshot": summary.snapshot.to_hex(), "complete": summary.unreadable.is_empty(),
-            "files_read": summary.files_read, "files_unchanged": summary.files_unchanged,
-            "directories": summary.directories, "total_bytes": summary.total_bytes,
-            "read_bytes": summary.read_bytes, "stored_bytes": summary.stored_bytes,
-            "duration_seconds": backup.elapsed.as_secs_f64(),
-            "unreadable": unreadable.collect::<Vec<_>>(),
-        })
+fn object(repository: &str, backup: &ComponentBackup) -> Value {
+    let summary = &backup.summary;
+    let unreadable = summary.unreadable.iter().map(|unreadable| {
+        json!({ "path": table::path(&unreadable.path), "code": unreadable.error.code().as_str(),
+                "message": unreadable.error.to_string() })
     });
-    let failed = failed.iter().map(|(repository, component, error)| {
-        json!({ "component": component, "repository": repository, "code": error.code().as_str(),
-                "message": error.to_string() })
-    });
-    let value = json!({ "backups": done.collect::<Vec<_>>(), "failed": failed.collect::<Vec<_>>() });
-    context.printer.json("retoma.backup/1", value);
+    json!({
+        "component": backup.component, "kind": backup.kind.as_str(), "repository": repository,
+        "snapshot": summary.snapshot.to_hex(), "complete": summary.unreadable.is_empty(),
+        "files_read": summary.files_read, "files_unchanged": summary.files_unchanged,
+        "directories": summary.directories, "total_bytes": summary.total_bytes,
+        "read_bytes": summary.read_bytes, "stored_bytes": summary.stored_bytes,
+        "duration_seconds": backup.elapsed.as_secs_f64(),
+        "unreadable": unreadable.collect::<Vec<_>>(),
+    })
 }

@@ -7,9 +7,9 @@ use crate::output;
 use retoma_control::Interrupt;
 use retoma_control::demo::{self, Demo};
 use retoma_control::drill::{MARKS, Scenario};
-use retoma_core::Result;
 use retoma_core::manifest::Command;
 use retoma_core::render::Language;
+use retoma_core::{Error, ErrorKind, Result, error::codes};
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, clap::Args)]
@@ -27,6 +27,11 @@ pub(super) struct Args {
 
 pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     let base = args.folder.clone().unwrap_or_else(default_folder);
+    if base.exists() && !base.is_dir() {
+        let message = format!("`{}` is not a folder", base.display());
+        return Err(Error::new(ErrorKind::Invalid, codes::USAGE, message)
+            .with_hint("name a folder with `--folder DIR`"));
+    }
     let supervisor = super::shell::supervisor()?;
     let words = ["__marabet", "serve", "--root", ".", "--port", "{port}"];
     let start = Command {

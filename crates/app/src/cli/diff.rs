@@ -4,7 +4,7 @@ use crate::context::Context;
 use crate::exit::Exit;
 use crate::output::table;
 use retoma_core::Result;
-use retoma_core::units::ByteSize;
+use retoma_core::units::{ByteSize, counted};
 use retoma_repo::ops::diff::{self, ChangeKind};
 use retoma_repo::ops::find::{self, Selector, Which};
 use serde_json::json;
@@ -40,7 +40,8 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
         }
     }
     context.printer.note(&format!(
-        "{count} changes, {} added, {} removed",
+        "{}, {} added, {} removed",
+        counted(count, "change", "changes"),
         ByteSize(added),
         ByteSize(removed)
     ));

@@ -2,8 +2,9 @@
 
 use crate::context::{Context, Loaded};
 use crate::exit::Exit;
+use crate::output;
 use retoma_core::manifest::{Manifest, Source};
-use retoma_core::units::ByteSize;
+use retoma_core::units::{ByteSize, counted};
 use retoma_core::{Error, Result};
 use retoma_repo::Repository;
 use retoma_repo::ops::find::{self, Selector};
@@ -50,7 +51,7 @@ impl Findings {
     }
 
     fn bad(&mut self, subject: &str, error: &Error) {
-        let fix = error.hint().unwrap_or("see docs/errors.md").to_owned();
+        let fix = output::next_step(error).into_owned();
         self.add(State::Bad, subject, format!("{error} [{}]", error.code()), fix);
     }
 
@@ -65,9 +66,9 @@ pub(super) fn run(context: &Context) -> Result<Exit> {
     findings.good(
         "manifest",
         format!(
-            "{} components, {} repositories; every schedule meets its tier",
-            manifest.components.len(),
-            manifest.repositories.len()
+            "{}, {}; every schedule meets its tier",
+            counted(manifest.components.len(), "component", "components"),
+            counted(manifest.repositories.len(), "repository", "repositories")
         ),
     );
     check_clock(&mut findings);
@@ -151,7 +152,7 @@ fn check_repository(findings: &mut Findings, subject: &str, repository: &Reposit
             "it has one key: who loses that password loses everything",
             "add a second one with `retoma key add` and keep it elsewhere",
         ),
-        Ok(list) => findings.good(subject, format!("it opens; {} keys", list.len())),
+        Ok(list) => findings.good(subject, format!("it opens; {}", counted(list.len(), "key", "keys"))),
         Err(error) => findings.bad(subject, &error),
     }
     let now = jiff::Timestamp::now();

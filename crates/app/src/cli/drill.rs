@@ -68,13 +68,22 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     let patient = drill::prepare(&loaded.manifest, &loaded.text, described, &args.component, &told)?;
     let result = drill::run(&patient, args.scenario, &told)?;
     drop(patient);
+    // The result is printed whatever becomes of page and record, and alone.
     show(context, &result, args.language)?;
-    if let Some(folder) = &args.report {
-        let page = write_report(folder, &result, args.language)?;
-        context.printer.note(&format!("the page: {}", page.display()));
-    }
-    keep_record(context, &loaded.manifest, &result)?;
-    Ok(exit(&result))
+    let page = args.report.as_ref().map(|folder| write_report(folder, &result, args.language)).transpose();
+    let kept = page.and_then(|page| {
+        if let Some(page) = page {
+            context.printer.note(&format!("the page: {}", page.display()));
+        }
+        keep_record(context, &loaded.manifest, &result)
+    });
+    Ok(match kept {
+        Ok(()) => exit(&result),
+        Err(error) => {
+            context.printer.explain(&error);
+            Exit::of(&error)
+        }
+    })
 }
 
 /// Prints a result on the terminal, or as JSON.

@@ -5,6 +5,7 @@ use crate::context::Context;
 use crate::exit::Exit;
 use crate::output::table;
 use clap::Subcommand;
+use retoma_core::units::counted;
 use retoma_core::{Error, ErrorKind, Result, error::codes};
 use retoma_repo::evidence::{self, Anchor, PublicKey, Record, SigningKey};
 use serde_json::{Value, json};
@@ -84,7 +85,8 @@ fn list(context: &Context) -> Result<Exit> {
             records.push(object(record));
         }
         for damage in listing.damages() {
-            context.printer.warning(&format!("{}: {}", damage.name, damage.error));
+            let code = damage.error.code();
+            context.printer.warning(&format!("record {} [{code}]: {}", damage.name, damage.error));
             damages.push(json!({ "name": damage.name, "code": damage.error.code().as_str(), "message": damage.error.to_string() }));
         }
         if !listing.pinned {
@@ -93,6 +95,11 @@ fn list(context: &Context) -> Result<Exit> {
     }
     context.printer.data(&table::table(&["writer", ">number", "time", "what", "outcome", "hash"], &rows));
     let damaged = !damages.is_empty();
+    if damaged {
+        context
+            .printer
+            .note("put it back from a second repository or an export, or go on under another `writer`");
+    }
     context.printer.json("retoma.evidence/1", json!({ "records": records, "damaged": damages }));
     Ok(if damaged { Exit::Missed } else { Exit::Ok })
 }
@@ -126,6 +133,7 @@ fn export(context: &Context, writer: Option<&str>) -> Result<Exit> {
     let listings = evidence::list(&repository, &pins)?;
     let listing = listings.iter().find(|listing| listing.writer == writer).ok_or_else(|| {
         Error::new(ErrorKind::NotFound, codes::OBJECT_NOT_FOUND, format!("writer `{writer}` has no records"))
+            .with_hint("`retoma evidence list` shows who has; a backup under a manifest with a `signing_key` leaves one")
     })?;
     if let Some(damage) = listing.damages().next() {
         let message = format!("record {} is damaged: {}", damage.name, damage.error);
@@ -144,17 +152,15 @@ fn verify(context: &Context, file: &std::path::Path, key: Option<&str>, anchors:
     };
     let anchors = anchors.iter().map(|anchor| anchor.parse()).collect::<Result<Vec<Anchor>>>()?;
     let report = evidence::verify_export(&text, &key, &anchors)?;
-    let value = json!(report);
-    let field = |name: &str| value.get(name).map(ToString::to_string).unwrap_or_default();
     context.printer.data(&format!(
-        "valid: {} records of writer {}, head {}",
-        field("count"),
-        field("writer"),
-        field("head")
+        "valid: {} of writer {}, the newest is {}",
+        counted(report.records, "record", "records"),
+        table::printable(&report.writer),
+        report.head
     ));
-    for limit in value.get("not_proven").and_then(Value::as_array).into_iter().flatten() {
-        context.printer.note(&format!("not proven: {}", limit.as_str().unwrap_or_default()));
+    for limit in &report.not_proven {
+        context.printer.note(&format!("not proven: {limit}"));
     }
-    context.printer.json("retoma.evidence/1", json!({ "valid": true, "report": value }));
+    context.printer.json("retoma.evidence/1", json!({ "valid": true, "report": report }));
     Ok(Exit::Ok)
 }

@@ -6,6 +6,7 @@ use crate::output::table;
 use jiff::tz::TimeZone;
 use retoma_core::decide::retention::{Holds, Policy};
 use retoma_core::manifest::{Manifest, Retention};
+use retoma_core::units::counted;
 use retoma_core::{Error, ErrorKind, Result, error::codes};
 use retoma_repo::Repository;
 use retoma_repo::format::snapshot::{TAG_HOLD, TAG_MANIFEST};
@@ -49,15 +50,14 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     show(context, &plans);
     let mut removed = Vec::new();
     if !args.dry_run && count > 0 {
-        if !context.confirm(&format!("remove {count} snapshots?"))? {
+        if !context.confirm(&format!("remove {}?", counted(count, "snapshot", "snapshots")))? {
             return Ok(Exit::Failed);
         }
         for plan in &plans {
             removed.extend(forget::apply(&repository, plan)?);
         }
-        context
-            .printer
-            .data(&format!("{} snapshots removed; `retoma prune` gives their space back", removed.len()));
+        let count = counted(removed.len(), "snapshot", "snapshots");
+        context.printer.data(&format!("{count} removed; `retoma prune` gives the space back"));
     }
     let decisions: Vec<Value> =
         plans.iter().flat_map(|plan| &plan.decisions.decisions).map(|decision| json!(decision)).collect();

@@ -18,6 +18,7 @@ mod restore;
 mod shell;
 mod snapshots;
 mod status;
+mod usage;
 mod verify;
 
 use crate::context::Context;
@@ -100,8 +101,8 @@ enum Verb {
     Key(key::Args),
     /// Print a completion script for a shell
     Completions(shell::CompletionArgs),
-    /// Print the manual page
-    Man,
+    /// Print the manual page, of the whole or of a verb
+    Man(shell::ManArgs),
     /// Print a generated document
     #[command(hide = true)]
     Codegen(codegen::Args),
@@ -118,9 +119,7 @@ pub(crate) fn run() -> Exit {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            let wrong = error.use_stderr();
-            error.print().ok();
-            return if wrong { Exit::Failed } else { Exit::Ok };
+            return usage::end(&error);
         }
     };
     let printer = Printer::new(cli.json, cli.quiet);
@@ -161,7 +160,7 @@ fn dispatch(context: &Context, verb: Verb) -> Result<Exit> {
         Verb::Prune(args) => prune::run(context, &args),
         Verb::Key(args) => key::run(context, &args),
         Verb::Completions(args) => Ok(shell::completions(context, &args)),
-        Verb::Man => shell::man(context),
+        Verb::Man(args) => shell::man(context, &args),
         Verb::Codegen(args) => codegen::run(context, &args),
         Verb::Supervise(args) => shell::supervise(&args),
         Verb::Marabet(args) => shell::marabet(&args),

@@ -4,7 +4,7 @@ use crate::context::Context;
 use crate::exit::Exit;
 use crate::output::progress::Display;
 use retoma_core::Result;
-use retoma_core::units::{ByteSize, Duration};
+use retoma_core::units::{ByteSize, Duration, counted};
 use retoma_repo::host;
 use retoma_repo::ops::prune::{self, Options, PrunePlan, Pruned};
 use serde_json::json;
@@ -54,8 +54,8 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     drop(display);
     let pruned = pruned?;
     context.printer.data(&format!(
-        "{} packs deleted ({}), {} marked ({}), {} copied",
-        pruned.removed_packs,
+        "{} deleted ({}), {} marked ({}), {} copied",
+        counted(pruned.removed_packs, "pack", "packs"),
         ByteSize(pruned.removed_bytes),
         pruned.marked_packs,
         ByteSize(pruned.marked_bytes),
@@ -72,21 +72,29 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
 fn show(context: &Context, plan: &PrunePlan) {
     let sum = |sizes: &mut dyn Iterator<Item = u64>| ByteSize(sizes.sum());
     let lines = [
-        format!("needed:   {} blobs, {}", plan.used.count, ByteSize(plan.used.size_bytes)),
-        format!("waste:    {} blobs, {}", plan.unused.count, ByteSize(plan.unused.size_bytes)),
         format!(
-            "copy:     {} packs, {} of them needed",
-            plan.repack.len(),
+            "needed:   {}, {}",
+            counted(plan.used.count, "blob", "blobs"),
+            ByteSize(plan.used.size_bytes)
+        ),
+        format!(
+            "waste:    {}, {}",
+            counted(plan.unused.count, "blob", "blobs"),
+            ByteSize(plan.unused.size_bytes)
+        ),
+        format!(
+            "copy:     {}, {} of it needed",
+            counted(plan.repack.len(), "pack", "packs"),
             sum(&mut plan.repack.iter().map(|pack| pack.used_bytes))
         ),
         format!(
-            "mark:     {} packs, {}",
-            plan.remove.len(),
+            "mark:     {}, {}",
+            counted(plan.remove.len(), "pack", "packs"),
             sum(&mut plan.remove.iter().map(|pack| pack.size_bytes))
         ),
         format!(
-            "delete:   {} marks that are old enough, {}",
-            plan.sweep.len(),
+            "delete:   {} old enough, {}",
+            counted(plan.sweep.len(), "mark", "marks"),
             sum(&mut plan.sweep.iter().map(|mark| mark.size_bytes))
         ),
     ];
@@ -95,8 +103,8 @@ fn show(context: &Context, plan: &PrunePlan) {
     }
     for mark in &plan.waiting {
         context.printer.data(&format!(
-            "wait:     {} packs, {}, until {}",
-            mark.packs,
+            "wait:     {}, {}, until {}",
+            counted(mark.packs, "pack", "packs"),
             ByteSize(mark.size_bytes),
             mark.until.0
         ));

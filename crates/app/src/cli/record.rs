@@ -32,7 +32,7 @@ pub(super) fn keep(
         Ok(anchor) => context.printer.note(&format!("signed record {anchor}")),
         Err(error) => {
             context.printer.warning("no record of this was written:");
-            context.printer.error(&error);
+            context.printer.explain(&error);
         }
     }
 }

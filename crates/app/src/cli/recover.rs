@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use std::path::PathBuf;
 
 #[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("place").required(true).args(["to", "in_place"])))]
 #[allow(clippy::struct_excessive_bools)] // Flags of a command line.
 pub(super) struct Args {
     /// The repository's address, on a machine without a manifest
@@ -25,10 +26,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE", requires = "repository_url")]
     password_file: Option<PathBuf>,
     /// A folder that stands for `/`: /srv/shop comes back as DIR/srv/shop
-    #[arg(long, value_name = "DIR", required_unless_present = "in_place")]
+    #[arg(long, value_name = "DIR")]
     to: Option<PathBuf>,
     /// Where the data were; what is there comes back when a check fails
-    #[arg(long, conflicts_with = "to")]
+    #[arg(long)]
     in_place: bool,
     /// The state of this time
     #[arg(long, value_name = "TIME")]
@@ -71,6 +72,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
         supervisor: (!args.no_start).then_some(&supervisor),
         log: &log,
         keep_previous: args.keep_previous,
+        runs_stop: true,
     };
     let interrupt = Interrupt::new(context.interrupt.flag());
     let clock = Stopwatch::start();
@@ -84,7 +86,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     let value = json!({
         "dry_run": false, "passed": passed, "components": components(&recovered),
         "service": { "pid": pid, "checks": recovered.service_checks },
-        "rolled_back": recovered.rolled_back.as_ref().map(ToString::to_string), "previous": recovered.previous,
+        "rolled_back": recovered.rolled_back.as_ref().map(output::error_object), "previous": recovered.previous,
     });
     context.printer.json("retoma.recover/1", value);
     Ok(if passed { Exit::Ok } else { Exit::Missed })
@@ -166,7 +168,8 @@ fn tell(context: &Context, recovered: &Recovered, pid: Option<u32>) {
         context.printer.note(&format!("what was there before is kept at {}", path.display()));
     }
     if let Some(why) = &recovered.rolled_back {
-        context.printer.warning(&format!("the recovery was undone and the previous data are back: {why}"));
+        context.printer.explain(why);
+        context.printer.note("the service is not started on the previous data; it was not running before");
     }
 }
 

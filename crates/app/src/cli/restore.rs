@@ -4,9 +4,9 @@ use super::ls::{WhichArgs, inside};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::output::progress::Display;
-use crate::output::table;
+use crate::output::{self, table};
 use retoma_core::Result;
-use retoma_core::units::ByteSize;
+use retoma_core::units::{ByteSize, counted};
 use retoma_repo::ops::find;
 use retoma_repo::restore::{self, Outcome};
 use serde_json::json;
@@ -61,8 +61,9 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     let (files, bytes, extra) = (plan.files(), plan.bytes(), plan.extra().len());
     let target = args.target.display();
     context.printer.note(&format!(
-        "snapshot {} into `{target}`: {files} files, {}",
+        "snapshot {} into `{target}`: {}, {}",
         id.short(),
+        counted(files, "file", "files"),
         ByteSize(bytes)
     ));
     for path in plan.extra() {
@@ -74,7 +75,9 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
         context.printer.json("retoma.restore/1", value);
         return Ok(Exit::Ok);
     }
-    if extra > 0 && !context.confirm(&format!("delete {extra} entries in `{target}`?"))? {
+    if extra > 0
+        && !context.confirm(&format!("delete {} in `{target}`?", counted(extra, "entry", "entries")))?
+    {
         return Ok(Exit::Failed);
     }
     let progress = context.interrupt.progress();
@@ -83,26 +86,32 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     drop(display);
     let outcome = outcome?;
     say(context, &outcome);
+    let complete = outcome.is_complete();
     let seconds = started.elapsed().as_secs_f64();
     context.printer.data(&format!(
-        "{}: {} files in {seconds:.1} s, {} written, {} were there already",
+        "{}: {} in {seconds:.1} s, {} written, {} there already",
         args.component,
-        outcome.files,
+        counted(outcome.files, "file", "files"),
         ByteSize(outcome.bytes_written),
         ByteSize(outcome.bytes_reused)
     ));
+    let stopped = outcome.stopped.map(|error| error.context("restore"));
     let failed = outcome.failed.iter().map(|failed| {
         json!({ "path": table::path(&failed.path), "code": failed.error.code().as_str(), "message": failed.error.to_string() })
     });
     let value = json!({
         "component": args.component, "kind": snapshot.kind(), "snapshot": id.to_hex(), "target": args.target,
-        "dry_run": false, "complete": outcome.is_complete(), "files": outcome.files,
+        "dry_run": false, "complete": complete, "files": outcome.files,
         "written_bytes": outcome.bytes_written, "reused_bytes": outcome.bytes_reused,
         "extra_deleted": outcome.extra_deleted, "duration_seconds": seconds, "failed": failed.collect::<Vec<_>>(),
+        "stopped": stopped.as_ref().map(output::error_object),
     });
     context.printer.json("retoma.restore/1", value);
-    match outcome.stopped {
-        Some(error) => Err(error.context("restore")),
+    match stopped {
+        Some(error) => {
+            context.printer.explain(&error);
+            Ok(Exit::of(&error))
+        }
         None if outcome.failed.is_empty() && outcome.not_attempted.is_empty() => Ok(Exit::Ok),
         None => Ok(Exit::Incomplete),
     }
@@ -116,13 +125,13 @@ fn say(context: &Context, outcome: &Outcome) {
         context.printer.warning(&format!("not restored: {}: not attempted", table::path(path)));
     }
     let notes = &outcome.notes;
-    let note = |count: u64, what: &str| {
+    let note = |count: u64, one: &str, many: &str, what: &str| {
         if count > 0 {
-            context.printer.note(&format!("note: {count} {what}"));
+            context.printer.note(&format!("note: {} {what}", counted(count, one, many)));
         }
     };
-    note(notes.owners, "entries kept our owner: only root can give files away");
-    note(notes.xattrs, "extended attributes could not be set without root");
-    note(notes.set_ids, "set-user-id bits were left out, since the owner could not be set");
-    note(notes.skipped, "sockets were left out");
+    note(notes.owners, "entry", "entries", "kept our owner: only root can give files away");
+    note(notes.xattrs, "extended attribute", "extended attributes", "could not be set without root");
+    note(notes.set_ids, "set-user-id bit", "set-user-id bits", "left out, since the owner could not be set");
+    note(notes.skipped, "socket", "sockets", "left out");
 }

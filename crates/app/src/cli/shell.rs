@@ -5,13 +5,19 @@ use crate::context::Context;
 use crate::exit::Exit;
 use clap::CommandFactory;
 use retoma_control::Supervisor;
-use retoma_core::{Error, Result};
+use retoma_core::{Error, ErrorKind, Result, error::codes};
 use std::ffi::OsString;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct CompletionArgs {
     /// The shell
     shell: clap_complete::Shell,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ManArgs {
+    /// The verb, such as `backup` or `evidence verify` (default: the whole program)
+    verb: Vec<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -45,11 +51,34 @@ pub(super) fn completions(context: &Context, args: &CompletionArgs) -> Exit {
     Exit::Ok
 }
 
-pub(super) fn man(context: &Context) -> Result<Exit> {
+pub(super) fn man(context: &Context, args: &ManArgs) -> Result<Exit> {
     let mut page = Vec::new();
-    clap_mangen::Man::new(Cli::command()).render(&mut page).map_err(|error| Error::io("the page", error))?;
+    clap_mangen::Man::new(command_of(&args.verb)?)
+        .render(&mut page)
+        .map_err(|error| Error::io("the page", error))?;
     context.printer.raw(&page);
     Ok(Exit::Ok)
+}
+
+/// The command that these words lead to.
+fn command_of(words: &[String]) -> Result<clap::Command> {
+    let mut whole = Cli::command();
+    if words.is_empty() {
+        return Ok(whole);
+    }
+    whole.build();
+    let mut found = &whole;
+    for word in words {
+        let visible = |command: &&clap::Command| !command.is_hide_set() && command.get_name() != "help";
+        found = found.find_subcommand(word).filter(visible).ok_or_else(|| {
+            let known: Vec<&str> =
+                found.get_subcommands().filter(visible).map(clap::Command::get_name).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            let message = format!("`{}` has no verb `{}`", found.get_name(), word.escape_debug());
+            Error::new(ErrorKind::Invalid, codes::USAGE, message).with_hint(format!("its verbs are: {known}"))
+        })?;
+    }
+    Ok(found.clone())
 }
 
 pub(super) fn marabet(args: &MarabetArgs) -> Result<Exit> {

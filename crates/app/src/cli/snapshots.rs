@@ -1,6 +1,6 @@
 //! `retoma snapshots`.
 
-use crate::context::Context;
+use crate::context::{self, Context};
 use crate::exit::Exit;
 use crate::output::table;
 use retoma_core::Result;
@@ -21,6 +21,12 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     let loaded = context.manifest()?;
     let repository = context.open(&loaded.manifest)?;
     let mut snapshots = repository.snapshots()?;
+    // One that left the manifest still has snapshots; one that neither knows is a typing error.
+    for name in &args.component {
+        if !snapshots.iter().any(|(_, snapshot)| snapshot.component() == Some(name)) {
+            context::component(&loaded.manifest, name)?;
+        }
+    }
     snapshots.retain(|(_, snapshot)| {
         let wanted = args.component.iter().any(|name| snapshot.component() == Some(name));
         (args.component.is_empty() || wanted) && (args.all || !snapshot.has_tag(TAG_MANIFEST))

@@ -5,9 +5,9 @@ use crate::context::Context;
 use crate::exit::Exit;
 use crate::output::table;
 use retoma_core::Result;
-use retoma_core::decide::staleness::Facts;
+use retoma_core::decide::staleness::{Facts, StaleReason};
 use retoma_core::manifest::{Component, Manifest};
-use retoma_core::units::ByteSize;
+use retoma_core::units::{self as core_units, ByteSize};
 use retoma_repo::evidence::{Chain, Record, What, stale};
 use retoma_repo::ops::find::{self, Selector};
 use retoma_repo::{Repository, SnapshotId};
@@ -70,9 +70,9 @@ fn evidence(context: &Context, manifest: &Manifest, repository: &Repository) -> 
         }
     }
     if newest.is_empty() {
-        context
-            .printer
-            .data("no evidence yet: a drill under a manifest with `[evidence] signing_key` leaves the first");
+        context.printer.data(
+            "no evidence yet: a backup under a manifest with `[evidence] signing_key` leaves the first",
+        );
     }
     let index = repository.load_index()?;
     let key_id = repository.key_id().to_hex();
@@ -81,12 +81,12 @@ fn evidence(context: &Context, manifest: &Manifest, repository: &Repository) -> 
         let reasons = stale(&record, &current(manifest, &key_id, repository, &index, &record)?, MAX_AGE);
         let payload = record.payload();
         let (name, outcome) = (json!(what), json!(payload.outcome));
-        let reasons: Vec<Value> = reasons.iter().map(|reason| json!(reason)).collect();
         let state = if reasons.is_empty() {
             "current".to_owned()
         } else {
-            format!("stale: {}", Value::from(reasons.clone()))
+            format!("stale: {}", reasons.iter().map(in_words).collect::<Vec<_>>().join(", "))
         };
+        let reasons: Vec<Value> = reasons.iter().map(|reason| json!(reason)).collect();
         context.printer.data(&format!(
             "{} of {}: {}, {} of data, {state}",
             name.as_str().unwrap_or("?"),
@@ -98,6 +98,28 @@ fn evidence(context: &Context, manifest: &Manifest, repository: &Repository) -> 
                              "stale": reasons }));
     }
     Ok(objects)
+}
+
+/// Why a record no longer counts, for people.
+fn in_words(reason: &StaleReason) -> String {
+    match reason {
+        StaleReason::ManifestChanged { .. } => "the manifest changed".to_owned(),
+        StaleReason::ToolVersionChanged { recorded, current } => {
+            format!("made by version {}, this is {current}", table::printable(recorded))
+        }
+        StaleReason::KeyChanged { .. } => "the repository was opened with another key".to_owned(),
+        StaleReason::DataSizeChanged { recorded_bytes, current_bytes } => {
+            format!("the data are {} now and were {}", ByteSize(*current_bytes), ByteSize(*recorded_bytes))
+        }
+        StaleReason::TooOld { age_seconds, max_age_seconds } => format!(
+            "{} old, {} are allowed",
+            core_units::Duration::from_seconds(*age_seconds),
+            core_units::Duration::from_seconds(*max_age_seconds)
+        ),
+        StaleReason::FromTheFuture { ahead_seconds } => {
+            format!("dated {} in the future", core_units::Duration::from_seconds(*ahead_seconds))
+        }
+    }
 }
 
 /// The present facts about the components that a record was about.

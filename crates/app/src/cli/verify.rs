@@ -4,7 +4,7 @@ use crate::context::Context;
 use crate::exit::Exit;
 use crate::output::progress::Display;
 use crate::output::table;
-use retoma_core::units::ByteSize;
+use retoma_core::units::{ByteSize, counted};
 use retoma_core::{Error, ErrorKind, Result, error::codes};
 use retoma_repo::ops::verify::{self, Finding, Options, ReadData, Report, Severity};
 use serde_json::{Value, json};
@@ -61,14 +61,15 @@ fn print(context: &Context, report: &Report) {
     let verdict = if damage == 0 {
         "no damage found".to_owned()
     } else {
-        format!("{damage} damaged objects, {} snapshots hit", report.snapshots_hit().len())
+        let hit = counted(report.snapshots_hit().len(), "snapshot", "snapshots");
+        format!("{}, {hit} hit", counted(damage, "damaged object", "damaged objects"))
     };
     context.printer.data(&format!(
-        "{} snapshots, {} trees, {} files, {} packs ({} read, {}): {verdict}",
-        counts.snapshots,
-        counts.trees,
-        counts.files,
-        counts.packs,
+        "{}, {}, {}, {} ({} read, {}): {verdict}",
+        counted(counts.snapshots, "snapshot", "snapshots"),
+        counted(counts.trees, "tree", "trees"),
+        counted(counts.files, "file", "files"),
+        counted(counts.packs, "pack", "packs"),
         counts.packs_read,
         ByteSize(counts.read_bytes)
     ));

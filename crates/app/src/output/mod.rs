@@ -6,8 +6,10 @@ pub(crate) mod table;
 pub(crate) mod watch;
 
 use retoma_core::Error;
+use retoma_core::error::codes;
 use retoma_core::render::terminal::{Role, Style};
 use serde_json::{Value, json};
+use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
 
 /// How much is said, and in which form.
@@ -70,20 +72,33 @@ impl Printer {
         say(text.trim_end());
     }
 
-    /// An error: what happened, why, what to do next. With `--json` also as an object on stdout.
-    pub(crate) fn error(self, error: &Error) {
+    /// An error that is in the verb's own document too: what happened, why, what to do next.
+    pub(crate) fn explain(self, error: &Error) {
         say(&self.error_text(error));
-        let object = json!({
-            "code": error.code().as_str(),
-            "kind": format!("{:?}", error.kind()).to_lowercase(),
-            "message": error.to_string(),
-            "hint": error.hint(),
-        });
-        self.json("retoma.error/1", object);
+    }
+
+    /// Wrong usage, as `text` explains it. With `--json` also as an object on stdout.
+    pub(crate) fn usage(self, text: &str, error: &Error) {
+        say(&format!("{}: {}", self.head(error), text.trim_end()));
+        self.error_document(error);
+    }
+
+    /// The error that ends the run. With `--json` also as an object on stdout, the only one.
+    pub(crate) fn error(self, error: &Error) {
+        self.explain(error);
+        self.error_document(error);
+    }
+
+    fn error_document(self, error: &Error) {
+        self.json("retoma.error/1", error_object(error));
+    }
+
+    fn head(self, error: &Error) -> String {
+        self.paint(&format!("error[{}]", error.code()), "1;31")
     }
 
     fn error_text(self, error: &Error) -> String {
-        let head = self.paint(&format!("error[{}]", error.code()), "1;31");
+        let head = self.head(error);
         let mut text = format!("{head}: failed to {error}");
         if error.contexts().next().is_none() {
             text = format!("{head}: {error}");
@@ -97,15 +112,39 @@ impl Printer {
             }
             source = inner.source();
         }
-        if let Some(hint) = error.hint() {
-            text += &format!("\n{}: {hint}", self.paint("hint", "1;36"));
-        }
-        text
+        text + &format!("\n{}: {}", self.paint("hint", "1;36"), next_step(error))
     }
 
     fn paint(self, text: &str, code: &str) -> String {
         if self.colour { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
     }
+}
+
+/// An error as part of a document.
+pub(crate) fn error_object(error: &Error) -> Value {
+    json!({
+        "code": error.code().as_str(),
+        "kind": format!("{:?}", error.kind()).to_lowercase(),
+        "message": error.to_string(),
+        "hint": next_step(error),
+    })
+}
+
+/// What to do next: the error's own hint, or where it is explained.
+pub(crate) fn next_step(error: &Error) -> Cow<'_, str> {
+    if let Some(hint) = error.hint() {
+        return Cow::Borrowed(hint);
+    }
+    let code = error.code();
+    Cow::Owned(match code {
+        codes::IO_NOT_FOUND => "check the path, and that what it lies on is mounted".to_owned(),
+        codes::IO_PERMISSION => {
+            "give this user the right to it, or run the command as a user that has it".to_owned()
+        }
+        codes::IO_FULL => "make room, then run the command again".to_owned(),
+        codes::CANCELLED => "run the command again; nothing half-done counts".to_owned(),
+        _ => format!("docs/errors.md says under {code} what to do"),
+    })
 }
 
 /// A line on stderr; when nobody listens any more, the work goes on.
@@ -148,7 +187,7 @@ impl Style for Colours {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use retoma_core::error::{ErrorKind, codes};
+    use retoma_core::error::ErrorKind;
 
     const PLAIN: Printer = Printer { json: false, quiet: false, colour: false };
 
@@ -166,6 +205,9 @@ mod tests {
     #[test]
     fn without_context_there_is_no_verb() {
         let error = Error::new(ErrorKind::Invalid, codes::USAGE, "it is so");
-        assert_eq!(PLAIN.error_text(&error), "error[R0002]: it is so");
+        assert_eq!(
+            PLAIN.error_text(&error),
+            "error[R0002]: it is so\nhint: docs/errors.md says under R0002 what to do"
+        );
     }
 }

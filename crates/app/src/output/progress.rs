@@ -2,7 +2,7 @@
 
 use super::Printer;
 use indicatif::{ProgressBar, ProgressStyle};
-use retoma_core::units::ByteSize;
+use retoma_core::units::{ByteSize, counted};
 use retoma_repo::backup::Progress;
 use std::io::IsTerminal;
 use std::sync::Arc;
@@ -39,11 +39,15 @@ impl Display {
                     bar.set_style(style(true));
                 }
                 bar.set_position(bytes);
-                bar.set_message(format!("{files} files"));
+                bar.set_message(counted(files, "file", "files"));
                 if !terminal && said.elapsed() > LINE {
                     said = Instant::now();
                     let seconds = start.elapsed().as_secs();
-                    printer.note(&format!("{doing}: {files} files, {}, {seconds} s", ByteSize(bytes)));
+                    printer.note(&format!(
+                        "{doing}: {}, {}, {seconds} s",
+                        counted(files, "file", "files"),
+                        ByteSize(bytes)
+                    ));
                 }
             }
             bar.finish_and_clear();

@@ -151,11 +151,9 @@ fn only_incomplete_snapshots_are_as_good_as_none() {
 fn a_component_that_is_gone_ends_with_3_beside_another_and_with_1_alone() {
     let home = Home::with(&format!("{MODELS}{}", crate::kit::DATABASE));
     home.seed_models();
-    let backup = home.run(&["backup", "--json"]).expect(3);
-    let documents = backup.documents();
-    let last = documents.last().unwrap();
-    assert_eq!(last["failed"][0]["component"], "database");
-    assert_eq!(last["backups"][0]["component"], "models");
+    let backup = home.json(&["backup"], 3, "retoma.backup/1");
+    assert_eq!(backup["failed"][0]["component"], "database");
+    assert_eq!(backup["backups"][0]["component"], "models");
     home.run(&["backup", "database"]).expect(1);
 }
 

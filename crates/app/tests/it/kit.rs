@@ -170,6 +170,7 @@ impl Home {
         settings.add_filter(&format!(r"\b{}\b", literal(&retoma_repo::host::hostname())), "[HOST]");
         settings.add_filter(r"\b[0-9a-f]{64}\b", "[ID64]");
         settings.add_filter(r"\b[0-9a-f]{8}\b( \*)?", "[ID]");
+        settings.add_filter(r"[A-Za-z0-9+/]{43}=", "[PUBLIC KEY]");
         settings.add_filter(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+)?Z?", "[TIME]");
         settings.add_filter(r"\d+(\.\d+)? ([KMGT]i)?B\b", "[SIZE]");
         settings.add_filter(r"\b\d+(\.\d+)? s\b", "[SECONDS]");
@@ -215,13 +216,6 @@ impl Run {
     #[track_caller]
     pub(crate) fn document(&self) -> Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
-    }
-
-    /// All JSON documents on stdout.
-    #[track_caller]
-    pub(crate) fn documents(&self) -> Vec<Value> {
-        let all = serde_json::Deserializer::from_str(&self.stdout).into_iter::<Value>();
-        all.map(|value| value.unwrap_or_else(|error| panic!("{error}: {}", self.text()))).collect()
     }
 
     /// Command, exit code, stdout and stderr as one text.

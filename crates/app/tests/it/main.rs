@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
 mod backup;
+mod documented;
 mod drill;
+mod errors;
+mod evidence;
 mod exit_codes;
 mod full_disk;
 mod init;

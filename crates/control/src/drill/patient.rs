@@ -72,7 +72,7 @@ pub fn prepare(
     };
     let plan = recover::plan(&request)?;
     let log = folder.path().join("service.log");
-    let options = recover::Options { supervisor: None, log: &log, keep_previous: false };
+    let options = recover::Options { supervisor: None, log: &log, keep_previous: false, runs_stop: false };
     let mut timeline = Timeline::start(context.clock, StepName::Decide);
     let recovered =
         recover::apply(&plan, &repository, &options, &mut timeline, context.watch, context.interrupt)?;

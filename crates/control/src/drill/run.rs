@@ -297,6 +297,7 @@ impl<'a> Drill<'a> {
             supervisor: Some(self.context.supervisor),
             log: &self.log,
             keep_previous: false,
+            runs_stop: false,
         };
         let (watch, interrupt) = (self.context.watch, self.context.interrupt);
         recover::apply(&plan, repository, &options, timeline, watch, interrupt)

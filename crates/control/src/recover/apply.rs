@@ -6,7 +6,7 @@ use crate::backup::MANIFEST_NAME;
 use crate::check::{self, Checked};
 use crate::interrupt::Interrupt;
 use crate::probe;
-use crate::service::{PROBE_LIMIT, Service, Start, Supervisor};
+use crate::service::{self, PROBE_LIMIT, Service, Start, Supervisor};
 use crate::timeline::Timeline;
 use crate::watch::{Note, Watch};
 use retoma_core::drill::{CheckOutcome, CheckResult, StepName};
@@ -34,6 +34,8 @@ pub struct Options<'a> {
     pub log: &'a Path,
     /// Keeps what was there before, beside, also when all went well.
     pub keep_previous: bool,
+    /// Runs the manifest's `stop` when the recovery is undone. Not in drills: it may stop the live service.
+    pub runs_stop: bool,
 }
 
 /// A component that came back.
@@ -180,8 +182,9 @@ impl Run<'_> {
                 Ok(Recovered { components, service_checks, service, rolled_back: None, previous })
             }
             Err((error, service_checks)) => {
+                self.stop_what_is_left();
                 exchange.back().context("bring the previous data back")?;
-                self.watch.note(&Note::RolledBack { reason: error.to_string() });
+                self.watch.note(&Note::RolledBack);
                 if error.kind() == ErrorKind::Cancelled {
                     return Err(error);
                 }
@@ -233,6 +236,25 @@ impl Run<'_> {
                 let stopped = service.map_or(Ok(0), |service| service.stop(STOP_GRACE));
                 Err((stopped.err().unwrap_or(error), checks))
             }
+        }
+    }
+
+    /// What another program started for `start` is not ours to signal, and must not go on with data that are taken
+    /// away: the manifest's `stop` ends it. The previous data come back in any case; what went wrong is a warning.
+    fn stop_what_is_left(&self) {
+        let described = &self.plan.manifest.service;
+        if described.start.is_none() || self.options.supervisor.is_none() {
+            return;
+        }
+        let dir = self.plan.manifest.dir();
+        if let Some(command) = described.stop.as_ref().filter(|_| self.options.runs_stop)
+            && let Err(why) = service::run_to_end(command, dir, self.options.log, STOP_GRACE)
+        {
+            self.watch.note(&Note::Warning(why));
+        }
+        let still = described.health.as_ref().filter(|url| probe::get(url, PROBE_LIMIT).is_anybody_there());
+        if let Some(url) = still {
+            self.watch.note(&Note::Warning(format!("the service still answers at `{url}`; stop it by hand")));
         }
     }
 

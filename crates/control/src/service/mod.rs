@@ -250,6 +250,38 @@ fn read_pid(report: std::process::ChildStdout) -> Result<Option<u32>> {
     }
 }
 
+/// Runs a command of the manifest, such as `stop`, in `dir` until it ends; its output is appended to `log`. What takes
+/// longer than `limit` is killed.
+///
+/// # Errors
+/// What went wrong, in a sentence.
+pub(crate) fn run_to_end(
+    words: &Words,
+    dir: &Path,
+    log: &Path,
+    limit: Duration,
+) -> std::result::Result<(), String> {
+    let shown = &words.program;
+    let failed = |error: std::io::Error| format!("`{shown}` cannot be run: {error}");
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(log).map_err(failed)?;
+    let errors = log.try_clone().map_err(failed)?;
+    let mut command = Command::new(&words.program);
+    command.args(&words.arguments).current_dir(dir).process_group(0);
+    command.stdin(Stdio::null()).stdout(Stdio::from(log)).stderr(Stdio::from(errors));
+    let mut child = command.spawn().map_err(failed)?;
+    let ended = Interrupt::default()
+        .wait_for(limit, || child.try_wait().map_err(|error| Error::io(shown.as_str(), error)));
+    match ended {
+        Ok(Some(status)) if status.success() => Ok(()),
+        Ok(Some(status)) => Err(format!("`{shown}` ended with {status}")),
+        Ok(None) | Err(_) => {
+            kill_group(child.id());
+            child.wait().map_err(failed)?;
+            Err(format!("`{shown}` did not end within {} s and was killed", limit.as_secs()))
+        }
+    }
+}
+
 fn not_started(program: &str, what: &str, log: &Path) -> Error {
     let message = format!("the service's command `{program}` {what}");
     Error::new(ErrorKind::Invalid, codes::SERVICE_NOT_STARTED, message)

@@ -23,7 +23,7 @@ fn backed_up(sample: &Sample) -> Repository {
 fn recover(sample: &Sample, repository: &Repository, place: Place, only: &[String]) -> Result<Recovered> {
     let plan = recover::plan(&Request { repository, at: None, only, place, manifest: None })?;
     let (supervisor, log) = (supervisor(), sample.path("log"));
-    let options = Options { supervisor: Some(&supervisor), log: &log, keep_previous: false };
+    let options = Options { supervisor: Some(&supervisor), log: &log, keep_previous: false, runs_stop: true };
     in_context(|context| {
         let mut timeline = Timeline::start(context.clock, StepName::Decide);
         recover::apply(&plan, repository, &options, &mut timeline, context.watch, context.interrupt)
@@ -133,7 +133,7 @@ fn when_the_restored_service_fails_its_checks_the_previous_data_are_back() {
     };
     let plan = recover::plan(&request).unwrap();
     let (supervisor, log) = (supervisor(), sample.path("log"));
-    let options = Options { supervisor: Some(&supervisor), log: &log, keep_previous: false };
+    let options = Options { supervisor: Some(&supervisor), log: &log, keep_previous: false, runs_stop: true };
     let recovered = in_context(|context| {
         let mut timeline = Timeline::start(context.clock, StepName::Decide);
         recover::apply(&plan, &repository, &options, &mut timeline, context.watch, context.interrupt).unwrap()
@@ -145,6 +145,34 @@ fn when_the_restored_service_fails_its_checks_the_previous_data_are_back() {
     assert_eq!(sample.processes(), 0);
     assert_eq!(rows(&database), 100, "the previous data are back");
     assert_eq!(leftovers(&sample), Vec::<String>::new());
+}
+
+#[test]
+fn when_a_recovery_is_undone_the_manifests_command_to_stop_runs_once() {
+    let sample = Sample::with(|text| {
+        let text = text.replace("\\\"healthy\\\":true", "a text that never comes");
+        text.replace("ready_seconds", "stop = [\"sh\", \"-c\", \"echo stopped >> stopped\"]\nready_seconds")
+    });
+    let mut manifest = sample.manifest.clone();
+    manifest.service.ready_seconds = 1;
+    let repository = backed_up(&sample);
+    let request = Request {
+        repository: &repository,
+        at: None,
+        only: &[],
+        place: Place::InPlace,
+        manifest: Some((&manifest, &sample.text)),
+    };
+    let plan = recover::plan(&request).unwrap();
+    let (supervisor, log) = (supervisor(), sample.path("log"));
+    let options = Options { supervisor: Some(&supervisor), log: &log, keep_previous: false, runs_stop: true };
+    let recovered = in_context(|context| {
+        let mut timeline = Timeline::start(context.clock, StepName::Decide);
+        recover::apply(&plan, &repository, &options, &mut timeline, context.watch, context.interrupt).unwrap()
+    });
+    assert_eq!(recovered.rolled_back.unwrap().code(), codes::ROLLED_BACK);
+    assert_eq!(std::fs::read_to_string(sample.path("service/stopped")).unwrap(), "stopped\n", "once");
+    assert_eq!(sample.processes(), 0);
 }
 
 #[test]

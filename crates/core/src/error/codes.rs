@@ -222,7 +222,7 @@ codes! {
     DRILL_UNSUITED = "R0713";
     /// The drill did not end within its time limit.
     DRILL_TIMEOUT = "R0714";
-    /// A restored database or folder is not what its snapshot says.
+    /// Retired, no longer used: a restored database or folder is not what its snapshot says. It is `R0703` now.
     RESTORED_DIFFERS = "R0715";
     /// No write from outside succeeded after the recovery.
     NO_FIRST_WRITE = "R0716";

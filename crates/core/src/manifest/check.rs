@@ -273,7 +273,7 @@ fn text(content: &str, node: &Node, field: &Field, kind: Option<&str>) -> Option
         Kind::ServerUrl => server(content, node, field, kind),
         Kind::PublicKey => {
             let is_key = public_key(content).is_some();
-            let hint = "it is what `retoma key` prints: 44 characters that end with `=`";
+            let hint = "it is what `retoma evidence new-key FILE` prints: 44 characters that end with `=`";
             (!is_key).then(|| malformed(node, field, "is not 32 bytes in base64", hint))
         }
         _ => None,

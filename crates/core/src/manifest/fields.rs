@@ -157,8 +157,13 @@ static SERVICE: Section = Section {
             Kind::Command,
             "The command that starts the service, run in the manifest's directory without a shell.",
         ),
-        Field::new("stop", Kind::Command, "The command that stops it.")
-            .default("SIGTERM to what `start` started"),
+        Field::new(
+            "stop",
+            Kind::Command,
+            "The command that stops it, run as `start` is, when a recovery in place is undone. For services that \
+             another program keeps running, such as systemd. Drills do not run it.",
+        )
+        .default("SIGTERM to what `start` started"),
         Field::new(
             "ready_seconds",
             Kind::Integer(1, 86_400),
@@ -188,8 +193,8 @@ static REPOSITORY: Section = Section {
         Field::new(
             "url",
             Kind::RepositoryUrl,
-            "`file:///path`, `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix` or \
-             `sftp://user@host/path`. Credentials come from the provider's usual environment variables.",
+            "`file:///path`. `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix` and \
+             `sftp://user@host/path` are understood, and not opened by this version.",
         )
         .required(),
         Field::new("password", Kind::SecretRef, "The password that opens the repository, for `restic` too.")

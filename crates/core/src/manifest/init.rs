@@ -95,7 +95,7 @@ pub fn init(findings: &Findings) -> String {
     let password = Some(format!("file:{}", findings.password_file))
         .filter(|reference| SecretRef::parse(reference).is_ok())
         .unwrap_or_else(|| "file:/etc/retoma/password".into());
-    text.push_str("\n# A backup on the same disk burns with it: add a second repository elsewhere (s3://, gs://, az://, sftp://).\n");
+    text.push_str("\n# A backup on the same disk burns with it: add a second repository on another disk (file:///mnt/other/repository).\n");
     push(
         &mut text,
         format_args!("[[repository]]\nname = \"local\"\nurl = {}\n", quote(&format!("file://{repository}"))),

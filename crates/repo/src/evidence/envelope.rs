@@ -16,6 +16,8 @@ use retoma_core::{Error, ErrorKind, Result, error::codes};
 use serde::{Deserialize, Serialize};
 
 /// What every signed message starts with.
+/// What to do about a record that somebody else signed.
+pub(super) const OTHER_KEY: &str = "compare the pinned key with the one that the signer keeps; pin the right one, or take the right writer's file";
 const DOMAIN: &str = "retoma-evidence/1";
 
 #[derive(Serialize, Deserialize)]
@@ -64,7 +66,7 @@ impl Envelope {
         let public_key = wire.public_key;
         if let Some(pinned) = pinned.filter(|pinned| **pinned != public_key) {
             let message = format!("it is signed with `{public_key}`, and `{pinned}` is pinned");
-            return Err(Error::new(ErrorKind::Corrupt, codes::EVIDENCE_SIGNER, message));
+            return Err(Error::new(ErrorKind::Corrupt, codes::EVIDENCE_SIGNER, message).with_hint(OTHER_KEY));
         }
         let decode =
             |text: &str| STANDARD.decode(text).map_err(|error| malformed(format!("base64: {error}")));
@@ -76,7 +78,8 @@ impl Envelope {
                 ErrorKind::Corrupt,
                 codes::EVIDENCE_SIGNATURE,
                 "its signature is not valid",
-            ));
+            )
+            .with_hint("the record was changed after it was signed; look for it in another copy or export"));
         }
         if write(&wire)? != text {
             return Err(malformed("the envelope is not written in its one form"));

@@ -5,7 +5,7 @@
 
 use super::anchor::Anchor;
 use super::controls::{Coverage, coverage};
-use super::envelope::Envelope;
+use super::envelope::{Envelope, OTHER_KEY};
 use super::key::PublicKey;
 use super::links::Links;
 use super::list::check_anchor;
@@ -13,6 +13,7 @@ use super::malformed;
 use super::record::{Record, RecordHash, unknown_schema};
 use crate::id::RepositoryId;
 use jiff::Timestamp;
+use retoma_core::units::counted;
 use retoma_core::{Error, ErrorKind, Result, ResultExt as _, error::codes};
 use serde::{Deserialize, Serialize};
 
@@ -102,13 +103,13 @@ pub fn export<'a>(records: impl IntoIterator<Item = &'a Record>) -> Result<Strin
 /// `Unsupported` with `R0809`. The error names line and place.
 pub fn verify_export(text: &str, pinned: &PublicKey, anchors: &[Anchor]) -> Result<VerifyReport> {
     let mut lines = text.lines();
-    let header = read_header(lines.next().unwrap_or_default(), pinned).context("line 1")?;
+    let header = read_header(lines.next().unwrap_or_default(), pinned).context("verify line 1")?;
     let mut links = Links::new(header.repository_id, &header.writer, header.first);
     let mut records = Vec::new();
     for (line, number) in lines.zip(2_u64..) {
         let doing = || match links_position(header.first, number) {
-            Some(sequence) => format!("line {number}, record {sequence}"),
-            None => format!("line {number}"),
+            Some(sequence) => format!("verify line {number}, record {sequence}"),
+            None => format!("verify line {number}"),
         };
         let record =
             Envelope::open(line, Some(pinned)).and_then(Record::from_envelope).with_context(doing)?;
@@ -120,8 +121,8 @@ pub fn verify_export(text: &str, pinned: &PublicKey, anchors: &[Anchor]) -> Resu
     };
     if records.len() as u64 != header.records {
         return Err(incomplete(format!(
-            "line 1 announces {} records, and there are {}",
-            header.records,
+            "line 1 announces {}, and there are {}",
+            counted(header.records, "record", "records"),
             records.len()
         )));
     }
@@ -179,7 +180,7 @@ fn read_header(line: &str, pinned: &PublicKey) -> Result<Header> {
             "the records are said to be signed with `{}`, and `{pinned}` is pinned",
             header.public_key
         );
-        return Err(Error::new(ErrorKind::Corrupt, codes::EVIDENCE_SIGNER, message));
+        return Err(Error::new(ErrorKind::Corrupt, codes::EVIDENCE_SIGNER, message).with_hint(OTHER_KEY));
     }
     if write_header(&header)? != line {
         return Err(malformed("the first line is not written in its one form"));

@@ -119,7 +119,7 @@ pub fn plan<'a>(
 fn not_there(path: &[u8]) -> Error {
     let message = format!("the snapshot has no `{}` in what was asked for", path.escape_ascii());
     Error::new(ErrorKind::NotFound, codes::RESTORE_PATH, message)
-        .with_hint("`retoma ls SNAPSHOT` shows what it has")
+        .with_hint("`retoma ls COMPONENT --recursive` shows what it has")
 }
 
 /// A directory that is still to be read.

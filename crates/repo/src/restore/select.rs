@@ -12,7 +12,7 @@ pub(super) fn parts(path: &[u8]) -> Result<Vec<&[u8]>> {
     if parts.iter().any(|part| matches!(*part, b"." | b"..")) {
         let message = format!("`{}` is not a path inside a snapshot", path.escape_ascii());
         return Err(Error::new(ErrorKind::Invalid, codes::RESTORE_PATH, message)
-            .with_hint("give the path as `retoma ls` shows it"));
+            .with_hint("give the path as `retoma ls COMPONENT --recursive` shows it"));
     }
     Ok(parts)
 }

@@ -1,5 +1,6 @@
 //! What was captured, as data: written into the snapshot, compared with the next backup and with restored copies.
 
+use retoma_core::units::counted;
 use retoma_core::{Error, ErrorKind, Result, ResultExt, error::codes};
 use retoma_repo::Repository;
 use retoma_repo::format::BlobKind;
@@ -139,8 +140,12 @@ pub fn compare(
         .iter()
         .filter(|(name, rows)| **rows > 0 && !may_be_empty.iter().any(|allowed| allowed.as_ref() == *name))
         .filter_map(|(name, rows)| match now.tables.get(name) {
-            None => Some(format!("`{}` ({rows} rows before, dropped)", name.escape_debug())),
-            Some(0) => Some(format!("`{}` ({rows} rows before, 0 now)", name.escape_debug())),
+            None => {
+                Some(format!("`{}` ({} before, dropped)", name.escape_debug(), counted(*rows, "row", "rows")))
+            }
+            Some(0) => {
+                Some(format!("`{}` ({} before, 0 now)", name.escape_debug(), counted(*rows, "row", "rows")))
+            }
             Some(_) => None,
         })
         .collect();
@@ -151,8 +156,8 @@ pub fn compare(
     let named = lost.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
     let message = format!("`{}` has lost all rows of {named}{more}", now.path);
     Err(Error::new(ErrorKind::Invalid, codes::SOURCE_EMPTY, message).with_hint(
-        "restore the last good snapshot if this was not meant; if it was, back up once with these tables allowed \
-         to be empty",
+        "if this was not meant, restore the last good snapshot with `retoma restore COMPONENT --target DIR`; if it \
+         was, give the component another name in the manifest",
     ))
 }
 
@@ -186,7 +191,7 @@ mod tests {
         compare(Some(&before), &facts(&[("a", 1), ("c", 9)]), &none).unwrap();
         let error = compare(Some(&before), &facts(&[("a", 0), ("b", 0)]), &none).unwrap_err();
         assert_eq!(error.code(), codes::SOURCE_EMPTY);
-        insta::assert_snapshot!(error, @"`/srv/app.db` has lost all rows of `a` (3 rows before, 0 now), `c` (1 rows before, dropped)");
+        insta::assert_snapshot!(error, @"`/srv/app.db` has lost all rows of `a` (3 rows before, 0 now), `c` (1 row before, dropped)");
         compare(Some(&before), &facts(&[("a", 0)]), &["a", "c"]).unwrap();
         assert!(compare(Some(&before), &facts(&[("a", 0)]), &["a"]).is_err());
     }

@@ -176,7 +176,7 @@ fn errors_name_line_and_record() {
     let mut lines: Vec<&str> = lines.lines().collect();
     lines[3] = "{}";
     let error = verify_export(&lines.join("\n"), &key().public_key(), &[]).unwrap_err();
-    assert!(error.to_string().starts_with("line 4, record 3: no envelope: "), "{error}");
+    assert!(error.to_string().starts_with("verify line 4, record 3: no envelope: "), "{error}");
 }
 
 #[test]

@@ -1,0 +1,279 @@
+//! `docs/cli-json.md` is what scripts rely on: every field that a verb prints is in the verb's section, every field of the
+//! section is printed by something here, and the examples are what they say.
+
+use crate::evidence::{manifest, new_key};
+use crate::kit::{DATABASE, Home, MODELS};
+use crate::service::{Left, seeded};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+/// The verbs whose output is text, also with `--json`.
+const TEXT: [&str; 2] = ["completions", "man"];
+/// Fields that only appear when something is damaged, killed or full: other tests look at them.
+const RARE: [&str; 24] = [
+    "unreadable",
+    "offset_bytes",
+    "stopped",
+    "extra_deleted",
+    "waiting",
+    "packs",
+    "size_bytes",
+    "until",
+    "place",
+    "of",
+    "period",
+    "incomplete",
+    "rule",
+    "window",
+    "tag",
+    "by",
+    "recorded",
+    "current",
+    "recorded_bytes",
+    "current_bytes",
+    "age_seconds",
+    "max_age_seconds",
+    "ahead_seconds",
+    "target",
+];
+
+/// A page's sections by their headings.
+fn sections(page: &str, mark: &str) -> BTreeMap<String, String> {
+    let text =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(page)).unwrap();
+    let mark = format!("\n{mark} ");
+    text.split(&mark)
+        .skip(1)
+        .map(|section| section.split_once('\n').unwrap())
+        .map(|(head, body)| (head.to_owned(), body.to_owned()))
+        .collect()
+}
+
+/// The section of each verb, with the schema in its heading.
+fn verbs() -> BTreeMap<String, (String, String)> {
+    let mut found = BTreeMap::new();
+    for (head, body) in sections("docs/cli-json.md", "##") {
+        if let Some((verb, schema)) = head.split_once(": ") {
+            let plain = |text: &str| text.trim_matches('`').to_owned();
+            found.insert(plain(verb), (plain(schema), body));
+        }
+    }
+    let drill = sections("docs/drill.md", "##").remove("The result").unwrap();
+    found.get_mut("drill").unwrap().1 += &drill;
+    found.get_mut("demo").unwrap().1 += &drill;
+    found
+}
+
+/// The words in code spans: `a[].b`, `.c` are `a`, `b` and `c`. Examples are no description.
+fn words(text: &str) -> BTreeSet<String> {
+    let prose: Vec<&str> = text.split("```").step_by(2).collect();
+    let spans = prose.iter().flat_map(|part| part.split('`').skip(1).step_by(2));
+    let word = |c: char| !(c.is_ascii_alphanumeric() || c == '_');
+    spans.flat_map(|span| span.split(word)).filter(|word| !word.is_empty()).map(str::to_owned).collect()
+}
+
+/// The fields that the first column of the tables names.
+fn fields(text: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for line in text.lines().filter(|line| line.starts_with("| `")) {
+        for span in line.split('|').nth(1).unwrap().split('`').skip(1).step_by(2) {
+            found.insert(
+                span.rsplit(['.', ']'])
+                    .find(|part| !part.is_empty())
+                    .unwrap()
+                    .trim_end_matches('[')
+                    .to_owned(),
+            );
+        }
+    }
+    found
+}
+
+/// All names of fields, at every depth. What a drill leaves in `details` of a record is not looked into.
+fn names(value: &Value, into: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(map) => {
+            into.extend(map.keys().cloned());
+            map.values().for_each(|value| names(value, into));
+        }
+        Value::Array(list) => list.iter().for_each(|value| names(value, into)),
+        _ => {}
+    }
+}
+
+/// What the verbs print, collected by verb.
+struct Seen {
+    home: Home,
+    by_verb: BTreeMap<String, Vec<Value>>,
+}
+
+impl Seen {
+    /// Runs a verb, which must print one document and end with `code`.
+    fn run(&mut self, arguments: &[&str], code: i32) -> Value {
+        let all: Vec<&str> = arguments.iter().copied().chain(["--json", "--yes"]).collect();
+        let document = self.home.run(&all).expect(code).document();
+        let verb = if document["schema"] == "retoma.error/1" { "error" } else { arguments[0] };
+        self.by_verb.entry(verb.to_owned()).or_default().push(document.clone());
+        document
+    }
+}
+
+/// Every verb but `demo` and the ones that print text, in as many forms as their documents have.
+fn everything() -> BTreeMap<String, Vec<Value>> {
+    let home = Home::with("");
+    home.seed_models();
+    home.seed_database();
+    let public = new_key(&home);
+    home.write(
+        "retoma.toml",
+        manifest(&home, &public, &format!("{MODELS}{DATABASE}\n[retention]\nkeep_last = 1\n")).as_bytes(),
+    );
+    home.write("fresh/a.toml", b"answer = 42\n");
+    let mut seen = Seen { home, by_verb: BTreeMap::new() };
+    seen.run(&["init", "fresh"], 0);
+    seen.run(&["snapshots"], 10);
+    let first = seen.run(&["backup"], 0)["backups"][0]["snapshot"].as_str().unwrap().to_owned();
+    seen.home.write("models/new", b"new");
+    std::fs::remove_file(seen.home.path("data/app.sqlite")).unwrap();
+    let second = seen.run(&["backup"], 3)["backups"][0]["snapshot"].as_str().unwrap().to_owned();
+    seen.run(&["doctor"], 1);
+    seen.run(&["snapshots", "--all"], 0);
+    seen.run(&["ls", "models", "-R"], 0);
+    seen.run(&["diff", &first, &second], 0);
+    seen.run(&["restore", "models", "--target", "restored", "--dry-run"], 0);
+    seen.run(&["restore", "models", "--target", "restored"], 0);
+    seen.run(&["recover", "--to", "new", "--dry-run"], 0);
+    seen.run(&["recover", "--to", "new", "--no-start"], 0);
+    seen.run(&["status"], 0);
+    seen.run(&["evidence", "list"], 0);
+    let export = seen.home.run(&["evidence", "export"]).expect(0).stdout;
+    seen.home.write("export", export.as_bytes());
+    seen.run(&["evidence", "verify", "export"], 0);
+    seen.run(&["evidence", "new-key", "another"], 0);
+    seen.home.write_private("second", "a second password");
+    let added = seen.run(&["key", "add", "--new-password", "file:second"], 0);
+    seen.run(&["key", "list"], 0);
+    seen.run(&["key", "remove", added["added"].as_str().unwrap()], 0);
+    seen.run(&["forget", "--dry-run"], 0);
+    let held = seen.run(&["forget", "--hold", &first], 0);
+    seen.run(&["forget", "--release", held["holds"][0]["id"].as_str().unwrap()], 0);
+    seen.run(&["forget"], 0);
+    seen.run(&["prune", "--dry-run"], 0);
+    seen.run(&["prune", "--grace", "0s"], 0);
+    seen.run(&["verify", "--read-data"], 0);
+    // Damage: one pack is gone.
+    let folders = std::fs::read_dir(seen.home.path("repository/data")).unwrap();
+    let files = folders.flat_map(|folder| std::fs::read_dir(folder.unwrap().path()).unwrap());
+    files.for_each(|file| std::fs::remove_file(file.unwrap().path()).unwrap());
+    seen.run(&["verify"], 4);
+    let mut by_verb = seen.by_verb;
+
+    let (home, port) = seeded();
+    let mut seen = Seen { home, by_verb: BTreeMap::new() };
+    seen.run(&["drill", "deletion", "-f", "srv/retoma.toml"], 0);
+    let done = seen.run(&["recover", "--to", "new", "-f", "srv/retoma.toml"], 0);
+    Left::new(&done["service"]["pid"]).stop(port);
+    for (verb, documents) in seen.by_verb {
+        by_verb.entry(verb).or_default().extend(documents);
+    }
+    by_verb
+}
+
+#[test]
+fn every_verb_has_a_section_and_every_section_a_verb() {
+    let help = Home::empty().run(&["--help"]).expect(0).stdout;
+    let commands = help.split("Commands:").nth(1).unwrap().split("Options:").next().unwrap();
+    let verbs_of_help = commands.lines().filter_map(|line| line.split_whitespace().next());
+    let expected: BTreeSet<String> =
+        verbs_of_help.filter(|verb| *verb != "help" && !TEXT.contains(verb)).map(str::to_owned).collect();
+    let mut documented: BTreeSet<String> = verbs().into_keys().collect();
+    assert!(documented.remove("Errors"));
+    assert_eq!(documented, expected);
+}
+
+#[test]
+fn what_is_printed_is_documented_and_what_is_documented_is_printed() {
+    let verbs = verbs();
+    let rare: BTreeSet<String> = RARE.iter().map(|name| (*name).to_owned()).collect();
+    let printed = everything();
+    for (verb, (schema, section)) in &verbs {
+        let verb = if verb == "Errors" { "error" } else { verb.as_str() };
+        // Its document is a drill's, and it takes a minute.
+        if verb == "demo" {
+            assert_eq!(schema, "retoma.drill/1");
+            continue;
+        }
+        let mut fields_printed = BTreeSet::new();
+        for document in printed.get(verb).unwrap_or_else(|| panic!("nothing was printed by {verb}")) {
+            assert_eq!(&document["schema"], schema.as_str());
+            names(document, &mut fields_printed);
+        }
+        fields_printed.remove("schema");
+        let missing: Vec<_> = fields_printed.difference(&words(section)).cloned().collect();
+        assert!(missing.is_empty(), "`{verb}` prints {missing:?}, and its section does not say so");
+        let mut fields_documented = fields(section);
+        fields_documented.remove("schema");
+        let enumerated: BTreeSet<String> = words_that_are_values(verb);
+        let gone: Vec<_> = fields_documented
+            .difference(&fields_printed)
+            .filter(|name| !rare.contains(*name) && !enumerated.contains(*name))
+            .collect();
+        assert!(gone.is_empty(), "the section of `{verb}` promises {gone:?}, and nothing printed it");
+    }
+}
+
+/// Tables whose first column lists values, not fields.
+fn words_that_are_values(verb: &str) -> BTreeSet<String> {
+    let values: &[&str] = match verb {
+        "forget" => &[
+            "last",
+            "newest",
+            "oldest",
+            "within",
+            "tag",
+            "hold",
+            "no_policy",
+            "newest_complete",
+            "only_complete",
+            "newest_incomplete",
+            "newest_manifest",
+            "from_the_future",
+        ],
+        "status" => &[
+            "manifest_changed",
+            "tool_version_changed",
+            "key_changed",
+            "data_size_changed",
+            "too_old",
+            "from_the_future",
+        ],
+        _ => &[],
+    };
+    values.iter().map(|value| (*value).to_owned()).collect()
+}
+
+#[test]
+fn the_examples_are_documents_with_documented_fields() {
+    for (verb, (schema, section)) in verbs() {
+        for example in section.split("```json").skip(1) {
+            let text = example.split("```").next().unwrap();
+            let value: Value =
+                serde_json::from_str(text).unwrap_or_else(|error| panic!("{verb}: {error}: {text}"));
+            assert_eq!(value["schema"], schema.as_str());
+            let mut used = BTreeSet::new();
+            names(&value, &mut used);
+            used.remove("schema");
+            let unknown: Vec<_> = used.difference(&words(&section)).cloned().collect();
+            assert!(unknown.is_empty(), "the example of `{verb}` has {unknown:?}");
+        }
+    }
+}
+
+#[test]
+fn fields_and_words_are_found_in_a_section() {
+    let section = "| field | type |\n|---|---|\n| `a` | list |\n| `a[].b`, `.c_d` | text: `x` |\n```json\n{ \"e\": `f` }\n```\n";
+    let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+    assert_eq!(fields(section), set(&["a", "b", "c_d"]));
+    assert_eq!(words(section), set(&["a", "b", "c_d", "x"]));
+}

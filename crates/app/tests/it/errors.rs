@@ -1,0 +1,237 @@
+//! What each verb says when it cannot do its work: exit code, stdout and stderr as a whole.
+
+use crate::kit::{DATABASE, Home, MODELS};
+use crate::service::{Left, seeded};
+use serde_json::Value;
+
+fn backed_up() -> Home {
+    let home = Home::with(MODELS);
+    home.seed_models();
+    home.back_up();
+    home
+}
+
+#[test]
+fn init_of_a_folder_that_is_not_there() {
+    let home = Home::empty();
+    home.assert_snapshot("error_init", &home.run(&["init", "nowhere"]).expect(1));
+}
+
+#[test]
+fn doctor_names_each_problem_with_its_fix() {
+    let home = Home::with(&format!("{MODELS}{DATABASE}"));
+    home.seed_models();
+    home.run(&["backup", "models"]).expect(0);
+    home.assert_snapshot("error_doctor", &home.run(&["doctor"]).expect(1));
+    let doctor = home.json(&["doctor"], 1, "retoma.doctor/1");
+    assert_eq!(doctor["healthy"], false);
+    for finding in doctor["findings"].as_array().unwrap() {
+        assert_eq!(finding["state"] == "ok", finding["fix"] == "", "{finding:#}");
+    }
+}
+
+#[test]
+fn backup_of_a_database_that_is_gone_or_empty() {
+    let home = Home::with(&format!("{MODELS}{DATABASE}"));
+    home.seed_models();
+    home.assert_snapshot("error_backup_gone", &home.run(&["backup"]).expect(3));
+    home.seed_database();
+    home.run(&["backup"]).expect(0);
+    let database = rusqlite::Connection::open(home.path("data/app.sqlite")).unwrap();
+    database.execute("DELETE FROM orders WHERE id > 0", []).unwrap();
+    home.run(&["backup", "database"]).expect(0);
+    database.execute("DELETE FROM orders", []).unwrap();
+    home.assert_snapshot("error_backup_empty", &home.run(&["backup", "database"]).expect(1));
+}
+
+#[test]
+fn a_failed_backup_prints_one_document_that_has_everything() {
+    let home = Home::with(&format!("{MODELS}{DATABASE}"));
+    home.seed_models();
+    let partly = home.json(&["backup"], 3, "retoma.backup/1");
+    assert_eq!(partly["backups"].as_array().unwrap().len(), 1);
+    let failed = &partly["failed"][0];
+    assert_eq!(
+        (&failed["component"], &failed["kind"], &failed["code"]),
+        (&"database".into(), &"sqlite".into(), &"R0401".into())
+    );
+    let nothing = home.json(&["backup", "database"], 1, "retoma.backup/1");
+    assert_eq!(nothing["backups"], serde_json::json!([]));
+    assert_eq!(nothing["failed"][0]["code"], "R0401");
+}
+
+#[test]
+fn a_repository_that_cannot_be_opened_does_not_keep_another_from_its_backup() {
+    let home = Home::with(MODELS);
+    home.seed_models();
+    home.back_up();
+    let text = std::fs::read_to_string(home.path("retoma.toml")).unwrap();
+    let second = format!(
+        "[[repository]]\nname = \"second\"\nurl = \"file://{}\"\npassword = \"file:password\"\n",
+        home.text_path("elsewhere")
+    );
+    home.write("retoma.toml", format!("{text}{second}").as_bytes());
+    home.write_private("password", "another password");
+    let backup = home.json(&["backup"], 3, "retoma.backup/1");
+    assert_eq!(
+        (&backup["backups"][0]["repository"], &backup["failed"][0]["repository"]),
+        (&"second".into(), &"local".into())
+    );
+    assert_eq!(backup["failed"][0]["code"], "R0202");
+    // Alone, it is the error of the whole.
+    home.json(&["backup", "--repository", "local"], 12, "retoma.error/1");
+}
+
+#[test]
+fn snapshots_ls_and_diff_of_what_is_not_there() {
+    let home = backed_up();
+    home.assert_snapshot("error_snapshots", &home.run(&["snapshots", "model"]).expect(1));
+    home.assert_snapshot("error_ls", &home.run(&["ls", "model"]).expect(1));
+    home.assert_snapshot("error_ls_time", &home.run(&["ls", "models", "--at", "yesterday"]).expect(1));
+    home.assert_snapshot("error_diff", &home.run(&["diff", "00000000", "11111111"]).expect(1));
+}
+
+#[test]
+fn restore_of_a_path_that_the_snapshot_has_not() {
+    let home = backed_up();
+    let restore = ["restore", "models", "nowhere.f32", "--target", "restored"];
+    let run = home.run(&restore).expect(1);
+    assert!(run.stderr.contains("retoma ls COMPONENT"), "{}", run.text());
+    home.assert_snapshot("error_restore", &run);
+    assert!(!home.path("restored").exists());
+}
+
+#[test]
+fn recover_refuses_a_folder_with_something_in_it() {
+    let home = backed_up();
+    home.write("full/mine", b"mine");
+    home.assert_snapshot("error_recover", &home.run(&["recover", "--to", "full", "--no-start"]).expect(1));
+    home.assert_snapshot("error_recover_nowhere", &home.run(&["recover"]).expect(1));
+    assert_eq!(std::fs::read(home.path("full/mine")).unwrap(), b"mine");
+}
+
+#[test]
+fn recover_refuses_a_service_that_runs_and_undoes_one_that_does_not_work() {
+    let (home, port) = seeded();
+    let done = home.json(&["recover", "--to", "new", "-f", "srv/retoma.toml"], 0, "retoma.recover/1");
+    let left = Left::new(&done["service"]["pid"]);
+    let refused = home.run(&["recover", "--in-place", "--yes", "-f", "srv/retoma.toml"]).expect(1);
+    assert!(refused.stderr.contains("error[R0904]"), "{}", refused.text());
+    left.stop(port);
+
+    // A manifest whose check no service can pass is what the repository has now.
+    let text = std::fs::read_to_string(home.path("srv/retoma.toml")).unwrap();
+    let text = text.replace("expect_body = \"count\"", "expect_body = \"a text that never comes\"");
+    let text = text.replace("[[service.check]]", "ready_seconds = 1\n\n[[service.check]]");
+    home.write("srv/retoma.toml", text.as_bytes());
+    home.run(&["backup", "-f", "srv/retoma.toml"]).expect(0);
+    home.write("srv/models/mine", b"mine");
+    let run = home.run(&["recover", "--in-place", "--yes", "-f", "srv/retoma.toml"]).expect(4);
+    let reason = "is not ready after 1 s";
+    assert_eq!(run.stderr.matches(reason).count(), 1, "the reason once: {}", run.text());
+    assert_eq!(run.stderr.matches("the recovery was undone").count(), 1, "{}", run.text());
+    assert!(run.stderr.contains("error[R0905]") && run.stderr.contains("hint: "), "{}", run.text());
+    assert!(run.stderr.contains("not started on the previous data"), "{}", run.text());
+    assert_eq!(std::fs::read(home.path("srv/models/mine")).unwrap(), b"mine");
+    let undone =
+        home.json(&["recover", "--in-place", "--yes", "-f", "srv/retoma.toml"], 4, "retoma.recover/1");
+    assert_eq!((&undone["passed"], &undone["service"]["pid"]), (&false.into(), &Value::Null));
+    assert_eq!(undone["rolled_back"]["code"], "R0905", "{undone:#}");
+    assert!(crate::service::get(port, "/healthz").is_none());
+}
+
+#[test]
+fn drill_of_what_was_never_backed_up_or_is_not_there() {
+    let home = Home::with(&format!("{MODELS}{DATABASE}"));
+    home.seed_models();
+    home.seed_database();
+    home.run(&["backup", "models"]).expect(0);
+    home.assert_snapshot(
+        "error_drill",
+        &home.run(&["drill", "deletion", "--component", "nothing"]).expect(1),
+    );
+    home.run(&["drill", "earthquake", "--component", "models"]).expect(1);
+    assert!(!home.path("report").exists());
+}
+
+#[test]
+fn a_drill_whose_page_cannot_be_written_still_prints_its_result() {
+    let home = backed_up();
+    home.write("file", b"mine");
+    let run = home.run(&["drill", "application-failure", "--report", "file", "--json"]).expect(1);
+    assert_eq!(run.document()["verdict"], "green", "{}", run.text());
+    assert!(run.stderr.contains("error[R00"), "{}", run.text());
+    assert_eq!(std::fs::read(home.path("file")).unwrap(), b"mine");
+}
+
+#[test]
+fn demo_in_a_place_that_is_no_folder() {
+    let home = Home::empty();
+    home.write("file", b"mine");
+    home.assert_snapshot("error_demo", &home.run(&["demo", "--folder", "file"]).expect(1));
+    assert_eq!(std::fs::read(home.path("file")).unwrap(), b"mine");
+    home.assert_snapshot("error_demo_scenario", &home.run(&["demo", "--scenario", "flood"]).expect(1));
+}
+
+#[test]
+fn forget_prune_and_key_of_what_is_not_there() {
+    let home = backed_up();
+    home.assert_snapshot("error_forget", &home.run(&["forget", "--snapshot", "00000000", "--yes"]).expect(1));
+    home.assert_snapshot("error_prune", &home.run(&["prune", "--grace", "soon"]).expect(1));
+    home.assert_snapshot("error_key", &home.run(&["key", "remove", "00000000", "--yes"]).expect(1));
+}
+
+#[test]
+fn a_password_that_is_not_there() {
+    let home = backed_up();
+    std::fs::remove_file(home.path("password")).unwrap();
+    home.assert_snapshot("error_password", &home.run(&["verify"]).expect(1));
+}
+
+#[test]
+fn completions_and_man_of_what_is_not_there() {
+    let home = Home::empty();
+    home.assert_snapshot("error_completions", &home.run(&["completions", "tcsh"]).expect(1));
+    home.assert_snapshot("error_man", &home.run(&["man", "evidence", "bakcup"]).expect(1));
+}
+
+#[test]
+fn one_thing_is_not_called_several() {
+    let home = Home::with(MODELS);
+    home.write("models/one", b"one");
+    let mut texts = vec![home.run(&["backup"]).expect(0), home.run(&["doctor"]).expect(0)];
+    texts.push(home.run(&["verify"]).expect(0));
+    texts.push(home.run(&["recover", "--to", "new", "--no-start", "--json"]).expect(0));
+    home.write("models/two", b"two");
+    home.run(&["backup"]).expect(0);
+    let ids: Vec<String> =
+        home.snapshots().iter().map(|one| one["id"].as_str().unwrap().to_owned()).collect();
+    texts.push(home.run(&["diff", &ids[0], &ids[1]]).expect(0));
+    texts.push(home.run(&["forget", "--snapshot", &ids[0], "--yes"]).expect(0));
+    texts.push(home.run(&["prune", "--dry-run"]).expect(0));
+    texts.push(home.run(&["restore", "models", "one", "--target", "one"]).expect(0));
+    let words = [
+        "files",
+        "snapshots",
+        "paths",
+        "trees",
+        "packs",
+        "components",
+        "repositories",
+        "keys",
+        "changes",
+        "blobs",
+        "entries",
+        "objects",
+        "rows",
+    ];
+    for run in texts {
+        let text = run.text();
+        for word in words {
+            let wrong = text
+                .match_indices(&format!("1 {word}"))
+                .find(|(at, _)| !text[..*at].ends_with(|c: char| c.is_ascii_digit() || c == '.'));
+            assert!(wrong.is_none(), "1 {word}: {text}");
+        }
+    }
+}
