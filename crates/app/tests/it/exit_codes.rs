@@ -1,7 +1,6 @@
 //! The exit codes that scripts rely on, each by its cause. 130 is in `interrupt`.
 
 use crate::kit::{Home, MODELS, PASSWORD, Run};
-use retoma_repo::format::lock::Lock;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
@@ -68,19 +67,7 @@ fn a_live_lock_of_restic_ends_with_11() {
     let url = format!("file://{}", home.text_path("repository"));
     let password = retoma_core::Secret::new(PASSWORD.to_owned());
     let repository = retoma_control::open::open_address(&url, &password, false).unwrap().repository;
-    let lock = Lock {
-        time: retoma_repo::host::now(),
-        exclusive: true,
-        hostname: retoma_repo::host::hostname(),
-        username: "root".to_owned(),
-        // A process that runs: this one.
-        pid: std::process::id(),
-        uid: None,
-        gid: None,
-        retoma: None,
-        since: None,
-    };
-    let id = repository.save_lock(&lock).unwrap();
+    let id = repository.save_lock(&retoma_testkit::restic_lock(true)).unwrap();
     let held = home.run(&["backup"]).expect(11);
     assert!(held.stderr.contains("error[R0601]"), "{}", held.text());
     home.run(&["forget", "--snapshot", &newest_first[1], "--yes"]).expect(11);
