@@ -24,6 +24,11 @@ impl fmt::Display for ByteSize {
     }
 }
 
+/// A number and what is counted: `1 file`, `2 files`. `one` takes a plain `s` for more than one, and for none.
+pub fn counted(count: u64, one: &str) -> String {
+    format!("{count} {one}{}", if count == 1 { "" } else { "s" })
+}
+
 /// A length of time in whole seconds; written as `90s`, `15m`, `1h`, `2h30m`, `30d`.
 ///
 /// Printing gives the shortest form with falling units (`90s` becomes `1m30s`), and reading that gives the same value.
@@ -138,6 +143,11 @@ impl fmt::Display for Duration {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn one_is_singular_and_nothing_else_is() {
+        assert_eq!([0, 1, 2].map(|count| counted(count, "file")), ["0 files", "1 file", "2 files"]);
+    }
 
     #[test]
     fn durations_are_read_in_falling_units() {

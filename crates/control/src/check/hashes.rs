@@ -4,6 +4,7 @@
 use super::{Copy, ran};
 use crate::interrupt::Interrupt;
 use retoma_core::drill::CheckResult;
+use retoma_core::units::counted;
 use retoma_core::{Error, Result};
 use retoma_repo::BlobId;
 use retoma_repo::format::BlobKind;
@@ -73,13 +74,13 @@ pub fn compare(copy: &Copy<'_>, interrupt: &Interrupt) -> Result<Hashed> {
     }
     let snapshot = copy.snapshot.0.short();
     let differing = found.differing.len();
+    let expected = format!("{} as in the snapshot", counted(found.files, "file"));
     let shown = if differing == 0 {
-        format!("{} files as in the snapshot", found.files)
+        expected.clone()
     } else {
         let named: Vec<String> = found.differing.into_iter().take(NAMED).collect();
-        format!("{differing} of {} files differ: {}", found.files, named.join(", "))
+        format!("{differing} of {} differ: {}", counted(found.files, "file"), named.join(", "))
     };
-    let expected = format!("{} files as in the snapshot", found.files);
     let name = format!("{NAME} {snapshot}");
     Ok(Hashed {
         check: ran(&name, differing == 0, &expected, &shown),

@@ -4,6 +4,7 @@ use crate::check::ran;
 use crate::interrupt::Interrupt;
 use retoma_core::drill::CheckResult;
 use retoma_core::manifest::{Component, Source};
+use retoma_core::units::counted;
 use retoma_core::{Error, ErrorKind, Result, error::codes};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
@@ -123,12 +124,12 @@ impl Inventory {
             return None;
         }
         let found = if differing.is_empty() {
-            format!("{same} files the same")
+            format!("{} the same", counted(same, "file"))
         } else {
-            format!("{} files differ, among them `{}`", differing.len(), differing[0])
+            format!("{} not the same, among them `{}`", counted(differing.len() as u64, "file"), differing[0])
         };
         let name = "file hashes against the source before the disaster";
-        Some(ran(name, differing.is_empty(), &format!("{compared} files the same"), &found))
+        Some(ran(name, differing.is_empty(), &format!("{} the same", counted(compared, "file")), &found))
     }
 }
 
@@ -173,7 +174,7 @@ mod tests {
         std::fs::File::options().write(true).open(&file).unwrap().set_modified(time).unwrap();
         let check = inventory.compare(folder.path()).unwrap();
         assert_eq!(check.outcome, CheckOutcome::Failed);
-        assert_eq!(check.found.as_deref(), Some("1 files differ, among them `a/b`"));
+        assert_eq!(check.found.as_deref(), Some("1 file not the same, among them `a/b`"));
     }
 
     #[test]

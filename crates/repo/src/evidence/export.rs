@@ -13,7 +13,7 @@ use super::malformed;
 use super::record::{Record, RecordHash, unknown_schema};
 use crate::id::RepositoryId;
 use jiff::Timestamp;
-use retoma_core::{Error, ErrorKind, Result, ResultExt as _, error::codes};
+use retoma_core::{Error, ErrorKind, Result, ResultExt as _, error::codes, units::counted};
 use serde::{Deserialize, Serialize};
 
 /// The value of the field `schema` in the first line of an export.
@@ -120,8 +120,8 @@ pub fn verify_export(text: &str, pinned: &PublicKey, anchors: &[Anchor]) -> Resu
     };
     if records.len() as u64 != header.records {
         return Err(incomplete(format!(
-            "line 1 announces {} records, and there are {}",
-            header.records,
+            "line 1 announces {}, and there are {}",
+            counted(header.records, "record"),
             records.len()
         )));
     }
