@@ -7,8 +7,8 @@ use retoma_control::recover::{self, Options, Place, Recovered, Request};
 use retoma_control::{Result, Timeline};
 use retoma_core::drill::StepName;
 use retoma_core::error::codes;
-use retoma_repo::Repository;
 use retoma_repo::backup::Progress;
+use retoma_repo::{Folder, Repository};
 
 /// Everything backed up, the manifest too.
 fn backed_up(sample: &Sample) -> Repository {
@@ -207,4 +207,31 @@ fn a_service_moves_to_another_port_with_all_its_addresses() {
     fixed.service.start.as_mut().unwrap().arguments.pop();
     assert!(!port::move_service(&mut fixed, 7));
     assert_eq!(fixed.service.health, sample.manifest.service.health);
+}
+
+#[test]
+fn a_damaged_index_file_stops_only_what_needs_it_and_is_told() {
+    let sample = Sample::new();
+    let repository = backed_up(&sample);
+    let index = |repository: &Repository| repository.list(Folder::Index).unwrap();
+    let before = index(&repository);
+    std::fs::write(sample.path("service/models/new"), "a model").unwrap();
+    let models = sample.manifest.component("models").unwrap();
+    backup(&sample.manifest, models, &repository, &Progress::default()).unwrap();
+    let (id, meta) = index(&repository).into_iter().find(|new| !before.contains(new)).unwrap();
+    let path = sample.path("repository").join(meta.key.as_str());
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[40] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+
+    let only = ["database".to_owned(), "config".to_owned()];
+    let target = Place::Under(sample.path("parts"));
+    let recovered = recover(&sample, &repository, target, &only).unwrap();
+    assert_eq!(recovered.components.len(), 2);
+    assert_eq!(recovered.damage.len(), 1);
+    assert!(recovered.damage[0].to_string().contains(&retoma_repo::IndexId(id).to_hex()));
+    assert!(!recovered.passed(), "damage is never passed over in silence");
+    drop(recovered);
+    let error = recover(&sample, &repository, Place::Under(sample.path("all")), &[]).unwrap_err();
+    assert_eq!(error.code(), codes::BLOB_MISSING, "{error}");
 }
