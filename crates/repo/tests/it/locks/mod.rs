@@ -1,5 +1,6 @@
 //! Locks: what we leave, what we respect, what we clean up.
 
+mod unreadable;
 
 use crate::prune::disk::write_files;
 use crate::prune::kit::*;

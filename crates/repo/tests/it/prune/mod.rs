@@ -4,6 +4,7 @@ mod concurrent;
 pub(crate) mod disk;
 mod interleaved;
 pub(crate) mod kit;
+mod races;
 
 use kit::*;
 use retoma_core::ErrorKind;
