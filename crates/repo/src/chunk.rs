@@ -147,7 +147,8 @@ mod tests {
                 lengths(&chunker, data).into_iter().map(|length| { start += length; data[start - length..start].to_vec() }).collect()
             };
             let (before, after) = (pieces(&data), pieces(&changed));
-            prop_assert!(after.difference(&before).count() <= 8, "{}", after.difference(&before).count());
+            // Of about a hundred. Most often it is one or two; the cuts need a while to meet again where chance has it so.
+            prop_assert!(after.difference(&before).count() <= 20, "{}", after.difference(&before).count());
         }
     }
 

@@ -4,7 +4,7 @@ use super::sample::{Sample, in_context, supervisor};
 use retoma_control::backup::{backup, backup_manifest};
 use retoma_control::drill::port;
 use retoma_control::recover::{self, Options, Place, Recovered, Request};
-use retoma_control::{Result, Timeline};
+use retoma_control::{Result, Supervisor, Timeline};
 use retoma_core::drill::StepName;
 use retoma_core::error::codes;
 use retoma_repo::backup::Progress;
@@ -21,9 +21,20 @@ fn backed_up(sample: &Sample) -> Repository {
 }
 
 fn recover(sample: &Sample, repository: &Repository, place: Place, only: &[String]) -> Result<Recovered> {
+    recover_with(Some(&supervisor()), sample, repository, place, only)
+}
+
+/// Without a supervisor the service is not started.
+fn recover_with(
+    supervisor: Option<&Supervisor>,
+    sample: &Sample,
+    repository: &Repository,
+    place: Place,
+    only: &[String],
+) -> Result<Recovered> {
     let plan = recover::plan(&Request { repository, at: None, only, place, manifest: None })?;
-    let (supervisor, log) = (supervisor(), sample.path("log"));
-    let options = Options { supervisor: Some(&supervisor), log: &log, keep_previous: false };
+    let log = sample.path("log");
+    let options = Options { supervisor, log: &log, keep_previous: false };
     in_context(|context| {
         let mut timeline = Timeline::start(context.clock, StepName::Decide);
         recover::apply(&plan, repository, &options, &mut timeline, context.watch, context.interrupt)
@@ -226,12 +237,11 @@ fn a_damaged_index_file_stops_only_what_needs_it_and_is_told() {
 
     let only = ["database".to_owned(), "config".to_owned()];
     let target = Place::Under(sample.path("parts"));
-    let recovered = recover(&sample, &repository, target, &only).unwrap();
+    let recovered = recover_with(None, &sample, &repository, target, &only).unwrap();
     assert_eq!(recovered.components.len(), 2);
     assert_eq!(recovered.damage.len(), 1);
     assert!(recovered.damage[0].to_string().contains(&retoma_repo::IndexId(id).to_hex()));
     assert!(!recovered.passed(), "damage is never passed over in silence");
-    drop(recovered);
     let error = recover(&sample, &repository, Place::Under(sample.path("all")), &[]).unwrap_err();
     assert_eq!(error.code(), codes::BLOB_MISSING, "{error}");
 }
