@@ -3,7 +3,7 @@
 use retoma_core::manifest::{self, SecretRef};
 use retoma_core::{Error, ErrorKind, Result, ResultExt, Secret, error::codes};
 use retoma_repo::Repository;
-use retoma_repo::store::layer::{Layers, stack};
+use retoma_repo::store::layer::{Layers, RetryPolicy, stack};
 use retoma_repo::store::{self, Address, BlockingStore};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -89,7 +89,7 @@ pub fn open_repository(described: &manifest::Repository, create: bool) -> Result
 /// As [`open_repository`].
 pub fn open_address(url: &str, password: &Secret<String>, create: bool) -> Result<Opened> {
     let address: Address = url.parse()?;
-    let layered = stack(store::open(&address)?, Layers::default());
+    let layered = stack(store::open(&address)?, layers()?);
     let store = BlockingStore::new(layered.store)?;
     let (repository, created) = if create {
         Repository::open_or_init(store, password)?
@@ -97,6 +97,13 @@ pub fn open_address(url: &str, password: &Secret<String>, create: bool) -> Resul
         (Repository::open(store, password)?, false)
     };
     Ok(Opened { repository, created })
+}
+
+/// The default layers; a store that fails is tried again in a rhythm of its own, so that not all come back together.
+fn layers() -> Result<Layers> {
+    let seed = getrandom::u64()
+        .map_err(|error| Error::io("random numbers", std::io::Error::other(error.to_string())))?;
+    Ok(Layers { retry: RetryPolicy { seed, ..RetryPolicy::default() }, ..Layers::default() })
 }
 
 #[cfg(test)]
@@ -140,6 +147,12 @@ mod tests {
         assert!(secret(&absent).unwrap_err().message().contains("is not there"));
         let unset = SecretRef::Env("RETOMA_TEST_NOT_SET".to_owned());
         assert!(secret(&unset).unwrap_err().message().contains("is not set"));
+    }
+
+    #[test]
+    fn each_store_waits_in_its_own_rhythm_before_it_tries_again() {
+        let seed = || layers().unwrap().retry.seed;
+        assert_ne!(seed(), seed());
     }
 
     #[test]

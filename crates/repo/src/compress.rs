@@ -1,7 +1,7 @@
 //! zstd, with bounds: nothing is expanded beyond what the caller says it may be.
 
 use crate::format::malformed;
-use retoma_core::{Error, Result};
+use retoma_core::{Error, Result, units::counted};
 use sha2::{Digest, Sha256};
 use std::cell::RefCell;
 use std::io::Read;
@@ -93,7 +93,10 @@ pub fn decompress_into(data: &[u8], length: usize, output: &mut Vec<u8>) -> Resu
         return Ok(());
     }
     output.clear();
-    Err(malformed(format!("zstd: {written} bytes where {length} were announced")))
+    Err(malformed(format!(
+        "zstd: {} where {length} were announced",
+        counted(written as u64, "byte", "bytes")
+    )))
 }
 
 /// The SHA-256 of what `data` expands to, which is exactly `length` bytes and never in memory as a whole.
@@ -121,7 +124,10 @@ pub fn hash_expanded(data: &[u8], length: usize) -> Result<[u8; 32]> {
 /// not given the memory.
 fn check_possible(data: &[u8], length: usize) -> Result<()> {
     if length > data.len().saturating_mul(700_000).max(1 << 16) {
-        return Err(malformed(format!("{} bytes cannot expand to {length}", data.len())));
+        return Err(malformed(format!(
+            "{} cannot expand to {length}",
+            counted(data.len() as u64, "byte", "bytes")
+        )));
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use aes::Aes256;
 use aes::cipher::{BlockCipherEncrypt, KeyInit as _, KeyIvInit, StreamCipher};
 use hkdf::Hkdf;
 use poly1305::Poly1305;
-use retoma_core::{Error, ErrorKind, Result, error::codes};
+use retoma_core::{Error, ErrorKind, Result, error::codes, units::counted};
 use sha2::Sha256;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -118,7 +118,10 @@ impl MasterKey {
     /// `Corrupt` with `R0203` when the tag does not fit; then `sealed` is as it was.
     pub fn open_in_place<'a>(&self, sealed: &'a mut [u8]) -> Result<&'a mut [u8]> {
         let Some(body_end) = sealed.len().checked_sub(TAG_BYTES).filter(|end| *end >= NONCE_BYTES) else {
-            return Err(not_authentic(format!("{} bytes are too few for a sealed message", sealed.len())));
+            return Err(not_authentic(format!(
+                "a sealed message has more than {}",
+                counted(sealed.len() as u64, "byte", "bytes")
+            )));
         };
         let mut nonce = [0; NONCE_BYTES];
         nonce.copy_from_slice(&sealed[..NONCE_BYTES]);

@@ -11,6 +11,7 @@ use crate::format::time::Time;
 use crate::host;
 use crate::id::LockId;
 use crate::repository::{Folder, Repository};
+use crate::store::ObjectMeta;
 use retoma_core::{Error, ErrorKind, Result, ResultExt, error::codes};
 use std::collections::HashSet;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
@@ -76,7 +77,8 @@ fn new_lock(holder: Holder, since: Time) -> Lock {
 
 /// Leaves a lock, then looks whether somebody's work forbids ours; then the lock is taken away again.
 ///
-/// Locks of dead processes of this host, and those that were not refreshed for 30 minutes, are removed on the way.
+/// Locks of dead processes of this host, and those that were not refreshed for 30 minutes, are removed on the way, where
+/// the store lets us. A lock that cannot be read counts as somebody's until it is as old.
 ///
 /// # Errors
 /// `Conflict` with `R0601` naming who holds the repository; what the store says.
@@ -95,10 +97,10 @@ pub fn acquire_refreshing(repository: &Repository, holder: Holder, interval: Dur
     let held = Held { repository: repository.clone(), holder, since: lock.time, state: Mutex::new(state) };
     let guard = Guard::start(held, interval);
     for (id, lock) in locks(repository, |id| guard.held.state().own.contains(id))? {
-        if is_dead(&lock) {
-            repository.store().delete(&Folder::Locks.key(&id.to_hex())?)?;
-        } else if !tolerates(holder, &lock) {
-            return Err(refused(&lock));
+        match lock.filter(|lock| !is_dead(lock)) {
+            None => remove(repository, id),
+            Some(lock) if tolerates(holder, &lock) => {}
+            Some(lock) => return Err(refused(&lock)),
         }
     }
     Ok(guard)
@@ -107,37 +109,59 @@ pub fn acquire_refreshing(repository: &Repository, holder: Holder, interval: Dur
 /// When the backups of ours began that are running now.
 ///
 /// # Errors
-/// What the store says; `Corrupt` for a lock that cannot be read.
+/// What the store says; `Conflict` with `R0601` for a lock that cannot be read and is not stale.
 pub fn running_backups(repository: &Repository) -> Result<Vec<Time>> {
     let running = locks(repository, |_| false)?.into_iter().filter_map(|(_, lock)| {
-        let backup = lock.retoma == Some(Holder::Backup) && !is_dead(&lock);
-        backup.then(|| lock.since.unwrap_or(lock.time))
+        let lock = lock.filter(|lock| lock.retoma == Some(Holder::Backup) && !is_dead(lock))?;
+        Some(lock.since.unwrap_or(lock.time))
     });
     Ok(running.collect())
 }
 
-/// All locks, but those that `skip` names.
+/// All locks, but those that `skip` names; `None` for one that cannot be read and is stale. Called while we have a
+/// lock ourselves, whose age tells what time it is by the store's clock.
 ///
 /// A refresh writes the new lock and then deletes the old one; one listing may miss both. So it is listed until
-/// nothing new appears.
-fn locks(repository: &Repository, skip: impl Fn(&LockId) -> bool) -> Result<Vec<(LockId, Lock)>> {
+/// nothing new appears. Empty objects are what an upload left that was cut off; restic passes over them too.
+fn locks(repository: &Repository, skip: impl Fn(&LockId) -> bool) -> Result<Vec<(LockId, Option<Lock>)>> {
     let (mut seen, mut found) = (HashSet::new(), Vec::new());
+    let mut newest = jiff::Timestamp::MIN;
     loop {
-        let listed = repository.list(Folder::Locks)?;
-        let fresh: Vec<LockId> =
-            listed.into_iter().map(|(id, _)| LockId(id)).filter(|id| seen.insert(*id)).collect();
+        let mut fresh = repository.list(Folder::Locks)?;
+        fresh.retain(|(id, _)| seen.insert(LockId(*id)));
         if fresh.is_empty() {
             return Ok(found);
         }
-        for id in fresh.into_iter().filter(|id| !skip(id)) {
+        newest = fresh.iter().map(|(_, meta)| meta.modified).fold(newest, jiff::Timestamp::max);
+        for (id, meta) in fresh.into_iter().map(|(id, meta)| (LockId(id), meta)) {
+            if skip(&id) || meta.size_bytes == 0 {
+                continue;
+            }
             match repository.lock(id) {
-                Ok(lock) => found.push((id, lock)),
+                Ok(lock) => found.push((id, Some(lock))),
                 // It was released or refreshed meanwhile.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
+                // A holder that lives writes a new object every few minutes: whatever this one says, it is past.
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    if newest.duration_since(meta.modified).as_secs() <= STALE_SECONDS {
+                        return Err(unreadable(&meta, error));
+                    }
+                    found.push((id, None));
+                }
                 Err(error) => return Err(error),
             }
         }
     }
+}
+
+fn unreadable(meta: &ObjectMeta, error: Error) -> Error {
+    let message =
+        format!("`{}` is a lock that cannot be read, so somebody may be at work: {error}", meta.key);
+    Error::new(ErrorKind::Conflict, codes::LOCKED, message).with_source(error).with_hint(format!(
+        "it was written at {} and counts no more 30 minutes later; if nobody works on the repository, delete that \
+         object, or all locks with `restic unlock --remove-all`",
+        meta.modified
+    ))
 }
 
 fn is_dead(lock: &Lock) -> bool {

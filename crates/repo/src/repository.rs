@@ -12,6 +12,7 @@ use crate::id::{IndexId, KeyId, LockId, PackId, SnapshotId};
 use crate::store::{BlockingStore, Key, ObjectMeta, PutMode};
 use bytes::Bytes;
 use retoma_core::{Error, ErrorKind, Result, ResultExt, Secret, error::codes};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 /// Where each kind of object lies.
@@ -97,7 +98,7 @@ impl Repository {
             Ok(()) => Ok(Self { store, key: Arc::new(key), key_id, config: Arc::new(config) }),
             Err(error) if error.kind() == ErrorKind::Conflict => {
                 if fresh {
-                    store.delete(&Folder::Keys.key(&key_id.to_hex())?)?;
+                    take_key_back(&store, &key, key_id)?;
                 }
                 Err(already(&store))
             }
@@ -226,16 +227,38 @@ impl Repository {
         Snapshot::from_json(&json).with_context(|| format!("read snapshot {id}"))
     }
 
-    /// All snapshots, oldest first.
+    /// All snapshots, oldest first. One that is forgotten meanwhile may be missing.
     ///
     /// # Errors
     /// The first that can't be read stops: a recovery must not overlook one.
     pub fn snapshots(&self) -> Result<Vec<(SnapshotId, Snapshot)>> {
-        let ids = self.list(Folder::Snapshots)?;
-        let load = |(id, _): ([u8; 32], ObjectMeta)| Ok((SnapshotId(id), self.snapshot(SnapshotId(id))?));
-        let mut snapshots = ids.into_iter().map(load).collect::<Result<Vec<_>>>()?;
+        let mut snapshots: Vec<_> = self.snapshots_by_id()?.into_iter().collect();
         snapshots.sort_by_key(|(id, snapshot)| (snapshot.time, *id));
         Ok(snapshots)
+    }
+
+    /// All snapshots. One that is being rewritten (a hold) is written anew before the old one is deleted, and a single
+    /// listing may miss both; so it is listed until nothing new appears.
+    ///
+    /// # Errors
+    /// See [`Repository::snapshots`].
+    pub(crate) fn snapshots_by_id(&self) -> Result<BTreeMap<SnapshotId, Snapshot>> {
+        let (mut seen, mut found) = (HashSet::new(), BTreeMap::new());
+        loop {
+            let listed = self.list(Folder::Snapshots)?;
+            let fresh: Vec<SnapshotId> =
+                listed.into_iter().map(|(id, _)| SnapshotId(id)).filter(|id| seen.insert(*id)).collect();
+            if fresh.is_empty() {
+                return Ok(found);
+            }
+            for id in fresh {
+                match self.snapshot(id) {
+                    Ok(snapshot) => drop(found.insert(id, snapshot)),
+                    Err(error) if error.kind() == ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
     }
 
     /// Stores a snapshot: the commit of a backup. Everything that it needs must be durable.
@@ -290,8 +313,15 @@ impl Repository {
     /// Adds a key file that opens this repository with `password`.
     ///
     /// # Errors
-    /// `Invalid` for an empty password; what the store says.
+    /// `Invalid` for an empty password; `Exhausted` with `R0219` when there are so many that it might never be tried;
+    /// what the store says.
     pub fn add_key(&self, password: &Secret<String>) -> Result<KeyId> {
+        if self.list(Folder::Keys)?.len() >= KEYS_TRIED {
+            let message =
+                format!("the repository has {KEYS_TRIED} keys, and no more are tried when it is opened");
+            return Err(Error::new(ErrorKind::Exhausted, codes::TOO_MANY_KEYS, message)
+                .with_hint("remove one that is no longer used: `retoma key list`, `retoma key remove ID`"));
+        }
         add_key_file(&self.store, &self.key, password)
     }
 
@@ -376,6 +406,15 @@ fn keys_that_open(store: &BlockingStore, password: &Secret<String>) -> Result<Ve
 
 fn find_key(store: &BlockingStore, password: &Secret<String>) -> Result<Option<(MasterKey, KeyId)>> {
     Ok(keys_that_open(store, password)?.into_iter().next())
+}
+
+/// Takes away the key that we made, unless whoever made the repository before us found and took it.
+fn take_key_back(store: &BlockingStore, key: &MasterKey, id: KeyId) -> Result<()> {
+    let config = store.get(&config_key()?).context("read the repository's config")?;
+    if Config::open(key, &config).is_ok() {
+        return Ok(());
+    }
+    store.delete(&Folder::Keys.key(&id.to_hex())?)
 }
 
 fn add_key_file(store: &BlockingStore, master: &MasterKey, password: &Secret<String>) -> Result<KeyId> {

@@ -23,6 +23,11 @@ impl Random {
         self.next_u64() % limit
     }
 
+    /// A place in something of `length`, which must not be 0.
+    pub fn index(&mut self, length: usize) -> usize {
+        usize::try_from(self.below(length as u64)).unwrap_or_default()
+    }
+
     /// Fills `buffer`.
     pub fn fill(&mut self, buffer: &mut [u8]) {
         for chunk in buffer.chunks_mut(8) {

@@ -8,10 +8,17 @@ pub mod clock;
 pub mod data;
 pub mod faulty;
 pub mod folder;
+pub mod lock;
+pub mod manifest;
+pub mod memory;
 pub mod tools;
+pub mod wait;
 
 pub use clock::ManualClock;
 pub use data::{Random, bytes};
 pub use faulty::{Call, Fault, FaultyStore, Rates, Rule, When};
 pub use folder::Folder;
+pub use lock::restic_lock;
+pub use memory::{MemorySource, noise};
 pub use tools::require_tool;
+pub use wait::{PATIENCE, wait_for};

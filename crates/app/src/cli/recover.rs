@@ -87,6 +87,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
         "dry_run": false, "passed": passed, "components": components(&recovered),
         "service": { "pid": pid, "checks": recovered.service_checks },
         "rolled_back": recovered.rolled_back.as_ref().map(output::error_object), "previous": recovered.previous,
+        "damage": recovered.damage.iter().map(output::error_object).collect::<Vec<_>>(),
     });
     context.printer.json("retoma.recover/1", value);
     Ok(if passed { Exit::Ok } else { Exit::Missed })

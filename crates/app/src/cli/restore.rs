@@ -40,7 +40,8 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     let loaded = context.manifest()?;
     let repository = context.open(&loaded.manifest)?;
     let (id, snapshot) = find::snapshot(&repository, &args.which.selector(&args.component)?)?;
-    let index = repository.load_index()?;
+    // What a damaged index file names cannot be restored; the plan knows whether this snapshot needs it.
+    let index = repository.load_readable_index()?;
     let root = snapshot.paths.first().map_or("/", String::as_str);
     let paths = if args.path.is_empty() {
         vec![root.as_bytes().to_vec()]
@@ -105,14 +106,16 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
         "written_bytes": outcome.bytes_written, "reused_bytes": outcome.bytes_reused,
         "extra_deleted": outcome.extra_deleted, "duration_seconds": seconds, "failed": failed.collect::<Vec<_>>(),
         "stopped": stopped.as_ref().map(output::error_object),
+        "damage": index.unreadable().iter().map(output::error_object).collect::<Vec<_>>(),
     });
     context.printer.json("retoma.restore/1", value);
+    index.unreadable().iter().for_each(|error| context.printer.explain(error));
     match stopped {
         Some(error) => {
             context.printer.explain(&error);
             Ok(Exit::of(&error))
         }
-        None if outcome.failed.is_empty() && outcome.not_attempted.is_empty() => Ok(Exit::Ok),
+        None if complete && index.unreadable().is_empty() => Ok(Exit::Ok),
         None => Ok(Exit::Incomplete),
     }
 }

@@ -1,7 +1,6 @@
 //! The exit codes that scripts rely on, each by its cause. 130 is in `interrupt`.
 
 use crate::kit::{Home, MODELS, PASSWORD, Run};
-use retoma_repo::format::lock::Lock;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
@@ -68,19 +67,7 @@ fn a_live_lock_of_restic_ends_with_11() {
     let url = format!("file://{}", home.text_path("repository"));
     let password = retoma_core::Secret::new(PASSWORD.to_owned());
     let repository = retoma_control::open::open_address(&url, &password, false).unwrap().repository;
-    let lock = Lock {
-        time: retoma_repo::host::now(),
-        exclusive: true,
-        hostname: retoma_repo::host::hostname(),
-        username: "root".to_owned(),
-        // A process that runs: this one.
-        pid: std::process::id(),
-        uid: None,
-        gid: None,
-        retoma: None,
-        since: None,
-    };
-    let id = repository.save_lock(&lock).unwrap();
+    let id = repository.save_lock(&retoma_testkit::restic_lock(true)).unwrap();
     let held = home.run(&["backup"]).expect(11);
     assert!(held.stderr.contains("error[R0601]"), "{}", held.text());
     home.run(&["forget", "--snapshot", &newest_first[1], "--yes"]).expect(11);
@@ -186,4 +173,30 @@ fn largest_pack(home: &Home) -> std::path::PathBuf {
     let folders = std::fs::read_dir(home.path("repository/data")).unwrap();
     let files = folders.flat_map(|folder| std::fs::read_dir(folder.unwrap().path()).unwrap());
     files.map(|file| file.unwrap().path()).max_by_key(|path| std::fs::metadata(path).unwrap().len()).unwrap()
+}
+
+#[test]
+fn a_damaged_index_file_does_not_keep_from_what_does_not_need_it() {
+    let home = backed_up();
+    let folder = home.path("repository/index");
+    let names = || -> std::collections::BTreeSet<_> {
+        std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect()
+    };
+    let first = names();
+    let old = home.snapshots()[0]["id"].as_str().unwrap().to_owned();
+    home.write("models/more", b"what only the second snapshot has");
+    home.back_up();
+    let added = names().difference(&first).next().unwrap().clone();
+    std::fs::write(&added, b"noise").unwrap();
+
+    let restore = ["restore", "models", "--snapshot", &old, "--target", "restored"];
+    let done = home.json(&restore, 3, "retoma.restore/1");
+    assert_eq!((&done["complete"], &done["failed"]), (&true.into(), &serde_json::json!([])));
+    let damage = done["damage"][0]["message"].as_str().unwrap();
+    assert!(damage.contains(added.file_name().unwrap().to_str().unwrap()), "{damage}");
+    assert!(home.path("restored").read_dir().unwrap().count() > 0);
+    // The newest needs it, and nothing is written over a repository that cannot be read as a whole.
+    home.run(&["restore", "models", "--target", "another"]).expect(1);
+    home.run(&["backup"]).expect(1);
+    home.run(&["prune", "--yes"]).expect(1);
 }

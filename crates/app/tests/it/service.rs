@@ -64,19 +64,8 @@ path = "data/marabet.sqlite"
 [[component.check]]
 sql = "SELECT count(*) >= {ROWS} FROM predictions"
 expect = "1"
-
-[[component]]
-name = "models"
-kind = "files"
-tier = "high"
-path = "models"
-
-[[component]]
-name = "config"
-kind = "files"
-tier = "medium"
-path = "config"
-"#,
+{folders}"#,
+        folders = retoma_testkit::manifest::FOLDERS,
         program = env!("CARGO_BIN_EXE_retoma"),
         repository = home.text_path("repository"),
         password = home.text_path("password"),

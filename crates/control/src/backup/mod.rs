@@ -71,7 +71,7 @@ fn backup_component(
     progress: &Progress,
 ) -> Result<ComponentBackup> {
     let started = Instant::now();
-    let parent = newest(repository, Some(&component.name))?;
+    let parent = newest(repository, &component.name)?;
     let mut options = Options {
         tags: vec![
             format!("{TAG_COMPONENT}{}", component.name),
@@ -128,18 +128,22 @@ fn check_nothing_is_gone(
     sqlite::compare(known.as_ref(), facts, &nothing_may_be_empty)
 }
 
-/// The newest complete snapshot of a component (of the manifest for `None`) of this host.
-fn newest(repository: &Repository, component: Option<&str>) -> Result<Option<(SnapshotId, Snapshot)>> {
-    let host = host::hostname();
-    let fits = |snapshot: &Snapshot| match component {
-        Some(name) => snapshot.component() == Some(name),
-        None => snapshot.has_tag(TAG_MANIFEST),
+/// The newest complete snapshot of a component of this host; of any where this one has none yet: a container has a new
+/// name each time, and so has the machine that a service was recovered on.
+fn newest(repository: &Repository, component: &str) -> Result<Option<(SnapshotId, Snapshot)>> {
+    let (host, mut all) = (host::hostname(), repository.snapshots()?);
+    all.retain(|(_, snapshot)| snapshot.component() == Some(component) && !snapshot.is_incomplete());
+    let own = all.iter().rposition(|(_, snapshot)| snapshot.hostname == host);
+    Ok(own.or(all.len().checked_sub(1)).map(|at| all.swap_remove(at)))
+}
+
+/// The newest snapshot of the manifest of this host.
+fn newest_manifest(repository: &Repository) -> Result<Option<Snapshot>> {
+    let (host, all) = (host::hostname(), repository.snapshots()?);
+    let fits = |snapshot: &Snapshot| {
+        snapshot.hostname == host && snapshot.has_tag(TAG_MANIFEST) && !snapshot.is_incomplete()
     };
-    let all = repository.snapshots()?;
-    let fits = |(_, snapshot): &(SnapshotId, Snapshot)| {
-        snapshot.hostname == host && !snapshot.is_incomplete() && fits(snapshot)
-    };
-    Ok(all.into_iter().rev().find(fits))
+    Ok(all.into_iter().rev().map(|(_, snapshot)| snapshot).find(fits))
 }
 
 /// Stores the manifest's text as a snapshot of its own; nothing when the newest one holds the same bytes at the same
@@ -154,7 +158,7 @@ pub fn backup_manifest(
     progress: &Progress,
 ) -> Result<Option<SnapshotId>> {
     let place = manifest_place(manifest.dir());
-    if let Some((_, snapshot)) = newest(repository, None)?
+    if let Some(snapshot) = newest_manifest(repository)?
         && snapshot.paths == [place.clone()]
         && read_manifest(repository, &snapshot)? == text
     {
@@ -183,7 +187,7 @@ const MANIFEST_LIMIT_BYTES: u64 = 1 << 20;
 /// # Errors
 /// `Corrupt` when it is damaged, not text or not there.
 pub fn read_manifest(repository: &Repository, snapshot: &Snapshot) -> Result<String> {
-    let index = repository.load_index()?;
+    let index = repository.load_readable_index()?;
     let node = find::node(repository, &index, &snapshot.tree, MANIFEST_NAME.as_bytes())?;
     let damaged = |what: &str| {
         let message = format!("the manifest in the repository {what}");

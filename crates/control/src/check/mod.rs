@@ -5,7 +5,7 @@ pub mod hashes;
 
 use crate::interrupt::Interrupt;
 use crate::probe;
-use crate::service::PROBE_LIMIT;
+use crate::service::{PROBE_LIMIT, kill_group};
 use retoma_core::drill::{CheckOutcome, CheckResult};
 use retoma_core::manifest::{self, Component, HttpCheck, Service, Source};
 use retoma_core::{Error, ErrorKind, Result, error::codes};
@@ -13,6 +13,7 @@ use retoma_repo::format::snapshot::Snapshot;
 use retoma_repo::index::Index;
 use retoma_repo::{Repository, SnapshotId};
 use retoma_sources::sqlite::{self, CaptureFacts};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -122,6 +123,7 @@ fn command(words: &manifest::Command, dir: &Path, interrupt: &Interrupt) -> Resu
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
+        .process_group(0)
         .spawn()
     {
         Ok(child) => child,
@@ -130,7 +132,9 @@ fn command(words: &manifest::Command, dir: &Path, interrupt: &Interrupt) -> Resu
     let asked = interrupt
         .wait_for(COMMAND_LIMIT, || child.try_wait().map_err(|error| Error::io(&words.program, error)));
     if !matches!(asked, Ok(Some(_))) {
-        child.kill().and_then(|()| child.wait().map(drop)).ok();
+        // With what it started. It has not been waited for, so its number is still its own.
+        kill_group(child.id());
+        child.wait().ok();
     }
     let found = match asked? {
         Some(status) => status.code().map_or_else(|| "a signal".to_owned(), |code| code.to_string()),
@@ -181,6 +185,30 @@ mod tests {
         let failed = run("exit 7");
         assert_eq!((failed.outcome, failed.found.as_deref()), (CheckOutcome::Failed, Some("7")));
         assert_eq!(run("kill -9 $$").found.as_deref(), Some("a signal"));
+    }
+
+    #[test]
+    fn a_command_that_is_stopped_leaves_nothing_running() {
+        let folder = tempfile::tempdir().unwrap();
+        let words = manifest::Command {
+            program: "sh".to_owned(),
+            // What it starts would wait for ever: the shell holds the other end of its pipe.
+            arguments: ["-c", "mkfifo p; cat p & echo $! > pid.new; mv pid.new pid; wait"]
+                .map(Into::into)
+                .to_vec(),
+        };
+        let interrupt = Interrupt::default();
+        let started = std::thread::scope(|scope| {
+            let running = scope.spawn(|| command(&words, folder.path(), &interrupt));
+            let started = retoma_testkit::wait_for(|| {
+                let pid = std::fs::read_to_string(folder.path().join("pid")).ok()?.trim().parse().ok()?;
+                crate::service::Identity::of(pid)
+            });
+            interrupt.set();
+            assert_eq!(running.join().unwrap().unwrap_err().kind(), ErrorKind::Cancelled);
+            started
+        });
+        retoma_testkit::wait_for(|| (!started.runs()).then_some(()));
     }
 
     #[test]

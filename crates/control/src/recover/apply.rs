@@ -72,14 +72,19 @@ pub struct Recovered {
     pub rolled_back: Option<Error>,
     /// What was there before and is kept beside.
     pub previous: Vec<PathBuf>,
+    /// Index files of the repository that cannot be read, and that these components did not need.
+    pub damage: Vec<Error>,
 }
 
 impl Recovered {
-    /// Whether every check ran and passed, and nothing was rolled back. Otherwise the exit code is 4.
+    /// Whether every check ran and passed, nothing was rolled back, and the repository showed no damage. Otherwise the
+    /// exit code is 4.
     pub fn passed(&self) -> bool {
         let of_components = self.components.iter().flat_map(|component| &component.checked.checks);
         let mut checks = of_components.chain(&self.service_checks);
-        self.rolled_back.is_none() && checks.all(|check| check.outcome == CheckOutcome::Passed)
+        self.rolled_back.is_none()
+            && self.damage.is_empty()
+            && checks.all(|check| check.outcome == CheckOutcome::Passed)
     }
 }
 
@@ -99,10 +104,17 @@ pub fn apply(
 ) -> Result<Recovered> {
     let mut run = Run { plan, repository, options, timeline, watch, interrupt };
     run.check_nobody_answers()?;
-    match &plan.place {
-        Place::InPlace => run.in_place(),
-        Place::Under(root) => run.under(root),
+    let index = repository.load_readable_index()?;
+    for error in index.unreadable() {
+        watch.note(&Note::Warning(format!(
+            "a part of the repository is damaged: {error}; run `retoma verify`"
+        )));
     }
+    let recovered = match &plan.place {
+        Place::InPlace => run.in_place(&index),
+        Place::Under(root) => run.under(root, &index),
+    };
+    Ok(Recovered { damage: index.into_unreadable(), ..recovered? })
 }
 
 /// The running service, and what it answered.
@@ -135,29 +147,35 @@ impl Run<'_> {
             .with_hint("stop it first; a recovery does not stop what it did not start"))
     }
 
-    fn under(&mut self, root: &Path) -> Result<Recovered> {
+    fn under(&mut self, root: &Path, index: &Index) -> Result<Recovered> {
         let unfinished = root.join(UNFINISHED);
         check_folder_is_free(root, &unfinished)?;
         std::fs::create_dir_all(root).map_err(|error| Error::io(root.display(), error))?;
         write_durably(&unfinished, b"a recovery into this folder was begun; run it again to go on\n")?;
-        let index = self.repository.load_index()?;
         let mut components = Vec::new();
         for planned in outer_first(&self.plan.components) {
-            components.push(self.component(planned, &planned.to, &index)?);
+            components.push(self.component(planned, &planned.to, index)?);
         }
         self.write_manifest()?;
         let (service, service_checks) = self.start()?;
         place::remove(&unfinished)?;
-        Ok(Recovered { components, service_checks, service, rolled_back: None, previous: Vec::new() })
+        Ok(Recovered {
+            components,
+            service_checks,
+            service,
+            rolled_back: None,
+            previous: Vec::new(),
+            damage: Vec::new(),
+        })
     }
 
-    fn in_place(&mut self) -> Result<Recovered> {
+    fn in_place(&mut self, index: &Index) -> Result<Recovered> {
         let lives: Vec<PathBuf> = self.plan.units.iter().map(|unit| unit.live.clone()).collect();
         for settled in place::settle(&lives)? {
             let what = format!("`{}` has the data from before a recovery that was killed", settled.display());
             self.watch.note(&Note::Warning(what));
         }
-        let staged = self.stage();
+        let staged = self.stage(index);
         let components = match staged {
             Ok(components) => components,
             Err(error) => {
@@ -179,7 +197,14 @@ impl Run<'_> {
                 let leaves_out = |planned: &PlannedComponent| matches!(&planned.component.source, Source::Files { exclude, .. } if !exclude.is_empty());
                 let keep = self.options.keep_previous || self.plan.components.iter().any(leaves_out);
                 let previous = exchange.confirm(keep)?;
-                Ok(Recovered { components, service_checks, service, rolled_back: None, previous })
+                Ok(Recovered {
+                    components,
+                    service_checks,
+                    service,
+                    rolled_back: None,
+                    previous,
+                    damage: Vec::new(),
+                })
             }
             Err((error, service_checks)) => {
                 self.stop_what_is_left();
@@ -192,14 +217,20 @@ impl Run<'_> {
                 let hint = error.hint().unwrap_or("look at the service's output").to_owned();
                 let undone = Error::new(error.kind(), codes::ROLLED_BACK, message);
                 let rolled_back = Some(undone.with_hint(hint).with_source(error));
-                Ok(Recovered { components, service_checks, service: None, rolled_back, previous: Vec::new() })
+                Ok(Recovered {
+                    components,
+                    service_checks,
+                    service: None,
+                    rolled_back,
+                    previous: Vec::new(),
+                    damage: Vec::new(),
+                })
             }
         }
     }
 
     /// Restores everything beside its place and checks it there.
-    fn stage(&mut self) -> Result<Vec<RecoveredComponent>> {
-        let index = self.repository.load_index()?;
+    fn stage(&mut self, index: &Index) -> Result<Vec<RecoveredComponent>> {
         let mut done = Vec::new();
         for planned in outer_first(&self.plan.components) {
             let Some((unit, below)) = &planned.unit else {
@@ -207,7 +238,7 @@ impl Run<'_> {
             };
             let staged = self.plan.units[*unit].staged();
             let staged = if below.as_os_str().is_empty() { staged } else { staged.join(below) };
-            let mut restored = self.component(planned, &staged, &index)?;
+            let mut restored = self.component(planned, &staged, index)?;
             check::require_all(&planned.component.name, &restored.checked.checks)?;
             restored.path.clone_from(&planned.to);
             done.push(restored);

@@ -118,7 +118,7 @@ pub fn plan(request: &Request<'_>) -> Result<Plan> {
     };
     let wanted = |component: &&Component| request.only.is_empty() || request.only.contains(&component.name);
     let mut components = Vec::new();
-    let index = request.repository.load_index()?;
+    let index = request.repository.load_readable_index()?;
     for component in manifest.recovery_order().into_iter().filter(wanted) {
         let Some(to) = component.path() else { return Err(backup::later(component.kind())) };
         let (snapshot, recorded) = backup::snapshot_of(request.repository, &component.name, &which)?;

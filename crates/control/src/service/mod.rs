@@ -18,7 +18,7 @@ use crate::probe::{self, Observation};
 use retoma_core::manifest::{Command as Words, HttpCheck};
 use retoma_core::{Error, ErrorKind, Result, ResultExt, error::codes};
 use std::ffi::OsString;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -32,7 +32,7 @@ const KILL_LIMIT: Duration = Duration::from_secs(10);
 /// How long one look at the service may take.
 pub const PROBE_LIMIT: Duration = Duration::from_secs(2);
 /// The last bytes of the log that an error quotes.
-const LOG_TAIL_BYTES: usize = 600;
+const LOG_TAIL_BYTES: u64 = 600;
 
 /// How our own binary is called to supervise: `program arguments… COMMAND…` runs [`supervise`] on the command.
 #[derive(Debug, Clone)]
@@ -296,8 +296,32 @@ fn still_there(pid: u32) -> Error {
 
 /// The end of a log in one line.
 fn tail(log: &Path) -> String {
-    let bytes = std::fs::read(log).unwrap_or_default();
-    let text = String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(LOG_TAIL_BYTES)..]).into_owned();
+    let read = || -> std::io::Result<Vec<u8>> {
+        let (mut file, mut bytes) = (std::fs::File::open(log)?, Vec::new());
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(LOG_TAIL_BYTES)))?;
+        file.take(LOG_TAIL_BYTES).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let text = String::from_utf8_lossy(&read().unwrap_or_default()).into_owned();
     let line: Vec<&str> = text.split_whitespace().collect();
     if line.is_empty() { "nothing".to_owned() } else { format!("`{}`", line.join(" ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_end_of_a_log_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        assert_eq!(tail(&log), "nothing");
+        let mut file = std::fs::File::create(&log).unwrap();
+        // More than any memory holds; on disk it is a hole.
+        file.set_len(1 << 40).unwrap();
+        std::io::Seek::seek(&mut file, std::io::SeekFrom::End(0)).unwrap();
+        writeln!(file, "\nthe last\n  words").unwrap();
+        assert!(tail(&log).ends_with("the last words`"));
+    }
 }

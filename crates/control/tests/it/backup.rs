@@ -3,7 +3,9 @@
 use super::sample::Sample;
 use retoma_control::backup::{backup, backup_manifest, read_manifest};
 use retoma_core::error::codes;
+use retoma_repo::Folder;
 use retoma_repo::backup::Progress;
+use retoma_repo::format::snapshot::Snapshot;
 
 #[test]
 fn a_component_becomes_a_snapshot_that_says_what_it_is_and_the_next_one_builds_on_it() {
@@ -34,6 +36,26 @@ fn a_database_that_lost_its_rows_gives_no_snapshot() {
     assert_eq!(error.code(), codes::SOURCE_EMPTY, "{error}");
     assert!(error.to_string().contains("`predictions`"), "{error}");
     assert_eq!(repository.snapshots().unwrap().len(), 1);
+}
+
+/// A container has a new name each time, and so has the machine that a service was recovered on.
+#[test]
+fn a_host_with_a_new_name_builds_on_what_another_backed_up() {
+    let sample = Sample::new();
+    let repository = sample.repository();
+    let component = sample.manifest.component("database").unwrap();
+    let back_up = || backup(&sample.manifest, component, &repository, &Progress::default());
+    let first = back_up().unwrap().snapshot();
+    let elsewhere = Snapshot { hostname: "elsewhere".to_owned(), ..repository.snapshot(first).unwrap() };
+    let moved = repository.save_snapshot(&elsewhere).unwrap();
+    repository.store().delete(&Folder::Snapshots.key(&first.to_hex()).unwrap()).unwrap();
+    let connection = rusqlite::Connection::open(component.path().unwrap()).unwrap();
+    connection
+        .execute_batch("CREATE TABLE kept AS SELECT * FROM predictions; DELETE FROM predictions")
+        .unwrap();
+    assert_eq!(back_up().unwrap_err().code(), codes::SOURCE_EMPTY);
+    connection.execute_batch("INSERT INTO predictions SELECT * FROM kept").unwrap();
+    assert_eq!(back_up().unwrap().parent, Some(moved));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The demo: green, inside its folder, and cleaned up after whatever ended it.
 
-use super::sample::{program, supervisor, wait_for};
+use super::sample::{program, supervisor};
 use retoma_control::demo::{self, Demo, Shown, clean_up};
 use retoma_control::drill::Scenario;
 use retoma_control::service::processes_in;
@@ -10,6 +10,7 @@ use retoma_core::error::codes;
 use retoma_core::manifest::Command;
 use retoma_core::render::Language;
 use retoma_marabet::{SeedOptions, seed};
+use retoma_testkit::wait_for;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 

@@ -4,11 +4,11 @@ use super::sample::{Sample, in_context, supervisor};
 use retoma_control::backup::{backup, backup_manifest};
 use retoma_control::drill::port;
 use retoma_control::recover::{self, Options, Place, Recovered, Request};
-use retoma_control::{Result, Timeline};
+use retoma_control::{Result, Supervisor, Timeline};
 use retoma_core::drill::StepName;
 use retoma_core::error::codes;
-use retoma_repo::Repository;
 use retoma_repo::backup::Progress;
+use retoma_repo::{Folder, Repository};
 
 /// Everything backed up, the manifest too.
 fn backed_up(sample: &Sample) -> Repository {
@@ -21,9 +21,20 @@ fn backed_up(sample: &Sample) -> Repository {
 }
 
 fn recover(sample: &Sample, repository: &Repository, place: Place, only: &[String]) -> Result<Recovered> {
+    recover_with(Some(&supervisor()), sample, repository, place, only)
+}
+
+/// Without a supervisor the service is not started.
+fn recover_with(
+    supervisor: Option<&Supervisor>,
+    sample: &Sample,
+    repository: &Repository,
+    place: Place,
+    only: &[String],
+) -> Result<Recovered> {
     let plan = recover::plan(&Request { repository, at: None, only, place, manifest: None })?;
-    let (supervisor, log) = (supervisor(), sample.path("log"));
-    let options = Options { supervisor: Some(&supervisor), log: &log, keep_previous: false, runs_stop: true };
+    let log = sample.path("log");
+    let options = Options { supervisor, log: &log, keep_previous: false, runs_stop: true };
     in_context(|context| {
         let mut timeline = Timeline::start(context.clock, StepName::Decide);
         recover::apply(&plan, repository, &options, &mut timeline, context.watch, context.interrupt)
@@ -132,8 +143,9 @@ fn when_the_restored_service_fails_its_checks_the_previous_data_are_back() {
         manifest: Some((&manifest, &sample.text)),
     };
     let plan = recover::plan(&request).unwrap();
-    let (supervisor, log) = (supervisor(), sample.path("log"));
-    let options = Options { supervisor: Some(&supervisor), log: &log, keep_previous: false, runs_stop: true };
+    let log = sample.path("log");
+    let options =
+        Options { supervisor: Some(&supervisor()), log: &log, keep_previous: false, runs_stop: true };
     let recovered = in_context(|context| {
         let mut timeline = Timeline::start(context.clock, StepName::Decide);
         recover::apply(&plan, &repository, &options, &mut timeline, context.watch, context.interrupt).unwrap()
@@ -164,8 +176,9 @@ fn when_a_recovery_is_undone_the_manifests_command_to_stop_runs_once() {
         manifest: Some((&manifest, &sample.text)),
     };
     let plan = recover::plan(&request).unwrap();
-    let (supervisor, log) = (supervisor(), sample.path("log"));
-    let options = Options { supervisor: Some(&supervisor), log: &log, keep_previous: false, runs_stop: true };
+    let log = sample.path("log");
+    let options =
+        Options { supervisor: Some(&supervisor()), log: &log, keep_previous: false, runs_stop: true };
     let recovered = in_context(|context| {
         let mut timeline = Timeline::start(context.clock, StepName::Decide);
         recover::apply(&plan, &repository, &options, &mut timeline, context.watch, context.interrupt).unwrap()
@@ -235,4 +248,30 @@ fn a_service_moves_to_another_port_with_all_its_addresses() {
     fixed.service.start.as_mut().unwrap().arguments.pop();
     assert!(!port::move_service(&mut fixed, 7));
     assert_eq!(fixed.service.health, sample.manifest.service.health);
+}
+
+#[test]
+fn a_damaged_index_file_stops_only_what_needs_it_and_is_told() {
+    let sample = Sample::new();
+    let repository = backed_up(&sample);
+    let index = |repository: &Repository| repository.list(Folder::Index).unwrap();
+    let before = index(&repository);
+    std::fs::write(sample.path("service/models/new"), "a model").unwrap();
+    let models = sample.manifest.component("models").unwrap();
+    backup(&sample.manifest, models, &repository, &Progress::default()).unwrap();
+    let (id, meta) = index(&repository).into_iter().find(|new| !before.contains(new)).unwrap();
+    let path = sample.path("repository").join(meta.key.as_str());
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[40] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+
+    let only = ["database".to_owned(), "config".to_owned()];
+    let target = Place::Under(sample.path("parts"));
+    let recovered = recover_with(None, &sample, &repository, target, &only).unwrap();
+    assert_eq!(recovered.components.len(), 2);
+    assert_eq!(recovered.damage.len(), 1);
+    assert!(recovered.damage[0].to_string().contains(&retoma_repo::IndexId(id).to_hex()));
+    assert!(!recovered.passed(), "damage is never passed over in silence");
+    let error = recover(&sample, &repository, Place::Under(sample.path("all")), &[]).unwrap_err();
+    assert_eq!(error.code(), codes::BLOB_MISSING, "{error}");
 }

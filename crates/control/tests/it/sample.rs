@@ -7,11 +7,8 @@ use retoma_core::Secret;
 use retoma_core::manifest::{Manifest, Origin, parse, render};
 use retoma_marabet::{SeedOptions, seed};
 use retoma_repo::Repository;
+use retoma_testkit::manifest::FOLDERS;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
-
-/// Longer than anything here takes on a busy machine; then the test fails.
-pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 pub(crate) fn program() -> PathBuf {
     std::env::current_exe().unwrap()
@@ -118,19 +115,7 @@ path = "data/marabet.sqlite"
 [[component.check]]
 sql = "SELECT count(*) FROM users"
 min_rows = 1
-
-[[component]]
-name = "models"
-kind = "files"
-tier = "high"
-path = "models"
-
-[[component]]
-name = "config"
-kind = "files"
-tier = "medium"
-path = "config"
-
+{FOLDERS}
 [[component]]
 name = "logs"
 kind = "files"
@@ -156,16 +141,4 @@ pub(crate) fn in_context<T>(work: impl FnOnce(&Context<'_>) -> T) -> T {
         clock: Stopwatch::start(),
         marks: 3,
     })
-}
-
-/// Asks again and again until there is an answer.
-pub(crate) fn wait_for<T>(mut question: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(answer) = question() {
-            return answer;
-        }
-        assert!(Instant::now() < deadline, "waited in vain");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }

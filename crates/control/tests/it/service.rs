@@ -1,11 +1,12 @@
 //! Services: started, asked, stopped, and never left behind.
 
-use super::sample::{PATIENCE, Sample, program, supervisor, wait_for};
+use super::sample::{Sample, program, supervisor};
 use retoma_control::check::of_service;
 use retoma_control::service::{Identity, Start, supervise};
 use retoma_control::{Interrupt, Service};
 use retoma_core::error::codes;
 use retoma_core::manifest::Command;
+use retoma_testkit::{PATIENCE, wait_for};
 use std::ffi::OsString;
 use std::process::Stdio;
 use std::time::Duration;

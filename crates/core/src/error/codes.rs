@@ -114,6 +114,8 @@ codes! {
     PATH_NOT_FOUND = "R0217";
     /// Somebody deleted from the repository while it was examined.
     CHANGED_MEANWHILE = "R0218";
+    /// A repository has as many keys as are tried.
+    TOO_MANY_KEYS = "R0219";
 
     // R03: stores.
     /// The store has no such object.

@@ -2,6 +2,7 @@
 
 use super::source::{Excerpt, Source, is_printable};
 use crate::error::{Code, Error, ErrorKind, codes};
+use crate::units::counted;
 use std::ops::Range;
 
 /// How bad a problem is.
@@ -151,12 +152,13 @@ pub fn summary(problems: &[Problem], file_name: &str) -> Error {
 }
 
 fn count(problems: &[Problem]) -> String {
-    let errors = problems.iter().filter(|problem| problem.severity == Severity::Error).count();
-    let words = |count: usize, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
-    match (errors, problems.len() - errors) {
-        (errors, 0) => words(errors, "error"),
-        (0, warnings) => words(warnings, "warning"),
-        (errors, warnings) => format!("{} and {}", words(errors, "error"), words(warnings, "warning")),
+    let errors = problems.iter().filter(|problem| problem.severity == Severity::Error).count() as u64;
+    match (errors, problems.len() as u64 - errors) {
+        (errors, 0) => counted(errors, "error", "errors"),
+        (0, warnings) => counted(warnings, "warning", "warnings"),
+        (errors, warnings) => {
+            format!("{} and {}", counted(errors, "error", "errors"), counted(warnings, "warning", "warnings"))
+        }
     }
 }
 

@@ -14,6 +14,9 @@ const READERS: usize = 4;
 /// each other without a pause.
 const ATTEMPTS: usize = 10;
 
+/// Which packs of the index are taken in.
+type Wanted<'a> = dyn Fn(&PackId) -> bool + Sync + 'a;
+
 impl Repository {
     /// Reads every index file. Whoever reads snapshots lists them *before*: a snapshot is written after its index.
     ///
@@ -23,14 +26,28 @@ impl Repository {
         self.load_index_where(&|_| true)
     }
 
+    /// Reads every index file that can be read; [`Index::unreadable`] tells of the others, and whoever gets this index
+    /// must pass that on. Only for those who read: in a snapshot that needs blobs of a damaged index file they are
+    /// missing, every other one is whole. A backup would store again what is there, and a prune delete it.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn load_readable_index(&self) -> Result<Index> {
+        self.load_again(&|_| true, true)
+    }
+
     /// Reads every index file and takes the packs in that `wanted` says yes to.
     ///
     /// # Errors
     /// See [`Repository::load_index`].
-    pub fn load_index_where(&self, wanted: &(dyn Fn(&PackId) -> bool + Sync)) -> Result<Index> {
+    pub fn load_index_where(&self, wanted: &Wanted<'_>) -> Result<Index> {
+        self.load_again(wanted, false)
+    }
+
+    fn load_again(&self, wanted: &Wanted<'_>, passing_over_damage: bool) -> Result<Index> {
         let mut attempt = 1;
         loop {
-            match self.load_index_once(wanted) {
+            match self.load_index_once(wanted, passing_over_damage) {
                 // Prune writes the new index files before it deletes the old ones: listing again finds them.
                 Err(error) if error.kind() == ErrorKind::NotFound && attempt < ATTEMPTS => attempt += 1,
                 done => return done,
@@ -38,7 +55,7 @@ impl Repository {
         }
     }
 
-    fn load_index_once(&self, wanted: &(dyn Fn(&PackId) -> bool + Sync)) -> Result<Index> {
+    fn load_index_once(&self, wanted: &Wanted<'_>, passing_over_damage: bool) -> Result<Index> {
         let ids: Vec<IndexId> = self.list(Folder::Index)?.into_iter().map(|(id, _)| IndexId(id)).collect();
         let (next, index, failed) = (AtomicUsize::new(0), Mutex::new(Index::default()), Mutex::new(None));
         let read = || {
@@ -50,6 +67,9 @@ impl Repository {
                             .iter()
                             .filter(|pack| wanted(&pack.id))
                             .for_each(|pack| index.add_pack(pack));
+                    }
+                    Err(error) if passing_over_damage && error.kind() == ErrorKind::Corrupt => {
+                        index.lock().unwrap_or_else(PoisonError::into_inner).unreadable.push(error);
                     }
                     Err(error) => {
                         failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);

@@ -12,6 +12,7 @@ use crate::format::index::IndexPack;
 use crate::format::pack::PackedBlob;
 use crate::id::{BlobId, PackId};
 use map::{Entry, Map};
+use retoma_core::Error;
 use std::collections::HashMap;
 
 /// Where a blob lies.
@@ -39,6 +40,7 @@ pub struct Index {
     trees: Map,
     packs: Vec<PackId>,
     positions: HashMap<PackId, u32>,
+    unreadable: Vec<Error>,
 }
 
 /// The position of a pack that is not finished yet.
@@ -122,6 +124,18 @@ impl Index {
     /// Every pack.
     pub fn packs(&self) -> &[PackId] {
         &self.packs
+    }
+
+    /// Why index files are missing here, each error naming its file: only after [`Repository::load_readable_index`].
+    ///
+    /// [`Repository::load_readable_index`]: crate::Repository::load_readable_index
+    pub fn unreadable(&self) -> &[Error] {
+        &self.unreadable
+    }
+
+    /// As [`Index::unreadable`], when the index is no longer needed.
+    pub fn into_unreadable(self) -> Vec<Error> {
+        self.unreadable
     }
 
     /// Number of blobs, duplicates too.

@@ -121,8 +121,8 @@ fn by_prefix(repository: &Repository, selector: &Selector, prefix: &str) -> Resu
                 return Ok((*id, snapshot));
             }
             let of = snapshot.component().unwrap_or("-").escape_debug().to_string();
-            let hint =
-                format!("snapshot {} is of component `{of}`, host `{}`", id.short(), snapshot.hostname);
+            let host = snapshot.hostname.escape_debug();
+            let hint = format!("snapshot {} is of component `{of}`, host `{host}`", id.short());
             Err(not_found(selector.describe()).with_hint(hint))
         }
         several => {

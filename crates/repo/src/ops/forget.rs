@@ -4,7 +4,6 @@
 //! newest complete snapshot of each component are never removed. Which others stay is decided in
 //! `retoma_core::decide::retention`.
 
-use super::prune::present_snapshots;
 use crate::format::lock::Holder;
 use crate::format::snapshot::{Snapshot, TAG_HOLD};
 use crate::id::SnapshotId;
@@ -54,7 +53,7 @@ pub fn plan(
     now: Timestamp,
     zone: &TimeZone,
 ) -> Result<ForgetPlan> {
-    let all = present_snapshots(repository)?;
+    let all = repository.snapshots_by_id()?;
     let facts: Vec<SnapshotFacts> =
         all.iter().map(|(id, snapshot)| facts(*id, snapshot)).filter(|facts| wanted(facts)).collect();
     from_decisions(retention::plan(&facts, policy, holds, now, zone))
@@ -69,7 +68,7 @@ pub fn plan_removal(
     ids: &BTreeSet<SnapshotId>,
     now: Timestamp,
 ) -> Result<ForgetPlan> {
-    let all = present_snapshots(repository)?;
+    let all = repository.snapshots_by_id()?;
     if let Some(id) = ids.iter().find(|id| !all.contains_key(id)) {
         let message = format!("there is no snapshot `{}`", id.short());
         return Err(Error::new(ErrorKind::NotFound, codes::SNAPSHOT_NOT_FOUND, message));
@@ -120,7 +119,7 @@ pub fn apply(repository: &Repository, plan: &ForgetPlan) -> Result<Vec<SnapshotI
         return Ok(Vec::new());
     }
     let guard = lock::acquire(repository, Holder::Backup)?;
-    let there = present_snapshots(repository)?;
+    let there = repository.snapshots_by_id()?;
     if let Some(id) = plan.keep.iter().find(|id| !there.contains_key(id)) {
         let message = format!("snapshot `{}`, which the plan keeps, is gone", id.short());
         return Err(Error::new(ErrorKind::Conflict, codes::PLAN_OUTDATED, message)

@@ -3,8 +3,10 @@
 //! A key file seals the one master key under a password. Adding and removing them costs one write each; the data stay
 //! as they are. Removing a key does not revoke what its holder has seen. The last key can't be removed.
 
+use crate::format::lock::Holder;
 use crate::format::time::Time;
 use crate::id::KeyId;
+use crate::lock;
 use crate::repository::{Folder, Repository};
 use retoma_core::{Error, ErrorKind, Result, ResultExt, Secret, error::codes};
 
@@ -43,19 +45,22 @@ pub fn list(repository: &Repository) -> Result<Vec<KeyInfo>> {
 /// Adds a key that opens the repository with `password`. One write.
 ///
 /// # Errors
-/// `Invalid` for an empty password; what the store says.
+/// `Invalid` for an empty password; `Exhausted` with `R0219` for one too many; what the store says.
 pub fn add(repository: &Repository, password: &Secret<String>) -> Result<KeyId> {
     repository.add_key(password).context("add a key")
 }
 
-/// Removes the key whose id starts with `prefix`, and gives its id. One deletion.
+/// Removes the key whose id starts with `prefix`, and gives its id. One deletion, under a lock: two that remove each
+/// other's key at once would leave none.
 ///
 /// # Errors
 /// `NotFound` with `R0301`, `Invalid` with `R0212` when several fit and with `R0210` for the key that opened the
-/// repository or the last one; what the store says.
+/// repository or the last one; `Conflict` with `R0601` while somebody else deletes; what the store says.
 pub fn remove(repository: &Repository, prefix: &str) -> Result<KeyId> {
+    let guard = lock::acquire(repository, Holder::Prune)?;
     let id = find(repository, prefix)?;
     repository.remove_key(id).context("remove a key")?;
+    guard.release();
     Ok(id)
 }
 
@@ -63,8 +68,9 @@ pub fn remove(repository: &Repository, prefix: &str) -> Result<KeyId> {
 /// key is written and opened before the old one is deleted: whoever is killed in between has both.
 ///
 /// # Errors
-/// `Invalid` for an empty password; what the store says.
+/// `Invalid` for an empty password; `Conflict` with `R0601` while somebody else deletes; what the store says.
 pub fn change_password(repository: &Repository, password: &Secret<String>) -> Result<Repository> {
+    let guard = lock::acquire(repository, Holder::Prune)?;
     let old = repository.key_id();
     let new = add(repository, password)?;
     let reopened = Repository::open(repository.store().clone(), password).context("open with the new key")?;
@@ -74,6 +80,7 @@ pub fn change_password(repository: &Repository, password: &Secret<String>) -> Re
         return Ok(reopened);
     }
     reopened.remove_key(old).context("remove the old key")?;
+    guard.release();
     Ok(reopened)
 }
 

@@ -18,8 +18,6 @@ mod state;
 mod sweep;
 mod usage;
 
-pub(crate) use state::present_snapshots;
-
 pub use choose::{MarkWaiting, PackRemoval, PackRepack, PrunePlan, Share, SweepPlan};
 pub use mark::StoredMark;
 
@@ -124,7 +122,10 @@ pub fn apply(repository: &Repository, mut plan: PrunePlan, progress: &Progress) 
     let mut pruned = Pruned::default();
     if plan.options.is_immediate() {
         let guard = lock::acquire(repository, Holder::PruneNow)?;
+        // Who was writing then is dead, or does not write packs.
+        let alone_since = host::now();
         at_once(repository, &guard, &mut plan, &mut pruned, progress)?;
+        pruned.leftovers = remove_leftovers(repository, alone_since)?;
         guard.release();
     } else {
         if !plan.sweep.is_empty() {
@@ -135,19 +136,18 @@ pub fn apply(repository: &Repository, mut plan: PrunePlan, progress: &Progress) 
         if !plan.remove.is_empty() || !plan.repack.is_empty() {
             // As a backup does: it only adds, and nobody may delete beside it.
             let guard = lock::acquire(repository, Holder::Backup)?;
-            mark_packs(repository, &mut plan, &mut pruned, progress)?;
+            mark_packs(repository, &guard, &mut plan, &mut pruned, progress)?;
             guard.release();
         }
+        // Writes under way are younger than a day.
+        let day_ago = host::now().0.checked_sub(jiff::SignedDuration::from_hours(24));
+        pruned.leftovers = remove_leftovers(repository, Time(day_ago.unwrap_or(jiff::Timestamp::MIN)))?;
     }
-    pruned.leftovers = remove_leftovers(repository, &plan.options)?;
     Ok(pruned)
 }
 
-/// Writes under way are younger than a day, or there are none: then we had the repository for ourselves.
-fn remove_leftovers(repository: &Repository, options: &Options) -> Result<Leftovers> {
-    let day = jiff::SignedDuration::from_hours(if options.is_immediate() { 0 } else { 24 });
-    let before = host::now().0.checked_sub(day).unwrap_or(jiff::Timestamp::MIN);
-    repository.store().remove_leftovers(before).context("remove what killed writers left")
+fn remove_leftovers(repository: &Repository, before: Time) -> Result<Leftovers> {
+    repository.store().remove_leftovers(before.0).context("remove what killed writers left")
 }
 
 /// What the plan dooms, and what it still needs of that, seen from the repository as it is now.
@@ -186,25 +186,28 @@ fn recheck(
     }
     let copies =
         repack::Copies::find(&current, &plan.known, &mut doomed, &sources, &mut pruned.needed_again)?;
+    pruned.repacked_packs = plan.repack.iter().filter(|pack| doomed.contains(&pack.id)).count() as u64;
     Ok(Recheck { current, doomed, unindexed, copies })
 }
 
 /// Phase one: copy, and write the mark.
 fn mark_packs(
     repository: &Repository,
+    guard: &Guard,
     plan: &mut PrunePlan,
     pruned: &mut Pruned,
     progress: &Progress,
 ) -> Result<()> {
     let Recheck { current, doomed, unindexed, copies } = recheck(repository, plan, pruned, progress)?;
-    let sizes = current.sizes.clone();
-    pruned.repacked_packs = plan.repack.iter().filter(|pack| doomed.contains(&pack.id)).count() as u64;
-    pruned.repacked_bytes = copies.copy(repository, current.index, progress)?;
+    let Current { index, sizes, .. } = current;
+    pruned.repacked_bytes = copies.copy(repository, index, progress)?;
     let mark = mark::of(plan, host::now(), &doomed, &unindexed);
     if mark.packs.is_empty() {
         return Ok(());
     }
     pruned.marked_packs = mark.packs.len() as u64;
+    // Without it somebody may have deleted the copies.
+    guard.check()?;
     pruned.marked_bytes = mark.packs.iter().filter_map(|pack| sizes.get(&pack.id)).sum();
     repository.save_unpacked(Folder::Marks, &mark.to_json()?).map(drop).context("write the mark")
 }
@@ -218,10 +221,9 @@ fn at_once(
     progress: &Progress,
 ) -> Result<()> {
     let Recheck { current, doomed, unindexed, copies } = recheck(repository, plan, pruned, progress)?;
-    let sizes = current.sizes.clone();
-    pruned.repacked_packs = plan.repack.iter().filter(|pack| doomed.contains(&pack.id)).count() as u64;
+    let Current { index, sizes, .. } = current;
     guard.check()?;
-    pruned.repacked_bytes = copies.copy(repository, current.index, progress)?;
+    pruned.repacked_bytes = copies.copy(repository, index, progress)?;
     let marks: Vec<MarkId> = repository.marks()?.into_iter().map(|mark| mark.id).collect();
     let deletion = sweep::Deletion { doomed, unindexed, marks, sizes: &sizes };
     deletion.run(repository, guard, pruned, progress)

@@ -1,7 +1,7 @@
 //! Verify: examines a repository and tells every damage, with the snapshots that it hits.
 //!
 //! ```text
-//! config, keys, locks ─▶ snapshots ─▶ index files ─▶ packs ─▶ trees ─▶ which snapshots need what is damaged
+//! config, keys, locks, marks ─▶ snapshots ─▶ index files ─▶ packs ─▶ trees ─▶ which snapshots need what is damaged
 //! ```
 //! It never stops at the first damage and believes nothing that it reads. Snapshots are listed before the index and the
 //! index before the packs, the reverse of the order in which a backup writes them, so that a backup that runs meanwhile
@@ -75,6 +75,7 @@ pub fn verify(repository: &Repository, options: &Options, progress: &Progress) -
     objects::check_keys(&run)?;
     objects::check_config(&run)?;
     objects::check_locks(&run)?;
+    objects::check_marks(&run)?;
     let snapshots = objects::load_snapshots(&run)?;
     let loaded = objects::load_index(&run)?;
     let listed = objects::list_packs(&run, &loaded)?;

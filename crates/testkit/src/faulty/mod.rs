@@ -30,12 +30,21 @@ pub struct Call {
     pub fault: Option<Fault>,
 }
 
+/// What a test does before a call, given its verb and name; an error becomes the call's.
+type Hook = Box<dyn FnMut(Verb, &str) -> Result<()> + Send>;
+
 /// A [`Store`] around another one, with faults. Without rules and rates it passes everything.
-#[derive(Debug)]
 pub struct FaultyStore {
     inner: Arc<dyn Store>,
     state: Mutex<State>,
+    hook: Mutex<Option<Hook>>,
     random: Option<(u64, Rates)>,
+}
+
+impl std::fmt::Debug for FaultyStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "FaultyStore({:?})", self.inner)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -49,7 +58,7 @@ struct State {
 impl FaultyStore {
     /// Passes all calls to `inner`, until a rule is added.
     pub fn new(inner: Arc<dyn Store>) -> Self {
-        Self { inner, state: Mutex::default(), random: None }
+        Self { inner, state: Mutex::default(), hook: Mutex::default(), random: None }
     }
 
     /// Fails calls at random, as often as `rates` say, the same in every run with this `seed`.
@@ -67,6 +76,17 @@ impl FaultyStore {
     pub fn with(self, rule: Rule) -> Self {
         self.add(rule);
         self
+    }
+
+    /// Does `hook` before every call: what somebody else does to the store just then. It must not use a `BlockingStore`
+    /// but in a thread of its own, since it runs inside one.
+    pub fn before_calls(&self, hook: impl FnMut(Verb, &str) -> Result<()> + Send + 'static) {
+        *self.hook.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(hook));
+    }
+
+    fn run_hook(&self, verb: Verb, name: &str) -> Result<()> {
+        let mut hook = self.hook.lock().unwrap_or_else(PoisonError::into_inner);
+        hook.as_mut().map_or(Ok(()), |hook| hook(verb, name))
     }
 
     /// Forgets all rules; calls pass from now on, and random faults go on.
@@ -121,6 +141,7 @@ impl FaultyStore {
         operation: impl Future<Output = Result<T>>,
         corrupt: impl FnOnce(T, u64) -> T,
     ) -> Result<T> {
+        self.run_hook(verb, name)?;
         match self.next(verb, name) {
             (None, _) => operation.await,
             (Some(Fault::Error(kind)), _) => Err(failure(kind, verb, name)),
@@ -177,6 +198,7 @@ impl Store for FaultyStore {
     }
 
     async fn put(&self, key: &Key, data: Bytes, mode: PutMode) -> Result<()> {
+        self.run_hook(Verb::Put, key.as_str())?;
         let (fault, _) = self.next(Verb::Put, key.as_str());
         match fault {
             None | Some(Fault::Corrupt) => self.inner.put(key, data, mode).await,
@@ -209,6 +231,9 @@ impl Store for FaultyStore {
 
     /// `HalfWrite` and `DoneButError` give everything, and an error at the end.
     fn list<'a>(&'a self, folder: &'a str) -> BoxStream<'a, Result<ObjectMeta>> {
+        if let Err(error) = self.run_hook(Verb::List, folder) {
+            return stream::iter([Err(error)]).boxed();
+        }
         let inner = self.inner.list(folder);
         match self.next(Verb::List, folder).0 {
             None | Some(Fault::Corrupt) => inner,

@@ -4,9 +4,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use retoma_marabet::{LoadOptions, load, markers};
+use retoma_testkit::{PATIENCE, wait_for};
 use serde_json::json;
 
-use super::service::{PATIENCE, ROWS, Service, root, wait_for};
+use super::service::{ROWS, Service, root};
 
 #[test]
 fn acknowledged_rows_survive_a_kill() {

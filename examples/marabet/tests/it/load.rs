@@ -3,9 +3,10 @@
 use std::fs;
 
 use retoma_marabet::{LoadOptions, load, markers};
+use retoma_testkit::{PATIENCE, wait_for};
 use serde_json::Value;
 
-use super::service::{PATIENCE, ROWS, Service, program, root};
+use super::service::{ROWS, Service, program, root};
 
 #[test]
 fn what_was_acknowledged_is_what_is_in_the_database() {
@@ -60,7 +61,7 @@ fn a_load_goes_on_through_errors_of_the_service() {
             if number == 10 {
                 fs::rename(&data, &away).unwrap();
                 scope.spawn(|| {
-                    super::service::wait_for(|| {
+                    wait_for(|| {
                         fs::read_to_string(service.layout.log())
                             .unwrap()
                             .contains("\"status\":503")

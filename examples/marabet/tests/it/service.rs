@@ -2,14 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
 
 use retoma_marabet::{Layout, SeedOptions, seed};
+use retoma_testkit::{PATIENCE, wait_for};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-/// Longer than anything here takes on a busy machine; then the test fails.
-pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 /// The rows that [`root`] seeds.
 pub(crate) const ROWS: u64 = 300;
 /// How many features the seeded model takes.
@@ -119,18 +117,6 @@ pub(crate) fn features(first: f32) -> Value {
     let mut features = vec![0.5; FEATURES];
     features[0] = first;
     serde_json::json!({"features": features})
-}
-
-/// Asks again and again until there is an answer.
-pub(crate) fn wait_for<T>(mut question: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(answer) = question() {
-            return answer;
-        }
-        assert!(Instant::now() < deadline, "waited in vain");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// The model that is served.

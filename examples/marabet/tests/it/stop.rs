@@ -3,10 +3,11 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
+use retoma_testkit::wait_for;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::service::{Service, features, root, wait_for};
+use super::service::{Service, features, root};
 
 /// Opens a prediction and holds back the last byte of its body.
 fn begin_request(service: &Service) -> (TcpStream, u8) {

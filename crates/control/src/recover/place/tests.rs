@@ -89,44 +89,39 @@ fn previous_data_come_back() {
     assert_eq!(listing(folder.path()), files(&OLD));
 }
 
-#[test]
-fn killed_between_any_two_steps_the_next_run_brings_the_previous_data_back() {
-    let mut kills = 0;
-    loop {
+/// Kills `work`, which gets the units and what `prepared` made of them, at each of its steps; gives how many there are.
+/// The next run must bring the previous data back each time.
+fn kill_everywhere<T>(prepared: impl Fn(&[Unit]) -> T, work: impl Fn(&[Unit], T) -> Result<()>) -> u32 {
+    for kills in 0.. {
         let folder = tempfile::tempdir().unwrap();
         let units = stage(folder.path());
+        let ready = prepared(&units);
         KILL_AT.set(Some(kills));
-        let done = Exchange::begin(&units).and_then(|exchange| exchange.forward(prepare));
+        let done = work(&units, ready);
         KILL_AT.set(None);
         settle(&lives(&units)).unwrap();
         assert_eq!(listing(folder.path()), files(&OLD), "killed at step {kills}");
         if done.is_ok() {
-            break;
+            return kills;
         }
-        kills += 1;
     }
-    assert!(kills > 8, "only {kills} steps were killed");
+    unreachable!()
+}
+
+#[test]
+fn killed_between_any_two_steps_the_next_run_brings_the_previous_data_back() {
+    let work = |units: &[Unit], ()| Exchange::begin(units)?.forward(prepare);
+    assert!(kill_everywhere(|_| (), work) > 8);
 }
 
 #[test]
 fn going_back_can_itself_be_killed() {
-    let mut kills = 0;
-    loop {
-        let folder = tempfile::tempdir().unwrap();
-        let units = stage(folder.path());
-        let exchange = Exchange::begin(&units).unwrap();
+    let exchanged = |units: &[Unit]| {
+        let exchange = Exchange::begin(units).unwrap();
         exchange.forward(prepare).unwrap();
-        KILL_AT.set(Some(kills));
-        let done = exchange.back();
-        KILL_AT.set(None);
-        settle(&lives(&units)).unwrap();
-        assert_eq!(listing(folder.path()), files(&OLD), "killed at step {kills}");
-        if done.is_ok() {
-            break;
-        }
-        kills += 1;
-    }
-    assert!(kills > 5, "only {kills} steps were killed");
+        exchange
+    };
+    assert!(kill_everywhere(exchanged, |_, exchange| exchange.back()) > 5);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::format::pack::header_bytes;
 use crate::format::time::Time;
 use crate::id::{BlobId, MarkId, PackId};
 use crate::index::{Index, Location};
-use retoma_core::{Error, ErrorKind, Result, error::codes};
+use retoma_core::{Error, ErrorKind, Result, error::codes, units::counted};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -275,11 +275,8 @@ fn check_complete(current: &Current, known: &Known, uses: &HashMap<PackId, PackU
         match current.sizes.get(id) {
             Some(size) if *size == pack.size_bytes => {}
             Some(size) => {
-                let expected = pack.size_bytes;
-                return damaged(
-                    codes::PACK_MISSING,
-                    format!("pack {id} has {size} bytes instead of {expected}"),
-                );
+                let (found, expected) = (counted(*size, "byte", "bytes"), pack.size_bytes);
+                return damaged(codes::PACK_MISSING, format!("pack {id} has {found} instead of {expected}"));
             }
             None => return damaged(codes::PACK_MISSING, format!("pack {id} is needed and missing")),
         }

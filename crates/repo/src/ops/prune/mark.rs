@@ -27,18 +27,30 @@ impl Repository {
         let mut marks = Vec::new();
         for (id, _) in self.list(Folder::Marks)? {
             let id = MarkId(id);
-            match self.load_unpacked(Folder::Marks, id.0) {
-                Ok(json) => {
-                    let mark = Mark::from_json(&json).with_context(|| format!("read mark {id}"))?;
-                    marks.push(StoredMark { id, mark });
-                }
+            match self.mark(id) {
+                Ok(mark) => marks.push(StoredMark { id, mark }),
                 // Swept meanwhile.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    return Err(error.with_hint(format!(
+                        "while no prune runs, delete the object `marks/{id}`: a mark is a plan and holds no data, and \
+                         the next prune makes a new one"
+                    )));
+                }
                 Err(error) => return Err(error),
             }
         }
         marks.sort_by_key(|stored| (stored.mark.time, stored.id));
         Ok(marks)
+    }
+
+    /// Loads a mark.
+    ///
+    /// # Errors
+    /// See [`Repository::load_unpacked`].
+    pub(crate) fn mark(&self, id: MarkId) -> Result<Mark> {
+        let json = self.load_unpacked(Folder::Marks, id.0)?;
+        Mark::from_json(&json).with_context(|| format!("read mark {id}"))
     }
 
     /// The index for a backup: without the packs that are marked, so that what lies only there is stored again.

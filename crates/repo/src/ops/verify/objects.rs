@@ -7,7 +7,7 @@ use crate::format::config::Config;
 use crate::format::index::IndexPack;
 use crate::format::key::KeyFile;
 use crate::format::pack::PackedBlob;
-use crate::id::{IndexId, KeyId, LockId, PackId, SnapshotId, unhex};
+use crate::id::{IndexId, KeyId, LockId, MarkId, PackId, SnapshotId, unhex};
 use crate::index::Index;
 use crate::repository::{Folder, Repository};
 use crate::store::Key;
@@ -91,16 +91,31 @@ pub(super) fn check_config(run: &Run<'_>) -> Result<()> {
     Ok(())
 }
 
-/// A lock that can't be read hits no snapshot, but makes others wait for ever: a note.
+/// A lock that can't be read hits no snapshot, but makes others wait for half an hour: a note.
 pub(super) fn check_locks(run: &Run<'_>) -> Result<()> {
-    for (id, _) in list(run, Folder::Locks)? {
-        match run.repository.lock(LockId(id)) {
-            Ok(_) => {}
-            // Its holder took it away.
+    each_readable(run, Folder::Locks, Severity::Note, |id| run.repository.lock(LockId(id)).map(drop))
+}
+
+/// A mark that can't be read hits no snapshot, but stops every backup and prune: damage.
+pub(super) fn check_marks(run: &Run<'_>) -> Result<()> {
+    each_readable(run, Folder::Marks, Severity::Damage, |id| run.repository.mark(MarkId(id)).map(drop))
+}
+
+/// What can't be read in a folder whose objects come and go becomes a finding that hits no snapshot.
+fn each_readable(
+    run: &Run<'_>,
+    folder: Folder,
+    severity: Severity,
+    read: impl Fn([u8; 32]) -> Result<()>,
+) -> Result<()> {
+    for (id, _) in list(run, folder)? {
+        match read(id) {
+            Ok(()) => {}
+            // It was taken away meanwhile.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => {
                 let error = run.is_finding(error)?;
-                run.add(Draft::note(object_name(Folder::Locks, id), error.code(), error.message()));
+                run.add(Draft::new(severity, error.code(), object_name(folder, id), error.message()));
             }
         }
     }

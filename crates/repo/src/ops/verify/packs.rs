@@ -15,7 +15,7 @@ use crate::format::pack::{self, PackedBlob, TRAILER_BYTES};
 use crate::id::{BlobId, PackId};
 use crate::repository::Folder;
 use crate::store::Key;
-use retoma_core::{Error, ErrorKind, Result, error::codes};
+use retoma_core::{Error, ErrorKind, Result, error::codes, units::counted};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -83,7 +83,11 @@ fn compare_with_listing(
             suspects.missing.insert(id, missing("the pack is missing".to_owned()));
         }
         Some(size_bytes) if info.is_whole && size_bytes != info.bytes => {
-            let cause = missing(format!("the pack has {size_bytes} bytes and should have {}", info.bytes));
+            let cause = missing(format!(
+                "the pack has {} and should have {}",
+                counted(size_bytes, "byte", "bytes"),
+                info.bytes
+            ));
             suspects.unclear.insert(id, Some(cause));
         }
         Some(_) if !info.is_whole => {

@@ -11,7 +11,7 @@ use crate::format::tree::{Node, NodeKind};
 use crate::id::BlobId;
 use crate::index::Index;
 use crate::repository::Folder;
-use retoma_core::{Error, ErrorKind, Result, error::codes};
+use retoma_core::{Error, ErrorKind, Result, error::codes, units::counted};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -198,9 +198,9 @@ impl Shared<'_, '_> {
         // One for each directory: a tree that is wrong in every node is one thing to look at.
         if known && sum_bytes != node.size_bytes && seen.named.is_none() {
             let message = format!(
-                "file `{}` should have {} bytes, and its blobs have {sum_bytes}",
+                "file `{}` should have {}, and its blobs have {sum_bytes}",
                 node.name.escape_ascii(),
-                node.size_bytes
+                counted(node.size_bytes, "byte", "bytes")
             );
             let error = Error::new(ErrorKind::Corrupt, codes::SIZE_MISMATCH, message);
             let cause = self.run.add(self.draft(tree, &error));

@@ -2,22 +2,24 @@
 
 use super::{chain_of, draft, key, repository_in};
 use retoma_core::error::codes;
-use retoma_repo::ErrorKind;
 use retoma_repo::evidence::{Chain, list};
 use retoma_repo::store::{ObjectStore, Verb};
+use retoma_repo::{ErrorKind, Repository};
 use retoma_testkit::{Fault, FaultyStore, Rates, Rule, When};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-fn faulty() -> Arc<FaultyStore> {
-    Arc::new(FaultyStore::new(Arc::new(ObjectStore::memory())))
+/// A chain of so many records in a store that will fail.
+fn troubled(records: u64) -> (Arc<FaultyStore>, Repository, Chain) {
+    let store = Arc::new(FaultyStore::new(Arc::new(ObjectStore::memory())));
+    let repository = repository_in(store.clone());
+    let (chain, _) = chain_of(&repository, "ana", &key(), records);
+    (store, repository, chain)
 }
 
 #[test]
 fn a_put_whose_answer_was_lost_is_not_done_twice() {
-    let store = faulty();
-    let repository = repository_in(store.clone());
-    let (chain, _) = chain_of(&repository, "ana", &key(), 1);
+    let (store, _, chain) = troubled(1);
     store.add(Rule::new(Verb::Put, "evidence/*", When::Always, Fault::DoneButError));
     assert_eq!(chain.append(&key(), &draft(2)).unwrap().sequence(), 2);
     assert_eq!(chain.head().unwrap().unwrap().sequence(), 2);
@@ -25,9 +27,7 @@ fn a_put_whose_answer_was_lost_is_not_done_twice() {
 
 #[test]
 fn a_put_that_was_not_done_is_an_error() {
-    let store = faulty();
-    let repository = repository_in(store.clone());
-    let (chain, _) = chain_of(&repository, "ana", &key(), 1);
+    let (store, _, chain) = troubled(1);
     store.add(Rule::error_then_ok(Verb::Put, "evidence/*", 1));
     assert_eq!(chain.append(&key(), &draft(2)).unwrap_err().kind(), ErrorKind::Unavailable);
     assert_eq!(chain.append(&key(), &draft(2)).unwrap().sequence(), 2);
@@ -35,9 +35,7 @@ fn a_put_that_was_not_done_is_an_error() {
 
 #[test]
 fn a_store_that_does_not_answer_is_not_taken_for_damage() {
-    let store = faulty();
-    let repository = repository_in(store.clone());
-    let (chain, _) = chain_of(&repository, "ana", &key(), 2);
+    let (store, repository, chain) = troubled(2);
     store.add(Rule::error_then_ok(Verb::Get, "evidence/*", 3));
     assert_eq!(list(&repository, &BTreeMap::new()).unwrap_err().kind(), ErrorKind::Unavailable);
     assert_eq!(chain.head().unwrap_err().kind(), ErrorKind::Unavailable);
@@ -47,9 +45,7 @@ fn a_store_that_does_not_answer_is_not_taken_for_damage() {
 
 #[test]
 fn a_conflict_about_an_object_that_is_not_there_is_an_error() {
-    let store = faulty();
-    let repository = repository_in(store.clone());
-    let (chain, _) = chain_of(&repository, "ana", &key(), 1);
+    let (store, _, chain) = troubled(1);
     store.add(Rule::new(Verb::Put, "evidence/*", When::Always, Fault::Error(ErrorKind::Conflict)));
     assert_eq!(chain.append(&key(), &draft(2)).unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(chain.head().unwrap().unwrap().sequence(), 1);
@@ -92,9 +88,7 @@ fn random_faults_never_give_a_wrong_chain() {
 
 #[test]
 fn half_a_record_is_never_taken_for_one() {
-    let store = faulty();
-    let repository = repository_in(store.clone());
-    let (chain, _) = chain_of(&repository, "ana", &key(), 1);
+    let (store, repository, chain) = troubled(1);
     store.add(Rule::new(Verb::Put, "evidence/*", When::First(1), Fault::HalfWrite));
     chain.append(&key(), &draft(2)).unwrap_err();
     let listings = list(&repository, &BTreeMap::new()).unwrap();

@@ -1,5 +1,7 @@
 //! Locks: what we leave, what we respect, what we clean up.
 
+mod unreadable;
+
 use crate::prune::disk::write_files;
 use crate::prune::kit::*;
 use retoma_core::error::codes;
@@ -7,23 +9,9 @@ use retoma_core::{ErrorKind, Result};
 use retoma_repo::format::lock::{Holder, Lock};
 use retoma_repo::lock::{acquire, acquire_refreshing};
 use retoma_repo::{Folder, Repository};
+use retoma_testkit::{PATIENCE, restic_lock, wait_for};
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
-
-/// A lock as restic leaves it, by a process that runs (this one).
-fn restic_lock(exclusive: bool) -> Lock {
-    Lock {
-        time: now(),
-        exclusive,
-        hostname: retoma_repo::host::hostname(),
-        username: "root".to_owned(),
-        pid: std::process::id(),
-        uid: None,
-        gid: None,
-        retoma: None,
-        since: None,
-    }
-}
 
 fn locks(repository: &Repository) -> usize {
     repository.list(Folder::Locks).unwrap().len()
@@ -105,21 +93,12 @@ fn stale_and_dead_locks_are_cleaned() {
     refused(acquire(&repository, Holder::Backup));
 }
 
-/// Waits until `reached`, at most a minute.
-fn wait_until(reached: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_mins(1);
-    while !reached() {
-        assert!(Instant::now() < deadline, "it did not happen within a minute");
-        std::thread::yield_now();
-    }
-}
-
 #[test]
 fn a_lock_is_refreshed_and_there_is_always_one() {
     let (disk, repository) = new_repository();
     let guard = acquire_refreshing(&repository, Holder::Prune, Duration::from_millis(2)).unwrap();
     let mut seen = HashSet::new();
-    let deadline = Instant::now() + Duration::from_mins(1);
+    let deadline = Instant::now() + PATIENCE;
     while seen.len() < 5 {
         assert!(Instant::now() < deadline, "the lock is not refreshed");
         let names: Vec<String> =
@@ -140,12 +119,12 @@ fn a_lock_that_somebody_removed_is_noticed_also_after_a_refresh() {
     for interval in [Duration::from_millis(2), Duration::from_hours(1)] {
         let guard = acquire_refreshing(&repository, Holder::Prune, interval).unwrap();
         guard.check().unwrap();
-        wait_until(|| {
+        wait_for(|| {
             for (id, _) in repository.list(Folder::Locks).unwrap() {
                 let id = retoma_repo::LockId(id).to_hex();
                 repository.store().delete(&Folder::Locks.key(&id).unwrap()).unwrap();
             }
-            guard.check().is_err()
+            guard.check().is_err().then_some(())
         });
         let error = guard.check().unwrap_err();
         assert_eq!((error.kind(), error.code()), (ErrorKind::Fenced, codes::LOCK_LOST));

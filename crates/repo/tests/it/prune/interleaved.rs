@@ -184,26 +184,27 @@ fn with_garbage() -> (Repository, super::disk::Objects, (SnapshotId, Files)) {
     (repository, disk.objects(), (kept, files(12..20)))
 }
 
+/// Backs nine files up and writes down that it did.
+fn backup(from: u64, committed: &Mutex<BTreeMap<SnapshotId, Files>>) -> Actor<'_> {
+    Box::new(move |repository| {
+        let files = files(from..from + 9);
+        let id = back_up(&repository, &files).unwrap();
+        committed.lock().unwrap().insert(id, files);
+    })
+}
+
 #[test]
 fn backups_that_began_before_the_mark_lose_nothing() {
     let (repository, objects, (kept, contents)) = with_garbage();
     for seed in seeds() {
         let disk = Disk::with(objects.clone());
         let committed = Mutex::new(BTreeMap::from([(kept, contents.clone())]));
-        let backup = |from: u64| -> Actor<'_> {
-            let committed = &committed;
-            Box::new(move |repository| {
-                let files = files(from..from + 9);
-                let id = back_up(&repository, &files).unwrap();
-                committed.lock().unwrap().insert(id, files);
-            })
-        };
         let pruner: Actor<'_> = Box::new(|repository| {
             prune(&repository, &options(now())).unwrap();
             prune(&repository, &options(later(25))).unwrap();
             prune(&repository, &options(later(50))).unwrap();
         });
-        play(&disk, &repository, seed, vec![backup(0), backup(5), pruner]);
+        play(&disk, &repository, seed, vec![backup(0, &committed), backup(5, &committed), pruner]);
         check(seed, &disk, &repository.through(disk.store()), &committed.into_inner().unwrap());
     }
 }
@@ -216,19 +217,11 @@ fn backups_that_began_after_the_mark_lose_nothing_beside_the_sweep() {
     for seed in seeds() {
         let disk = Disk::with(marked.objects());
         let committed = Mutex::new(BTreeMap::from([(kept, contents.clone())]));
-        let backup = |from: u64| -> Actor<'_> {
-            let committed = &committed;
-            Box::new(move |repository| {
-                let files = files(from..from + 9);
-                let id = back_up(&repository, &files).unwrap();
-                committed.lock().unwrap().insert(id, files);
-            })
-        };
         let swept = Mutex::new(0);
         let sweeper: Actor<'_> = Box::new(|repository| {
             *swept.lock().unwrap() = prune(&repository, &options(now())).unwrap().removed_packs;
         });
-        play(&disk, &repository, seed, vec![backup(0), backup(5), sweeper]);
+        play(&disk, &repository, seed, vec![backup(0, &committed), backup(5, &committed), sweeper]);
         assert!(swept.into_inner().unwrap() > 0, "seed {seed}: nothing was swept");
         check(seed, &disk, &repository.through(disk.store()), &committed.into_inner().unwrap());
     }

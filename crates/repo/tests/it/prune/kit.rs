@@ -2,14 +2,15 @@
 
 use super::disk::{Disk, Objects, write_files};
 use retoma_core::{Result, Secret};
-use retoma_repo::backup::{self, Content, Event, Progress, Reader, Source};
+use retoma_repo::backup::{self, Progress};
 use retoma_repo::format::pack;
 use retoma_repo::format::time::Time;
 use retoma_repo::format::tree::{Node, NodeKind};
 use retoma_repo::ops::forget;
 use retoma_repo::ops::prune::{self, Options, Pruned};
 use retoma_repo::{Folder, PackId, Repository, SnapshotId};
-use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use retoma_testkit::{MemorySource, noise};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -23,18 +24,6 @@ pub(crate) fn secret(text: &str) -> Secret<String> {
 /// File contents by name.
 pub(crate) type Files = BTreeMap<String, Vec<u8>>;
 
-/// Bytes that don't compress, the same for the same seed.
-pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()[4]
-    };
-    (0..length).map(|_| next()).collect()
-}
-
 /// A file for each seed.
 pub(crate) fn files(seeds: impl IntoIterator<Item = u64>) -> Files {
     seeds
@@ -43,53 +32,16 @@ pub(crate) fn files(seeds: impl IntoIterator<Item = u64>) -> Files {
         .collect()
 }
 
-struct FilesSource(VecDeque<Event>);
-
-impl Source for FilesSource {
-    fn next(&mut self) -> Result<Option<Event>> {
-        Ok(self.0.pop_front())
-    }
-}
-
-struct Bytes(Vec<u8>);
-
-impl Content for Bytes {
-    fn describe(&mut self, _: &mut Node) -> Result<()> {
-        Ok(())
-    }
-
-    fn open(&mut self) -> Result<Box<dyn Reader>> {
-        Ok(Box::new(BytesReader(std::mem::take(&mut self.0).into())))
-    }
-}
-
-struct BytesReader(VecDeque<u8>);
-
-impl Reader for BytesReader {
-    fn size_bytes(&self) -> Option<u64> {
-        Some(self.0.len() as u64)
-    }
-
-    fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        Ok(std::io::Read::read(&mut self.0, buffer).unwrap())
-    }
-
-    fn finish(&mut self, _: u64) -> Result<()> {
-        Ok(())
-    }
-}
-
 /// Backs `files` up as `/data`.
 pub(crate) fn back_up(repository: &Repository, files: &Files) -> Result<SnapshotId> {
-    let mut events = VecDeque::from([Event::Enter(Box::new(Node::new("data", NodeKind::Directory)))]);
+    let mut source = MemorySource::default();
+    source.enter(Node::new("data", NodeKind::Directory));
     for (name, bytes) in files {
-        let mut node = Node::new(name.as_str(), NodeKind::File);
-        node.size_bytes = bytes.len() as u64;
-        events.push_back(Event::Entry(Box::new(node), Box::new(Bytes(bytes.clone()))));
+        source.file(name.as_bytes(), bytes);
     }
-    events.push_back(Event::Leave);
+    source.leave();
     let options = backup::Options { paths: vec!["/data".to_owned()], workers: Some(1), ..Default::default() };
-    let done = backup::backup(repository, &mut FilesSource(events), &options, &Progress::default())?;
+    let done = backup::backup(repository, &mut source, &options, &Progress::default())?;
     Ok(done.snapshot)
 }
 

@@ -4,6 +4,7 @@ mod concurrent;
 pub(crate) mod disk;
 mod interleaved;
 pub(crate) mod kit;
+mod races;
 
 use kit::*;
 use retoma_core::ErrorKind;
@@ -12,6 +13,7 @@ use retoma_core::error::codes;
 use retoma_repo::backup::Progress;
 use retoma_repo::format::mark::Reason;
 use retoma_repo::format::snapshot::{TAG_HOLD, TAG_MANIFEST};
+use retoma_repo::ops::verify::{self, verify};
 use retoma_repo::ops::{forget, keys, prune as pruning};
 use retoma_repo::{Folder, Repository};
 use std::collections::BTreeSet;
@@ -191,6 +193,71 @@ fn a_damaged_repository_is_left_alone() {
         assert_eq!((error.kind(), error.code()), (ErrorKind::Corrupt, code), "{error}");
         assert_eq!(damaged.objects(), objects);
     }
+}
+
+/// The repository with one byte flipped in the object `name`.
+fn with_flipped(disk: &disk::Disk, repository: &Repository, name: &str) -> (disk::Disk, Repository) {
+    let mut objects = disk.objects();
+    let mut bytes = objects[name].to_vec();
+    bytes[40] ^= 1;
+    objects.insert(name.to_owned(), bytes.into());
+    let damaged = disk::Disk::with(objects);
+    let repository = repository.through(damaged.store());
+    (damaged, repository)
+}
+
+#[test]
+fn a_damaged_index_file_stops_who_writes_and_of_who_reads_only_those_that_need_it() {
+    let (disk, repository) = new_repository();
+    let first = back_up(&repository, &files(0..3)).unwrap();
+    let before = disk.objects();
+    let second = back_up(&repository, &files(10..13)).unwrap();
+    let indexes: Vec<String> = disk.objects().into_keys().filter(|name| name.starts_with("index/")).collect();
+    let newer = indexes.iter().find(|name| !before.contains_key(*name)).unwrap();
+    let (damaged, repository) = with_flipped(&disk, &repository, newer);
+    let objects = damaged.objects();
+    for error in [
+        repository.load_index().map(drop).unwrap_err(),
+        back_up(&repository, &files(0..3)).map(drop).unwrap_err(),
+        prune(&repository, &at_once()).map(drop).unwrap_err(),
+        prune(&repository, &options(now())).map(drop).unwrap_err(),
+    ] {
+        assert_eq!((error.kind(), error.code()), (ErrorKind::Corrupt, codes::HASH_MISMATCH), "{error}");
+        assert!(error.to_string().contains(newer), "{error}");
+    }
+    assert_eq!(damaged.objects(), objects);
+    let index = repository.load_readable_index().unwrap();
+    let unreadable: Vec<String> = index.unreadable().iter().map(ToString::to_string).collect();
+    assert!(unreadable.len() == 1 && unreadable[0].contains(newer), "{unreadable:?}");
+    let read = |id| repository.read_tree(&index, &repository.snapshot(id).unwrap().tree);
+    assert_eq!(read(first).unwrap().len(), 1);
+    assert_eq!(read(second).unwrap_err().code(), codes::BLOB_MISSING);
+}
+
+#[test]
+fn a_mark_that_cannot_be_read_stops_who_writes_and_the_way_out_is_told() {
+    let (disk, repository) = new_repository();
+    let old = back_up(&repository, &files(0..6)).unwrap();
+    back_up(&repository, &files(4..9)).unwrap();
+    drop_snapshot(&repository, old);
+    prune(&repository, &options(now())).unwrap();
+    let name = disk.objects().into_keys().find(|name| name.starts_with("marks/")).unwrap();
+    let (damaged, repository) = with_flipped(&disk, &repository, &name);
+    for error in [
+        back_up(&repository, &files(0..3)).map(drop).unwrap_err(),
+        prune(&repository, &options(later(25))).map(drop).unwrap_err(),
+    ] {
+        assert_eq!((error.kind(), error.code()), (ErrorKind::Corrupt, codes::HASH_MISMATCH), "{error}");
+        assert!(error.hint().unwrap().contains(&name), "{error} {:?}", error.hint());
+    }
+    let report = verify(&repository, &verify::Options::default(), &Progress::default()).unwrap();
+    let found: Vec<_> = report.damage().map(|finding| (finding.object.as_str(), finding.code)).collect();
+    assert_eq!(found, [(name.as_str(), codes::HASH_MISMATCH)]);
+    assert!(report.snapshots_hit().is_empty());
+    damaged.store().delete(&retoma_repo::store::Key::new(name).unwrap()).unwrap();
+    back_up(&repository, &files(0..3)).unwrap();
+    prune(&repository, &at_once()).unwrap();
+    check_no_garbage(&repository);
 }
 
 #[test]

@@ -1,18 +1,16 @@
-//! A repository in a folder, and a source that is a list of entries in memory.
+//! A repository in a folder, and sources that are lists of entries in memory.
 
-use async_trait::async_trait;
-use bytes::Bytes;
-use futures::stream::BoxStream;
 use retoma_core::Secret;
-use retoma_repo::backup::{self, Content, Event, Progress, Reader, Source};
+use retoma_repo::backup::{self, Progress};
 use retoma_repo::format::time::Time;
 use retoma_repo::format::tree::{Node, NodeKind};
 use retoma_repo::restore::{Options, Outcome, apply, plan};
-use retoma_repo::store::{BlockingStore, Capabilities, Key, LocalStore, ObjectMeta, PutMode, Store};
+use retoma_repo::store::{BlockingStore, LocalStore, Verb};
 use retoma_repo::{BlobId, Repository, Result};
-use std::collections::VecDeque;
+pub(crate) use retoma_testkit::noise;
+use retoma_testkit::{FaultyStore, MemorySource};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 /// Something to be backed up: its path, its node, its bytes.
 pub(crate) type Item = (&'static str, Node, Vec<u8>);
@@ -43,143 +41,34 @@ pub(crate) fn symlink(path: &'static str, to: &Path) -> Item {
     (path, node, Vec::new())
 }
 
-/// Bytes that don't repeat.
-pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()[4]
-    };
-    std::iter::repeat_with(next).take(length).collect()
-}
-
 /// The items as a source: in order, each directory before what is in it.
-pub(crate) struct Memory(VecDeque<Event>);
-
-impl Memory {
-    pub(crate) fn new(items: &[Item]) -> Self {
-        let mut events = VecDeque::new();
-        let mut inside: Vec<&str> = Vec::new();
-        for (path, node, bytes) in items {
-            let outer: Vec<&str> =
-                path.split('/').rev().skip(1).collect::<Vec<_>>().into_iter().rev().collect();
-            while !outer.starts_with(&inside) {
-                inside.pop();
-                events.push_back(Event::Leave);
-            }
-            assert_eq!(outer, inside, "the directory of `{path}` comes before it");
-            if node.kind == NodeKind::Directory {
-                inside.push(node_name(path));
-                events.push_back(Event::Enter(Box::new(node.clone())));
-            } else {
-                let content = Box::new(InMemory(node.link_target.clone(), bytes.clone()));
-                events.push_back(Event::Entry(Box::new(node.clone()), content));
-            }
+pub(crate) fn source(items: &[Item]) -> MemorySource {
+    let mut source = MemorySource::default();
+    let mut inside: Vec<&str> = Vec::new();
+    for (path, node, bytes) in items {
+        let mut outer: Vec<&str> = path.split('/').collect();
+        let name = outer.pop().unwrap();
+        while !outer.starts_with(&inside) {
+            inside.pop();
+            source.leave();
         }
-        events.extend(inside.iter().map(|_| Event::Leave));
-        Self(events)
-    }
-}
-
-fn node_name(path: &str) -> &str {
-    path.rsplit('/').next().unwrap()
-}
-
-impl Source for Memory {
-    fn next(&mut self) -> Result<Option<Event>> {
-        Ok(self.0.pop_front())
-    }
-}
-
-struct InMemory(Option<Box<[u8]>>, Vec<u8>);
-
-impl Content for InMemory {
-    fn describe(&mut self, node: &mut Node) -> Result<()> {
-        node.link_target.clone_from(&self.0);
-        Ok(())
-    }
-
-    fn open(&mut self) -> Result<Box<dyn Reader>> {
-        Ok(Box::new(InMemoryReader { bytes: std::mem::take(&mut self.1), at: 0 }))
-    }
-}
-
-struct InMemoryReader {
-    bytes: Vec<u8>,
-    at: usize,
-}
-
-impl Reader for InMemoryReader {
-    fn size_bytes(&self) -> Option<u64> {
-        Some(self.bytes.len() as u64)
-    }
-
-    fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        let count = buffer.len().min(self.bytes.len() - self.at);
-        buffer[..count].copy_from_slice(&self.bytes[self.at..self.at + count]);
-        self.at += count;
-        Ok(count)
-    }
-
-    fn finish(&mut self, _read_bytes: u64) -> Result<()> {
-        Ok(())
-    }
-}
-
-/// What happens at a read of a store.
-type Hook = Box<dyn FnMut(&Key) -> Result<()> + Send>;
-
-/// A store that does something else before it reads a part of a pack.
-#[derive(Clone)]
-pub(crate) struct Hooked {
-    inner: Arc<dyn Store>,
-    hook: Arc<Mutex<Option<Hook>>>,
-}
-
-impl std::fmt::Debug for Hooked {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Hooked({:?})", self.inner)
-    }
-}
-
-#[async_trait]
-impl Store for Hooked {
-    fn location(&self) -> String {
-        self.inner.location()
-    }
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
-    async fn put(&self, key: &Key, data: Bytes, mode: PutMode) -> Result<()> {
-        self.inner.put(key, data, mode).await
-    }
-    async fn get(&self, key: &Key) -> Result<Bytes> {
-        self.inner.get(key).await
-    }
-    async fn get_range(&self, key: &Key, range: std::ops::Range<u64>) -> Result<Bytes> {
-        if let Some(hook) = self.hook.lock().unwrap().as_mut() {
-            hook(key)?;
+        assert_eq!(outer, inside, "the directory of `{path}` comes before it");
+        if node.kind == NodeKind::Directory {
+            inside.push(name);
+            source.enter(node.clone());
+        } else {
+            source.entry(node.clone(), bytes);
         }
-        self.inner.get_range(key, range).await
     }
-    async fn head(&self, key: &Key) -> Result<ObjectMeta> {
-        self.inner.head(key).await
-    }
-    fn list<'a>(&'a self, folder: &'a str) -> BoxStream<'a, Result<ObjectMeta>> {
-        self.inner.list(folder)
-    }
-    async fn delete(&self, key: &Key) -> Result<()> {
-        self.inner.delete(key).await
-    }
+    inside.iter().for_each(|_| source.leave());
+    source
 }
 
 /// A folder with a repository, a target, and a place that nothing may touch.
 pub(crate) struct Fixture {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) repository: Repository,
-    hook: Arc<Mutex<Option<Hook>>>,
+    store: Arc<FaultyStore>,
 }
 
 impl Fixture {
@@ -189,16 +78,17 @@ impl Fixture {
 
     /// Opens the repository in `folder`, which may be restic's, with the password `pw`.
     pub(crate) fn open_or_make(folder: tempfile::TempDir) -> Self {
-        let inner: Arc<dyn Store> = Arc::new(LocalStore::new(folder.path().join("repository")).unwrap());
-        let hook = Arc::<Mutex<Option<Hook>>>::default();
-        let store = BlockingStore::new(Arc::new(Hooked { inner, hook: Arc::clone(&hook) })).unwrap();
-        let (repository, _) = Repository::open_or_init(store, &Secret::new("pw".to_owned())).unwrap();
+        let local = LocalStore::new(folder.path().join("repository")).unwrap();
+        let store = Arc::new(FaultyStore::new(Arc::new(local)));
+        let blocking = BlockingStore::new(store.clone()).unwrap();
+        let (repository, _) = Repository::open_or_init(blocking, &Secret::new("pw".to_owned())).unwrap();
         std::fs::create_dir_all(folder.path().join("outside")).unwrap();
-        Self { folder, repository, hook }
+        Self { folder, repository, store }
     }
 
-    pub(crate) fn set_hook(&self, hook: impl FnMut(&Key) -> Result<()> + Send + 'static) {
-        *self.hook.lock().unwrap() = Some(Box::new(hook));
+    /// Does something else before each part of a pack is read.
+    pub(crate) fn set_hook(&self, mut hook: impl FnMut(&str) -> Result<()> + Send + 'static) {
+        self.store.before_calls(move |verb, name| if verb == Verb::GetRange { hook(name) } else { Ok(()) });
     }
 
     pub(crate) fn target(&self) -> PathBuf {
@@ -219,7 +109,7 @@ impl Fixture {
 
     /// Backs `items` up and gives the root tree.
     pub(crate) fn backup(&self, items: &[Item]) -> BlobId {
-        let mut source = Memory::new(items);
+        let mut source = source(items);
         let options = backup::Options::default();
         let summary = backup::backup(&self.repository, &mut source, &options, &Progress::default()).unwrap();
         assert!(summary.unreadable.is_empty(), "{:?}", summary.unreadable);

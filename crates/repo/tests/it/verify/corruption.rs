@@ -1,10 +1,11 @@
 //! Thousands of ways to damage a repository, each against the truth.
 
-use super::{Fixture, Random, files, noise, text, truth};
+use super::{Fixture, files, noise, text, truth};
 use retoma_repo::format::lock::Lock;
 use retoma_repo::format::time::Time;
 use retoma_repo::ops::verify::{ReadData, Severity};
 use retoma_repo::{Folder, SnapshotId};
+use retoma_testkit::Random;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Three components. `logs` and `models` share a file; all of `models` is stored twice, in different packs.
@@ -62,17 +63,17 @@ fn cases(fixture: &Fixture, random: &mut Random) -> Vec<(String, Damage)> {
         let size = bytes(fixture, name).len();
         // Both ends of a file hold what is special in it: nonces, headers, lengths.
         let ends = [0, 15, 16, size - 1, size - 4, size - 5, size - 20].into_iter();
-        let flips = ends.chain((0..100).map(|_| random.below(size))).collect::<Vec<_>>();
+        let flips = ends.chain((0..100).map(|_| random.index(size))).collect::<Vec<_>>();
         let bit = |random: &mut Random| 1 << random.below(8);
         cases.extend(flips.into_iter().map(|at| (name.clone(), Damage::Flip { at, bit: bit(random) })));
         let cuts = [0, 1, 4, 31, size - 1, size - 4, size / 2].into_iter();
-        let cuts = cuts.chain((0..6).map(|_| random.below(size))).collect::<Vec<_>>();
+        let cuts = cuts.chain((0..6).map(|_| random.index(size))).collect::<Vec<_>>();
         cases.extend(cuts.into_iter().map(|bytes| (name.clone(), Damage::Cut { bytes })));
         cases.extend([1, 4, 100].map(|bytes| (name.clone(), Damage::Append { bytes })));
         cases.push((name.clone(), Damage::Delete));
         let others: Vec<&String> = names.iter().filter(|other| *other != name).collect();
         for _ in 0..3 {
-            let other = others[random.below(others.len())];
+            let other = others[random.index(others.len())];
             cases.push((name.clone(), Damage::SwapWith(other.clone())));
         }
     }
@@ -133,7 +134,7 @@ fn every_damage_that_changes_what_can_be_restored_is_named() {
     assert!(truth::lost(&fixture).is_empty());
     let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
     println!("SEED={seed}");
-    let cases = cases(&fixture, &mut Random(seed));
+    let cases = cases(&fixture, &mut Random::new(seed));
     assert!(cases.len() >= 2_000, "{}", cases.len());
     let (mut hits, mut harmless) = (0, 0);
     for (name, damage) in &cases {
@@ -151,7 +152,7 @@ fn every_damage_that_changes_what_can_be_restored_is_named() {
 #[test]
 fn without_reading_data_damage_of_what_is_read_anyway_is_still_found() {
     let fixture = fixture();
-    for (name, damage) in cases(&fixture, &mut Random(7)) {
+    for (name, damage) in cases(&fixture, &mut Random::new(7)) {
         let structure = ["index/", "snapshots/", "keys/"].iter().any(|folder| name.starts_with(folder));
         let listed =
             matches!(damage, Damage::Cut { .. } | Damage::Append { .. }) && name.starts_with("data/");

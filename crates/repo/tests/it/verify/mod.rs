@@ -9,13 +9,14 @@ mod restic;
 mod truth;
 
 use damaged_store::DamagedStore;
-use memory_source::{Files, MemorySource};
+use memory_source::{Files, source};
 use retoma_core::Secret;
 use retoma_repo::backup::{self, Progress};
 use retoma_repo::format::snapshot::TAG_COMPONENT;
 use retoma_repo::ops::verify::{Options, ReadData, Report, verify};
 use retoma_repo::store::{BlockingStore, ObjectStore};
 use retoma_repo::{Folder, Repository, SnapshotId};
+use retoma_testkit::{Random, noise};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -46,7 +47,7 @@ impl Fixture {
             workers: Some(1),
             ..backup::Options::default()
         };
-        let mut source = MemorySource::new(files, unreadable);
+        let mut source = source(files, unreadable);
         let done = backup::backup(&self.repository, &mut source, &options, &Progress::default()).unwrap();
         self.known.insert(done.snapshot, files.clone());
         done.snapshot
@@ -72,33 +73,11 @@ fn files<const N: usize>(list: [(&str, Vec<u8>); N]) -> Files {
 }
 
 fn text(seed: u64, bytes: usize) -> Vec<u8> {
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let mut text = Vec::with_capacity(bytes + 16);
     while text.len() < bytes {
         text.extend_from_slice(format!("line {} of a log\n", random.below(10_000)).as_bytes());
     }
     text.truncate(bytes);
     text
-}
-
-fn noise(seed: u64, bytes: usize) -> Vec<u8> {
-    let mut random = Random(seed);
-    (0..bytes).map(|_| random.next().to_le_bytes()[3]).collect()
-}
-
-/// `SplitMix64`: the same numbers on every machine.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ z >> 31
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.next() % bound as u64).unwrap()
-    }
 }

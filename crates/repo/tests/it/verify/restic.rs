@@ -1,11 +1,11 @@
 //! Repositories that the public `restic` wrote.
 
-use super::Random;
 use retoma_core::Secret;
 use retoma_repo::Repository;
 use retoma_repo::backup::Progress;
 use retoma_repo::ops::verify::{Options, ReadData, verify};
 use retoma_repo::store::{BlockingStore, LocalStore};
+use retoma_testkit::Random;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -66,11 +66,11 @@ fn what_restic_wrote_is_clean_and_what_damages_it_is_found() {
     assert_eq!((clean.counts.snapshots, clean.counts.packs), (2, clean.counts.packs_read));
     let mut names = Vec::new();
     all_files(&place.join("data"), &mut names);
-    let mut random = Random(5);
+    let mut random = Random::new(5);
     for name in names.into_iter().flat_map(|name| std::iter::repeat_n(name, 8)) {
         let whole = std::fs::read(&name).unwrap();
         let mut damaged = whole.clone();
-        damaged[random.below(whole.len())] ^= 1 << random.below(8);
+        damaged[random.index(whole.len())] ^= 1 << random.below(8);
         std::fs::set_permissions(&name, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         std::fs::write(&name, &damaged).unwrap();
         let report = examine();

@@ -1,0 +1,149 @@
+//! What others do between two steps of ours, each at the one moment that hurts.
+
+use super::disk::Disk;
+use super::kit::*;
+use retoma_core::ErrorKind;
+use retoma_core::error::codes;
+use retoma_repo::format::key::KeyFile;
+use retoma_repo::ops::{keys, prune as pruning};
+use retoma_repo::store::{BlockingStore, Key, LocalStore, PutMode, Store, Verb};
+use retoma_repo::{Folder, KeyId, Repository};
+use retoma_testkit::FaultyStore;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A store around `inner` in which `act` happens once, before the first call that `when` says yes to.
+fn meanwhile(
+    inner: Arc<dyn Store>,
+    when: impl Fn(Verb, &str) -> bool + Send + 'static,
+    act: impl Fn() + Send + Sync + 'static,
+) -> BlockingStore {
+    let (store, acted) = (Arc::new(FaultyStore::new(inner)), AtomicBool::new(false));
+    store.before_calls(move |verb, name| {
+        if when(verb, name) && !acted.swap(true, Ordering::Relaxed) {
+            // Not in this thread, in which a runtime waits for us.
+            std::thread::scope(|scope| scope.spawn(&act).join().unwrap());
+        }
+        Ok(())
+    });
+    BlockingStore::new(store).unwrap()
+}
+
+#[test]
+fn of_two_that_make_a_repository_at_once_with_one_key_neither_takes_the_key_away() {
+    let disk = Disk::default();
+    let other = disk.store();
+    let store = meanwhile(
+        disk.store().store().clone(),
+        |verb, name| (verb, name) == (Verb::Put, "config"),
+        move || drop(Repository::init(other.clone(), &secret(PASSWORD)).unwrap()),
+    );
+    let error = Repository::init(store, &secret(PASSWORD)).unwrap_err();
+    assert_eq!(error.code(), codes::REPOSITORY_EXISTS);
+    assert_eq!(disk.objects().len(), 2, "the other one took over our key");
+    Repository::open(disk.store(), &secret(PASSWORD)).unwrap();
+}
+
+#[test]
+fn of_two_that_make_a_repository_at_once_the_loser_leaves_no_key() {
+    let disk = Disk::default();
+    let other = disk.store();
+    let store = meanwhile(
+        disk.store().store().clone(),
+        |verb, name| (verb, name) == (Verb::Put, "config"),
+        move || drop(Repository::init(other.clone(), &secret("another")).unwrap()),
+    );
+    let error = Repository::init(store, &secret(PASSWORD)).unwrap_err();
+    assert_eq!(error.code(), codes::REPOSITORY_EXISTS);
+    assert_eq!(disk.objects().len(), 2, "the winner's key and config");
+    Repository::open(disk.store(), &secret("another")).unwrap();
+}
+
+#[test]
+fn two_that_remove_each_others_key_leave_one() {
+    let (disk, first) = new_repository();
+    keys::add(&first, &secret("second")).unwrap();
+    let second = Repository::open(disk.store(), &secret("second")).unwrap();
+    let (own, others) = (first.key_id(), second.key_id());
+    let store = meanwhile(
+        disk.store().store().clone(),
+        |verb, name| verb == Verb::Delete && name.starts_with("keys/"),
+        move || drop(keys::remove(&second, &own.to_hex())),
+    );
+    keys::remove(&first.through(store), &others.to_hex()).unwrap();
+    Repository::open(disk.store(), &secret(PASSWORD)).unwrap();
+}
+
+#[test]
+fn a_key_that_nobody_would_try_is_not_added() {
+    let (_, repository) = new_repository();
+    let (_, file) = repository.keys().unwrap().remove(0);
+    for number in 1..20 {
+        let other = KeyFile { username: format!("user {number}"), ..file.clone() };
+        let json = other.to_json().unwrap();
+        let key = Folder::Keys.key(&KeyId::of(&json).to_hex()).unwrap();
+        repository.store().put(&key, json.into(), PutMode::Create).unwrap();
+    }
+    let error = keys::add(&repository, &secret("one too many")).unwrap_err();
+    assert_eq!((error.kind(), error.code()), (ErrorKind::Exhausted, codes::TOO_MANY_KEYS));
+    assert_eq!(keys::list(&repository).unwrap().len(), 20);
+}
+
+#[test]
+fn a_snapshot_that_is_forgotten_while_they_are_read_is_passed_over() {
+    let (disk, repository) = new_repository();
+    let ids = [0, 1].map(|seed| back_up(&repository, &files(seed..seed + 2)).unwrap());
+    let gone = Folder::Snapshots.key(&ids[0].to_hex()).unwrap();
+    let (name, other) = (gone.to_string(), disk.store());
+    let store = meanwhile(
+        disk.store().store().clone(),
+        move |verb, read| verb == Verb::Get && read == name,
+        move || other.delete(&gone).unwrap(),
+    );
+    let found: Vec<_> =
+        repository.through(store).snapshots().unwrap().into_iter().map(|(id, _)| id).collect();
+    assert_eq!(found, ids[1..]);
+}
+
+#[test]
+fn a_mark_is_not_written_without_a_lock() {
+    let (disk, repository) = new_repository();
+    let old = back_up(&repository, &files(0..20)).unwrap();
+    back_up(&repository, &files(15..25)).unwrap();
+    drop_snapshot(&repository, old);
+    let other = repository.clone();
+    let store = meanwhile(
+        disk.store().store().clone(),
+        |verb, name| verb == Verb::Put && name.starts_with("data/"),
+        move || {
+            for (id, _) in other.list(Folder::Locks).unwrap() {
+                let id = retoma_repo::LockId(id).to_hex();
+                other.store().delete(&Folder::Locks.key(&id).unwrap()).unwrap();
+            }
+        },
+    );
+    let error = prune(&repository.through(store), &options(now())).unwrap_err();
+    assert_eq!((error.kind(), error.code()), (ErrorKind::Fenced, codes::LOCK_LOST));
+    assert!(repository.marks().unwrap().is_empty());
+}
+
+#[test]
+fn a_prune_at_once_leaves_alone_what_somebody_begins_to_write_after_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let local: Arc<dyn Store> = Arc::new(LocalStore::new(folder.path()).unwrap());
+    let repository = Repository::init(BlockingStore::new(local.clone()).unwrap(), &secret(PASSWORD)).unwrap();
+    back_up(&repository, &files(0..3)).unwrap();
+    let temporary = folder.path().join("data/#0123456789abcdef");
+    let left = folder.path().join("data/#fedcba9876543210");
+    std::fs::write(&left, "by a killed process").unwrap();
+    let written = temporary.clone();
+    let store = meanwhile(
+        local,
+        |verb, name| verb == Verb::Delete && name.starts_with("locks/"),
+        move || std::fs::write(&written, "the first half of a pack").unwrap(),
+    );
+    let pruned: pruning::Pruned = prune(&repository.through(store), &at_once()).unwrap();
+    assert!(temporary.exists() && !left.exists());
+    assert_eq!(pruned.leftovers.count, 1);
+    assert!(Key::new("data/#").is_err(), "no object has such a name");
+}
