@@ -48,8 +48,8 @@ mod tests {
 
     #[test]
     fn dependencies_are_copied_with_their_times_and_our_own_crates_are_not() {
-        let folder = std::env::temp_dir().join(format!("xtask-warm-{}", std::process::id()));
-        let (from, to) = (folder.join("from"), folder.join("to"));
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
         std::fs::create_dir_all(from.join("deps")).unwrap();
         for name in ["libserde-1.rlib", "libretoma_core-1.rlib", "it-1"] {
             std::fs::write(from.join("deps").join(name), name).unwrap();
@@ -66,6 +66,5 @@ mod tests {
         std::fs::write(from.join("deps/libnew-1.rlib"), "new").unwrap();
         copy_dependencies(&from, &to).unwrap();
         assert!(!to.join("deps/libnew-1.rlib").exists(), "what is there is left alone");
-        std::fs::remove_dir_all(folder).unwrap();
     }
 }
