@@ -10,7 +10,7 @@ use ed25519_dalek::{Signer as _, SigningKey};
 use retoma_core::Secret;
 use retoma_core::manifest::{self, Origin, Problem, Severity};
 use retoma_repo::crypto::MasterKey;
-use retoma_repo::evidence::{EXPORT_SCHEMA, PublicKey, verify_export};
+use retoma_repo::evidence::{EXPORT_SCHEMA, PublicKey, RecordHash, verify_export};
 use retoma_repo::format::config::Config;
 use retoma_repo::format::index::{IndexFile, IndexPack};
 use retoma_repo::format::key::KeyFile;
@@ -105,7 +105,9 @@ pub fn manifest(data: &[u8]) {
             problems
         }
     };
-    problems.iter().for_each(|problem| stands_in(&text, problem));
+    for problem in problems {
+        stands_in(&text, problem);
+    }
     assert!(problems.is_sorted_by_key(|problem| problem.span.start));
     let shown = manifest::render(problems, "retoma.toml");
     assert!(shown.chars().all(|c| c == '\n' || !c.is_control()), "{shown:?}");
@@ -153,7 +155,7 @@ fn signed_export(payloads: &str, key: &SigningKey) -> String {
         let envelope = format!(
             "{{\"payload\":\"{payload}\",\"signature\":\"{signature}\",\"public_key\":\"{public_key}\"}}"
         );
-        head = Sha256::digest(&envelope).iter().map(|byte| format!("{byte:02x}")).collect();
+        head = RecordHash(Sha256::digest(&envelope).into()).to_string();
         records.extend([&envelope, "\n"]);
     }
     let header = format!(
@@ -172,7 +174,7 @@ fn signed_export(payloads: &str, key: &SigningKey) -> String {
 /// What verifies is bound to its key, to every one of its bytes and to its head.
 fn verifies_or_not(text: &str, pinned: PublicKey, at: usize) {
     let Ok(report) = verify_export(text, &pinned, &[]) else { return };
-    assert_eq!(report.records as usize, text.lines().count() - 1);
+    assert_eq!(report.records, text.lines().count() as u64 - 1);
     assert_eq!(report.head.sequence, report.first + (report.records - 1));
     assert_eq!(verify_export(text, &pinned, &[report.head]).unwrap().head, report.head);
     let mut elsewhere = report.head;
