@@ -17,7 +17,7 @@ use crate::drill::{self, Context, Patient, Scenario, port};
 use crate::interrupt::{Interrupt, Stopwatch};
 use crate::open::open_address;
 use crate::recover::write_durably;
-use crate::service::{Identity, Supervisor, kill_if, processes_in};
+use crate::service::{Identity, KILL_LIMIT, Supervisor, kill_if, processes_in, still_there};
 use crate::watch::{Note, Watch};
 use retoma_core::drill::DrillReport;
 use retoma_core::manifest::{self, Command, Manifest, Origin};
@@ -273,7 +273,9 @@ fn write_state(demo: &Demo<'_>, folder: &Path, ended: bool) -> Result<()> {
 /// # Errors
 /// A folder can't be read or removed.
 pub fn clean_up(base: &Path) -> Result<Vec<PathBuf>> {
-    let entries = std::fs::read_dir(base).map_err(|error| Error::io(base.display(), error))?;
+    // Processes are known by the real place in which they run.
+    let base = std::fs::canonicalize(base).map_err(|error| Error::io(base.display(), error))?;
+    let entries = std::fs::read_dir(&base).map_err(|error| Error::io(base.display(), error))?;
     let mut removed = Vec::new();
     for entry in entries.flatten() {
         let folder = entry.path();
@@ -289,15 +291,31 @@ pub fn clean_up(base: &Path) -> Result<Vec<PathBuf>> {
         if state.owner.runs() && !state.ended {
             continue;
         }
-        for words in &state.words {
-            for process in processes_in(&folder, words) {
-                kill_if(&process, words.first().map_or("", String::as_str));
-            }
-        }
+        end_processes(&folder, &state)?;
         remove(&folder).with_context(|| format!("remove an earlier run, `{}`", folder.display()))?;
         removed.push(folder);
     }
     Ok(removed)
+}
+
+/// Looks until none is left: a supervisor may start a service while we look, and what was killed takes a moment to end,
+/// in which it still writes.
+fn end_processes(folder: &Path, state: &State) -> Result<()> {
+    let mut last = None;
+    let gone = Interrupt::default().wait_for(KILL_LIMIT, || {
+        last = None;
+        for words in &state.words {
+            for process in processes_in(folder, words) {
+                kill_if(&process, words.first().map_or("", String::as_str));
+                last = Some(process.pid);
+            }
+        }
+        Ok(last.is_none().then_some(()))
+    })?;
+    match (gone, last) {
+        (None, Some(pid)) => Err(still_there(pid)),
+        _ => Ok(()),
+    }
 }
 
 fn read_state(folder: &Path) -> Option<State> {

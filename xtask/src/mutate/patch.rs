@@ -12,16 +12,57 @@ pub(super) struct Mutant {
     pub(super) red: Red,
 }
 
+/// Which test binaries of a package a filter can mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Binaries {
+    /// `kind(lib)`: unit tests.
+    Unit,
+    /// `kind(test)`: integration tests.
+    Integration,
+    /// It doesn't say.
+    All,
+}
+
+impl Binaries {
+    fn of(filter: &str) -> Self {
+        match (filter.contains("kind(lib)"), filter.contains("kind(test)")) {
+            (true, false) => Self::Unit,
+            (false, true) => Self::Integration,
+            _ => Self::All,
+        }
+    }
+
+    /// The arguments that build these only.
+    pub(super) fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Unit => &["--lib"],
+            Self::Integration => &["--test", "*"],
+            Self::All => &[],
+        }
+    }
+}
+
 /// What must turn red.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Red {
-    /// The tests of a nextest filter; `packages` are those that it names (all when it names none).
-    Tests { filter: String, packages: Vec<String> },
+    /// The tests of a nextest filter; `packages` are those that it names (all when it names none), and only the test
+    /// binaries in question are built.
+    Tests { filter: String, packages: Vec<String>, binaries: Binaries },
     /// Arguments of `retoma`.
     Drill(Vec<String>),
 }
 
-/// All mutants of a folder, by name; none when the folder is missing.
+impl Red {
+    /// The packages whose tests are needed; none for all, and for a command.
+    pub(super) fn packages(&self) -> &[String] {
+        match self {
+            Self::Tests { packages, .. } => packages,
+            Self::Drill(_) => &[],
+        }
+    }
+}
+
+/// All mutants of a folder, by package and name; none when the folder is missing.
 pub(super) fn load(folder: &Path) -> Result<Vec<Mutant>> {
     if !folder.is_dir() {
         return Ok(Vec::new());
@@ -35,7 +76,8 @@ pub(super) fn load(folder: &Path) -> Result<Vec<Mutant>> {
             mutants.push(parse(&path, &sh::read(&path)?)?);
         }
     }
-    mutants.sort_by(|a, b| a.name.cmp(&b.name));
+    // Those of one package in a row: what was patched and put back is built anew for the next package.
+    mutants.sort_by(|a, b| (a.red.packages(), &a.name).cmp(&(b.red.packages(), &b.name)));
     Ok(mutants)
 }
 
@@ -50,7 +92,7 @@ fn parse(path: &Path, text: &str) -> Result<Mutant> {
     };
     let (what, red) = (header("# what:")?, header("# red:")?);
     let red = match red.strip_prefix("run:") {
-        None => Red::Tests { packages: packages(&red), filter: red },
+        None => Red::Tests { packages: packages(&red), binaries: Binaries::of(&red), filter: red },
         Some(command) => {
             let mut words = command.split_whitespace().map(str::to_owned);
             if words.next().as_deref() != Some("retoma") {
@@ -77,11 +119,14 @@ mod tests {
 
     #[test]
     fn headers_are_read_and_packages_found() {
-        let text = "# what: no compare\n# red: package(=retoma-repo) and test(=a::b)\n--- a/x\n+++ b/x\n";
+        let text = "# what: no compare\n# red: package(=retoma-repo) and kind(lib) and test(=a::b)\n--- a/x\n+++ b/x\n";
         let mutant = parse(Path::new("m/hash.patch"), text).unwrap();
         assert_eq!((mutant.name.as_str(), mutant.what.as_str()), ("hash", "no compare"));
-        let filter = "package(=retoma-repo) and test(=a::b)".to_owned();
-        assert_eq!(mutant.red, Red::Tests { filter, packages: vec!["retoma-repo".into()] });
+        let filter = "package(=retoma-repo) and kind(lib) and test(=a::b)".to_owned();
+        let packages = vec!["retoma-repo".into()];
+        assert_eq!(mutant.red, Red::Tests { filter, packages, binaries: Binaries::Unit });
+        assert_eq!(Binaries::of("package(=a) and kind(test)"), Binaries::Integration);
+        assert_eq!(Binaries::of("kind(lib) or kind(test)").arguments(), Binaries::of("test(x)").arguments());
     }
 
     #[test]

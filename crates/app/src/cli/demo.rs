@@ -23,6 +23,23 @@ pub(super) struct Args {
     /// The language of the page and the terminal
     #[arg(long, value_name = "LANGUAGE", default_value = "en", value_parser = language)]
     language: Language,
+    /// How much data the service has. Hidden: what the demo promises is about the real size; tests take less.
+    #[arg(long, hide = true, value_name = "ROWS", default_value_t = retoma_marabet::SeedOptions::default().rows)]
+    rows: u64,
+}
+
+impl Args {
+    /// Models and logs shrink and grow with the rows.
+    fn seed_options(&self) -> retoma_marabet::SeedOptions {
+        let full = retoma_marabet::SeedOptions::default();
+        let part = |bytes: u64| bytes.saturating_mul(self.rows) / full.rows;
+        retoma_marabet::SeedOptions {
+            rows: self.rows,
+            model_bytes: part(full.model_bytes),
+            log_bytes: part(full.log_bytes),
+            ..full
+        }
+    }
 }
 
 pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
@@ -39,8 +56,8 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
         arguments: words.map(str::to_owned).to_vec(),
     };
     let watch = output::watch::Lines::new(context.printer);
-    let seed =
-        |root: &Path| retoma_marabet::seed(root, &retoma_marabet::SeedOptions::default(), &|_| ()).map(drop);
+    let options = args.seed_options();
+    let seed = |root: &Path| retoma_marabet::seed(root, &options, &|_| ()).map(drop);
     let shown = demo::run(&Demo {
         base: &base,
         scenario: args.scenario,

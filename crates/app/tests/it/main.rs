@@ -4,6 +4,7 @@
 
 mod backup;
 mod documented;
+mod demo_signals;
 mod drill;
 mod errors;
 mod evidence;

@@ -28,7 +28,7 @@ use std::time::Duration;
 /// How long the supervisor may take to start the service and say so.
 const START_LIMIT: Duration = Duration::from_mins(1);
 /// How long everything may take to be gone after it was killed.
-const KILL_LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const KILL_LIMIT: Duration = Duration::from_secs(10);
 /// How long one look at the service may take.
 pub const PROBE_LIMIT: Duration = Duration::from_secs(2);
 /// The last bytes of the log that an error quotes.
@@ -288,7 +288,7 @@ fn not_started(program: &str, what: &str, log: &Path) -> Error {
         .with_hint(format!("check `start` in the manifest; its output ends with: {}", tail(log)))
 }
 
-fn still_there(pid: u32) -> Error {
+pub(crate) fn still_there(pid: u32) -> Error {
     let message = format!("process {pid} is still there after it was killed");
     Error::new(ErrorKind::Unavailable, codes::SERVICE_NOT_STOPPED, message)
         .with_hint("it waits for the disk or network in the kernel; look at it, then run the command again")

@@ -30,6 +30,7 @@ proptest! {
     fn steps_touch_and_add_up(
         disaster in 0..u64::from(u32::MAX),
         steps in proptest::collection::vec((0usize..8, 0..10_000_000_000u64), 1..40),
+        last in 0..10_000_000_000u64,
     ) {
         let mut at = Duration::from_nanos(disaster);
         let disaster = at;
@@ -38,6 +39,7 @@ proptest! {
             at += Duration::from_nanos(nanos);
             recorder.begin(StepName::ALL[name], None, at).unwrap();
         }
+        at += Duration::from_nanos(last);
         let waterfall = recorder.finish(at).unwrap();
         prop_assert_eq!(waterfall.total(), Seconds::from_duration(at.checked_sub(disaster).unwrap()));
         let sum: u64 = waterfall.steps().iter().map(|step| step.duration_seconds.as_micros()).sum();

@@ -47,3 +47,13 @@ fn key_files() {
 fn configs() {
     replay("config", bodies::config);
 }
+
+#[test]
+fn manifests() {
+    replay("manifest", bodies::manifest);
+}
+
+#[test]
+fn evidence_records() {
+    replay("evidence_record", bodies::evidence_record);
+}
