@@ -60,7 +60,9 @@ pub(crate) fn source(items: &[Item]) -> MemorySource {
             source.entry(node.clone(), bytes);
         }
     }
-    inside.iter().for_each(|_| source.leave());
+    for _ in &inside {
+        source.leave();
+    }
     source
 }
 
