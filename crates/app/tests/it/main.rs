@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
 mod backup;
-mod documented;
 mod demo_signals;
+mod documented;
 mod drill;
 mod errors;
 mod evidence;
