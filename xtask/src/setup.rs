@@ -39,6 +39,9 @@ const SUBSETS: &[Subset] = &[
             ("setfattr", "attr"),
             ("setfacl", "acl"),
             ("sqlite3", "sqlite3"),
+            // Completions are read by the shells themselves.
+            ("zsh", "zsh"),
+            ("fish", "fish"),
         ],
         cargo: &[NEXTEST],
         targets: &[],
