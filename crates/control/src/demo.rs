@@ -14,18 +14,18 @@
 //! [`Service`]: crate::service::Service
 
 use crate::drill::{self, Context, Patient, Scenario, port};
+use crate::durable;
 use crate::interrupt::{Interrupt, Stopwatch};
-use crate::open::open_address;
-use crate::recover::write_durably;
+use crate::open::{make_password, open_address};
 use crate::service::{Identity, KILL_LIMIT, Supervisor, kill_if, processes_in, still_there};
 use crate::watch::{Note, Watch};
 use retoma_core::drill::DrillReport;
-use retoma_core::manifest::{self, Command, Manifest, Origin};
+use retoma_core::manifest::{self, Command, Manifest, Origin, quote};
 use retoma_core::render::{Language, report};
-use retoma_core::{Error, ErrorKind, Result, ResultExt, Secret};
+use retoma_core::{Error, ErrorKind, Result, ResultExt, error::codes};
 use retoma_repo::evidence::SigningKey;
 use serde::{Deserialize, Serialize};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 const STATE: &str = "state.json";
@@ -125,12 +125,12 @@ fn in_folder(demo: &Demo<'_>, folder: &Path) -> Result<Shown> {
     doing("make a service with data");
     (demo.seed)(&service).context("make the sample service")?;
     demo.interrupt.check()?;
-    let password = new_password(&folder.join("password"))?;
+    let password = make_password(&folder.join("password"))?;
     let key = SigningKey::generate()?;
     key.save_new(&folder.join("evidence.key"))?;
     let text = manifest_text(folder, demo.start, port::free()?, &key);
     let manifest_path = service.join(crate::backup::MANIFEST_NAME);
-    write_durably(&manifest_path, text.as_bytes())?;
+    durable::write(&manifest_path, text.as_bytes(), durable::SHARED)?;
     let manifest = parse(&text, &service)?;
     let repository_dir = folder.join("repository");
     doing("make a repository");
@@ -157,8 +157,8 @@ fn in_folder(demo: &Demo<'_>, folder: &Path) -> Result<Shown> {
     };
     let report = drill::run(&patient, demo.scenario, &context)?;
     let (page, json) = (folder.join("report.html"), folder.join("report.json"));
-    write_durably(&page, report::page(&report, demo.language).as_bytes())?;
-    write_durably(&json, report.to_json()?.as_bytes())?;
+    durable::write(&page, report::page(&report, demo.language).as_bytes(), durable::SHARED)?;
+    durable::write(&json, report.to_json()?.as_bytes(), durable::SHARED)?;
     for path in [&page, &json] {
         demo.watch.note(&Note::Wrote(path.clone()));
     }
@@ -171,20 +171,6 @@ fn parse(text: &str, dir: &Path) -> Result<Manifest> {
         let first = problems.first().map(|problem| problem.message.clone()).unwrap_or_default();
         Error::internal(format!("the demo's manifest has a problem: {first}"))
     })
-}
-
-/// A TOML string.
-fn quote(text: &str) -> String {
-    let mut quoted = String::from("\"");
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => quoted.extend(['\\', c]),
-            c if c.is_control() => quoted.extend(format!("\\U{:08X}", u32::from(c)).chars()),
-            c => quoted.push(c),
-        }
-    }
-    quoted.push('"');
-    quoted
 }
 
 fn manifest_text(folder: &Path, start: &Command, port: u16, key: &SigningKey) -> String {
@@ -215,24 +201,6 @@ fn manifest_text(folder: &Path, start: &Command, port: u16, key: &SigningKey) ->
     )
 }
 
-/// A new random password, in a file that only its owner may read.
-fn new_password(path: &Path) -> Result<Secret<String>> {
-    use std::fmt::Write as _;
-    use std::io::Write as _;
-    let io = |error| Error::io(path.display(), error);
-    let mut random = [0; 24];
-    getrandom::fill(&mut random)
-        .map_err(|error| Error::io("random numbers", std::io::Error::other(error.to_string())))?;
-    let mut text = String::new();
-    for byte in random {
-        write!(text, "{byte:02x}").map_err(|_| Error::internal("a text could not be written"))?;
-    }
-    let mut file =
-        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(io)?;
-    writeln!(file, "{text}").map_err(io)?;
-    Ok(Secret::new(text))
-}
-
 fn make_folder(path: &Path) -> Result<()> {
     let failed = |error| Error::io(path.display(), error);
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
@@ -242,8 +210,7 @@ fn make_folder(path: &Path) -> Result<()> {
         return Ok(());
     }
     let message = format!("`{}` is not a folder of ours", path.display());
-    Err(Error::new(ErrorKind::Invalid, retoma_core::error::codes::TARGET_IS_LIVE, message)
-        .with_hint("name another with `--folder`"))
+    Err(Error::new(ErrorKind::Invalid, codes::USAGE, message).with_hint("name another with `--folder`"))
 }
 
 fn remove(path: &Path) -> Result<()> {
@@ -263,7 +230,7 @@ fn write_state(demo: &Demo<'_>, folder: &Path, ended: bool) -> Result<()> {
     let state = State { schema: STATE_SCHEMA.to_owned(), owner, words, ended };
     let json = serde_json::to_vec_pretty(&state)
         .map_err(|error| Error::internal("the demo's state cannot be written").with_source(error))?;
-    write_durably(&folder.join(STATE), &json)
+    durable::write(&folder.join(STATE), &json, durable::SHARED)
 }
 
 /// Ends processes and removes folders of earlier runs below `base` whose own process is dead. Gives the folders.
@@ -277,7 +244,8 @@ pub fn clean_up(base: &Path) -> Result<Vec<PathBuf>> {
     let base = std::fs::canonicalize(base).map_err(|error| Error::io(base.display(), error))?;
     let entries = std::fs::read_dir(&base).map_err(|error| Error::io(base.display(), error))?;
     let mut removed = Vec::new();
-    for entry in entries.flatten() {
+    for entry in entries {
+        let entry = entry.map_err(|error| Error::io(base.display(), error))?;
         let folder = entry.path();
         let is_run = entry.file_name().to_str().is_some_and(|name| name.starts_with(RUN));
         if !is_run || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -328,7 +296,7 @@ fn remove_beginning(folder: &Path, removed: &mut Vec<PathBuf>) {
     if owner.is_some_and(|pid| Identity::of(pid).is_some()) {
         return;
     }
-    std::fs::remove_file(folder.join(format!("{STATE}.tmp"))).ok();
+    std::fs::remove_file(durable::temporary(&folder.join(STATE))).ok();
     if std::fs::remove_dir(folder).is_ok() {
         removed.push(folder.to_owned());
     }

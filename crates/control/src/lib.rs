@@ -8,6 +8,7 @@ pub mod backup;
 pub mod check;
 pub mod demo;
 pub mod drill;
+pub mod durable;
 pub mod interrupt;
 pub mod open;
 pub mod probe;

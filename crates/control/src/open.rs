@@ -1,5 +1,6 @@
 //! From what the manifest says about a repository to an open one: secrets, address, layers.
 
+use crate::durable;
 use retoma_core::manifest::{self, SecretRef};
 use retoma_core::{Error, ErrorKind, Result, ResultExt, Secret, error::codes};
 use retoma_repo::Repository;
@@ -38,6 +39,19 @@ pub fn secret(reference: &SecretRef) -> Result<Secret<String>> {
         return missing("is empty", "write the secret into it".to_owned());
     }
     Ok(Secret::new(value.to_owned()))
+}
+
+/// Writes a new random password of 192 bits, as hexadecimal digits, into a file that only its owner may read.
+///
+/// # Errors
+/// What the file system says; the system has no random numbers.
+pub fn make_password(path: &Path) -> Result<Secret<String>> {
+    let mut random = [0; 24];
+    retoma_repo::crypto::random(&mut random)?;
+    let digits = random.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    let text: String = digits.filter_map(|digit| char::from_digit(u32::from(digit), 16)).collect();
+    durable::write(path, format!("{text}\n").as_bytes(), durable::PRIVATE)?;
+    Ok(Secret::new(text))
 }
 
 type Unusable = (String, String);
@@ -101,9 +115,12 @@ pub fn open_address(url: &str, password: &Secret<String>, create: bool) -> Resul
 
 /// The default layers; a store that fails is tried again in a rhythm of its own, so that not all come back together.
 fn layers() -> Result<Layers> {
-    let seed = getrandom::u64()
-        .map_err(|error| Error::io("random numbers", std::io::Error::other(error.to_string())))?;
-    Ok(Layers { retry: RetryPolicy { seed, ..RetryPolicy::default() }, ..Layers::default() })
+    let mut seed = [0; 8];
+    retoma_repo::crypto::random(&mut seed)?;
+    Ok(Layers {
+        retry: RetryPolicy { seed: u64::from_ne_bytes(seed), ..RetryPolicy::default() },
+        ..Layers::default()
+    })
 }
 
 #[cfg(test)]
@@ -147,6 +164,20 @@ mod tests {
         assert!(secret(&absent).unwrap_err().message().contains("is not there"));
         let unset = SecretRef::Env("RETOMA_TEST_NOT_SET".to_owned());
         assert!(secret(&unset).unwrap_err().message().contains("is not set"));
+    }
+
+    #[test]
+    fn a_password_that_is_made_is_read_back_and_is_another_each_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let make = |name: &str| {
+            let path = folder.path().join(name);
+            let made = make_password(&path).unwrap();
+            let read = secret(&SecretRef::File(path)).unwrap();
+            assert_eq!(read.expose(), made.expose());
+            assert_eq!(made.expose().len(), 48);
+            made.expose().clone()
+        };
+        assert_ne!(make("a"), make("b"));
     }
 
     #[test]

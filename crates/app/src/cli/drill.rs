@@ -5,7 +5,7 @@ use crate::context::Context;
 use crate::exit::Exit;
 use crate::output;
 use retoma_control::drill::{self, MARKS, Scenario};
-use retoma_control::{Interrupt, Stopwatch};
+use retoma_control::{Interrupt, Stopwatch, durable};
 use retoma_core::decide::drill::exit_code;
 use retoma_core::drill::DrillReport;
 use retoma_core::render::{Language, report, terminal};
@@ -55,7 +55,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     let supervisor = super::shell::supervisor()?;
     let interrupt = Interrupt::new(context.interrupt.flag());
     let watch = output::watch::Lines::new(context.printer);
-    let repeat = format!("retoma drill {}", args.scenario);
+    let repeat = repeat(args);
     let told = drill::Context {
         supervisor: &supervisor,
         tool_version: env!("CARGO_PKG_VERSION"),
@@ -86,6 +86,12 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     })
 }
 
+/// The command that does the same again.
+fn repeat(args: &Args) -> String {
+    let start = format!("retoma drill {}", args.scenario);
+    args.component.iter().fold(start, |command, name| command + " --component " + name)
+}
+
 /// Prints a result on the terminal, or as JSON.
 pub(super) fn show(context: &Context, result: &DrillReport, language: Language) -> Result<()> {
     if context.printer.json {
@@ -104,12 +110,11 @@ pub(super) fn exit(result: &DrillReport) -> Exit {
 
 /// Writes `drill-<scenario>.html` and `.json`; gives the page's path.
 pub(super) fn write_report(folder: &Path, result: &DrillReport, language: Language) -> Result<PathBuf> {
-    let failed = |error| Error::io(folder.display(), error);
-    std::fs::create_dir_all(folder).map_err(failed)?;
+    std::fs::create_dir_all(folder).map_err(|error| Error::io(folder.display(), error))?;
     let name = format!("drill-{}", result.scenario);
     let page = folder.join(format!("{name}.html"));
-    std::fs::write(&page, report::page(result, language)).map_err(failed)?;
-    std::fs::write(folder.join(format!("{name}.json")), result.to_json()?).map_err(failed)?;
+    durable::write(&page, report::page(result, language).as_bytes(), durable::SHARED)?;
+    durable::write(&folder.join(format!("{name}.json")), result.to_json()?.as_bytes(), durable::SHARED)?;
     Ok(page)
 }
 
@@ -133,4 +138,17 @@ fn keep_record(
     let repository = context.open(manifest)?;
     record::keep(context, manifest, &repository, What::Drill, outcome, subject.collect(), details);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn to_repeat_a_drill_of_a_part_its_components_are_named() {
+        let component = ["models", "config"].map(str::to_owned).to_vec();
+        let args = Args { scenario: Scenario::Deletion, component, report: None, language: Language::ALL[0] };
+        assert_eq!(repeat(&args), "retoma drill deletion --component models --component config");
+        assert_eq!(repeat(&Args { component: Vec::new(), ..args }), "retoma drill deletion");
+    }
 }

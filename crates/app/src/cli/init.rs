@@ -2,11 +2,12 @@
 
 use crate::context::Context;
 use crate::exit::Exit;
+use retoma_control::durable;
 use retoma_core::manifest::{Findings, FoundPath, init};
 use retoma_core::{Error, ErrorKind, Result, error::codes};
 use serde_json::json;
-use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io::Read;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, clap::Args)]
@@ -51,7 +52,8 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     let findings = look(&folder, &repository, &password);
     let text = init(&findings);
     let made = make_password(&password)?;
-    write_whole(&manifest, text.as_bytes(), 0o644)?;
+    make_folder_of(&manifest)?;
+    durable::write(&manifest, text.as_bytes(), durable::SHARED)?;
     let printer = context.printer;
     let found = [&findings.sqlite, &findings.models, &findings.data, &findings.configs, &findings.logs];
     printer.data(&format!("wrote {}", manifest.display()));
@@ -75,35 +77,14 @@ fn make_password(path: &Path) -> Result<bool> {
     if path.exists() {
         return Ok(false);
     }
-    let mut bytes = [0; 24];
-    retoma_repo::crypto::random(&mut bytes)?;
-    let text = retoma_repo::RepositoryId::of(&bytes).to_hex();
-    write_whole(path, format!("{text}\n").as_bytes(), 0o600)?;
-    Ok(true)
+    make_folder_of(path)?;
+    retoma_control::open::make_password(path).map(|_| true)
 }
 
-/// Writes a file in one piece: a temporary name, synced, renamed, the folder synced.
-fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
-    let failed = |error| Error::io(path.display(), error);
+fn make_folder_of(path: &Path) -> Result<()> {
     let folder = path.parent().unwrap_or(Path::new("/"));
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
-    let temporary = folder.join(format!(".retoma-{}.tmp", std::process::id()));
-    let write = || {
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(mode)
-            .open(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, path)?;
-        std::fs::File::open(folder)?.sync_all()
-    };
-    write().map_err(|error| {
-        std::fs::remove_file(&temporary).ok();
-        failed(error)
-    })
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.map_err(|error| Error::io(folder.display(), error))
 }
 
 fn look(folder: &Path, repository: &Path, password: &Path) -> Findings {

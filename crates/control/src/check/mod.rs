@@ -5,7 +5,7 @@ pub mod hashes;
 
 use crate::interrupt::Interrupt;
 use crate::probe;
-use crate::service::{PROBE_LIMIT, kill_group};
+use crate::service::{Ended, PROBE_LIMIT, run_to_end};
 use retoma_core::drill::{CheckOutcome, CheckResult};
 use retoma_core::manifest::{self, Component, HttpCheck, Service, Source};
 use retoma_core::{Error, ErrorKind, Result, error::codes};
@@ -13,9 +13,8 @@ use retoma_repo::format::snapshot::Snapshot;
 use retoma_repo::index::Index;
 use retoma_repo::{Repository, SnapshotId};
 use retoma_sources::sqlite::{self, CaptureFacts};
-use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 /// How long one of the user's commands may take.
@@ -117,28 +116,11 @@ pub fn component(copy: &Copy<'_>, described: &Component, interrupt: &Interrupt) 
 /// Runs a user's command in `dir`; it passes when it ends with 0.
 fn command(words: &manifest::Command, dir: &Path, interrupt: &Interrupt) -> Result<CheckResult> {
     let name = format!("command `{}`", words.program);
-    let mut child = match Command::new(&words.program)
-        .args(&words.arguments)
-        .current_dir(dir)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .process_group(0)
-        .spawn()
-    {
-        Ok(child) => child,
-        Err(error) => return Ok(not_run(&name, &error)),
-    };
-    let asked = interrupt
-        .wait_for(COMMAND_LIMIT, || child.try_wait().map_err(|error| Error::io(&words.program, error)));
-    if !matches!(asked, Ok(Some(_))) {
-        // With what it started. It has not been waited for, so its number is still its own.
-        kill_group(child.id());
-        child.wait().ok();
-    }
-    let found = match asked? {
-        Some(status) => status.code().map_or_else(|| "a signal".to_owned(), |code| code.to_string()),
-        None => format!("nothing in {} s", COMMAND_LIMIT.as_secs()),
+    let silent = [Stdio::null(), Stdio::null()];
+    let found = match run_to_end(words, dir, silent, COMMAND_LIMIT, interrupt)? {
+        Ended::NotStarted(error) => return Ok(not_run(&name, &error)),
+        Ended::With(status) => status.code().map_or_else(|| "a signal".to_owned(), |code| code.to_string()),
+        Ended::Killed => format!("nothing in {} s", COMMAND_LIMIT.as_secs()),
     };
     Ok(ran(&name, found == "0", "0", &found))
 }

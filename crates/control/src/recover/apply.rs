@@ -1,16 +1,17 @@
 //! Carries a plan out.
 
 use super::place::{self, Exchange};
-use super::{Place, Plan, PlannedComponent, as_bytes, write_durably};
+use super::{Place, Plan, PlannedComponent, as_bytes};
 use crate::backup::MANIFEST_NAME;
 use crate::check::{self, Checked};
+use crate::durable;
 use crate::interrupt::Interrupt;
 use crate::probe;
-use crate::service::{self, PROBE_LIMIT, Service, Start, Supervisor};
+use crate::service::{self, Ended, PROBE_LIMIT, Service, Start, Supervisor};
 use crate::timeline::Timeline;
 use crate::watch::{Note, Watch};
 use retoma_core::drill::{CheckOutcome, CheckResult, StepName};
-use retoma_core::manifest::{ComponentKind, Source};
+use retoma_core::manifest::{Command, ComponentKind, Source};
 use retoma_core::{Error, ErrorKind, Result, ResultExt, error::codes};
 use retoma_repo::backup::Progress;
 use retoma_repo::index::Index;
@@ -18,6 +19,7 @@ use retoma_repo::{Repository, SnapshotId, restore};
 use retoma_sources::sqlite;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 /// A file in a target folder while a recovery into it is not complete.
@@ -60,7 +62,7 @@ pub struct RecoveredComponent {
 }
 
 /// What a recovery did.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Recovered {
     /// The components, in the order in which they came back.
     pub components: Vec<RecoveredComponent>,
@@ -151,7 +153,8 @@ impl Run<'_> {
         let unfinished = root.join(UNFINISHED);
         check_folder_is_free(root, &unfinished)?;
         std::fs::create_dir_all(root).map_err(|error| Error::io(root.display(), error))?;
-        write_durably(&unfinished, b"a recovery into this folder was begun; run it again to go on\n")?;
+        let begun = b"a recovery into this folder was begun; run it again to go on\n";
+        durable::write(&unfinished, begun, durable::SHARED)?;
         let mut components = Vec::new();
         for planned in outer_first(&self.plan.components) {
             components.push(self.component(planned, &planned.to, index)?);
@@ -159,14 +162,7 @@ impl Run<'_> {
         self.write_manifest()?;
         let (service, service_checks) = self.start()?;
         place::remove(&unfinished)?;
-        Ok(Recovered {
-            components,
-            service_checks,
-            service,
-            rolled_back: None,
-            previous: Vec::new(),
-            damage: Vec::new(),
-        })
+        Ok(Recovered { components, service_checks, service, ..Recovered::default() })
     }
 
     fn in_place(&mut self, index: &Index) -> Result<Recovered> {
@@ -197,14 +193,7 @@ impl Run<'_> {
                 let leaves_out = |planned: &PlannedComponent| matches!(&planned.component.source, Source::Files { exclude, .. } if !exclude.is_empty());
                 let keep = self.options.keep_previous || self.plan.components.iter().any(leaves_out);
                 let previous = exchange.confirm(keep)?;
-                Ok(Recovered {
-                    components,
-                    service_checks,
-                    service,
-                    rolled_back: None,
-                    previous,
-                    damage: Vec::new(),
-                })
+                Ok(Recovered { components, service_checks, service, previous, ..Recovered::default() })
             }
             Err((error, service_checks)) => {
                 self.stop_what_is_left();
@@ -217,14 +206,7 @@ impl Run<'_> {
                 let hint = error.hint().unwrap_or("look at the service's output").to_owned();
                 let undone = Error::new(error.kind(), codes::ROLLED_BACK, message);
                 let rolled_back = Some(undone.with_hint(hint).with_source(error));
-                Ok(Recovered {
-                    components,
-                    service_checks,
-                    service: None,
-                    rolled_back,
-                    previous: Vec::new(),
-                    damage: Vec::new(),
-                })
+                Ok(Recovered { components, service_checks, rolled_back, ..Recovered::default() })
             }
         }
     }
@@ -279,13 +261,31 @@ impl Run<'_> {
         }
         let dir = self.plan.manifest.dir();
         if let Some(command) = described.stop.as_ref().filter(|_| self.options.runs_stop)
-            && let Err(why) = service::run_to_end(command, dir, self.options.log, STOP_GRACE)
+            && let Err(why) = self.stop(command, dir)
         {
             self.watch.note(&Note::Warning(why));
         }
         let still = described.health.as_ref().filter(|url| probe::get(url, PROBE_LIMIT).is_anybody_there());
         if let Some(url) = still {
             self.watch.note(&Note::Warning(format!("the service still answers at `{url}`; stop it by hand")));
+        }
+    }
+
+    /// Not to be interrupted: it is part of bringing the previous data back.
+    fn stop(&self, command: &Command, dir: &Path) -> std::result::Result<(), String> {
+        let shown = &command.program;
+        let failed = |error: std::io::Error| format!("`{shown}` cannot be run: {error}");
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.options.log);
+        let log = log.map_err(failed)?;
+        let output = [Stdio::from(log.try_clone().map_err(failed)?), Stdio::from(log)];
+        match service::run_to_end(command, dir, output, STOP_GRACE, &Interrupt::default()) {
+            Ok(Ended::With(status)) if status.success() => Ok(()),
+            Ok(Ended::With(status)) => Err(format!("`{shown}` ended with {status}")),
+            Ok(Ended::NotStarted(error)) => Err(failed(error)),
+            Ok(Ended::Killed) => {
+                Err(format!("`{shown}` did not end within {} s and was killed", STOP_GRACE.as_secs()))
+            }
+            Err(error) => Err(error.to_string()),
         }
     }
 
@@ -338,7 +338,7 @@ impl Run<'_> {
         }
         let dir = self.plan.manifest.dir();
         std::fs::create_dir_all(dir).map_err(|error| Error::io(dir.display(), error))?;
-        write_durably(&path, self.plan.manifest_text.as_bytes())
+        durable::write(&path, self.plan.manifest_text.as_bytes(), durable::SHARED)
     }
 
     /// Starts the service and asks it from outside.
@@ -394,7 +394,10 @@ fn check_folder_is_free(root: &Path, unfinished: &Path) -> Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(Error::io(root.display(), error)),
     };
-    if entries.count() == 0 || unfinished.exists() {
+    // Killed before the first file had its name.
+    let begun = durable::temporary(unfinished);
+    let others = entries.filter(|entry| !entry.as_ref().is_ok_and(|entry| entry.path() == begun));
+    if others.count() == 0 || unfinished.exists() {
         return Ok(());
     }
     let message = format!("`{}` is not empty", root.display());

@@ -14,7 +14,6 @@ mod place;
 
 pub use apply::{Options, Recovered, RecoveredComponent, apply};
 pub(crate) use apply::{STOP_GRACE, run_restore};
-pub(crate) use place::write_durably;
 
 use crate::backup::{self, MANIFEST_NAME};
 use jiff::Timestamp;

@@ -9,11 +9,10 @@
 //! Killed between any two steps, the next recovery finds the journal and first brings the previous data back. Which of
 //! two files is the new one is told by its inode, never by its name. `docs/recover.md` has the table for people.
 
+use crate::durable;
 use retoma_core::{Error, ErrorKind, Result, ResultExt, error::codes};
 use rustix::fs::{CWD, RenameFlags};
 use serde::{Deserialize, Serialize};
-use std::ffi::OsString;
-use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -323,28 +322,7 @@ fn write_journal(path: &Path, leader: Option<&Path>, units: &[JournalUnit]) -> R
         Journal { schema: SCHEMA.to_owned(), leader: leader.map(Path::to_owned), units: units.to_vec() };
     let json = serde_json::to_vec_pretty(&journal)
         .map_err(|error| Error::internal("a recovery's journal cannot be written").with_source(error))?;
-    write_durably(path, &json)
-}
-
-/// Writes a file under a temporary name, syncs it, renames it and syncs the folder.
-pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut name = path.file_name().map(OsString::from).unwrap_or_default();
-    name.push(".tmp");
-    let temporary = path.with_file_name(name);
-    let write = || {
-        let mut file = std::fs::File::create(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, path)
-    };
-    write().map_err(|error| Error::io(path.display(), error))?;
-    sync_folder(path)
-}
-
-fn sync_folder(of: &Path) -> Result<()> {
-    let folder = of.parent().unwrap_or(Path::new("/"));
-    let sync = || std::fs::File::open(folder)?.sync_all();
-    sync().map_err(|error| Error::io(folder.display(), error))
+    durable::write(path, &json, durable::SHARED)
 }
 
 /// A durable rename.
@@ -355,8 +333,8 @@ fn rename(from: &Path, to: &Path, flags: RenameFlags) -> Result<()> {
             "a mount point or another file system is in the way; recover into another folder with `--to`, and move the data by hand",
         )
     })?;
-    sync_folder(to)?;
-    sync_folder(from)
+    durable::sync_folder_of(to)?;
+    durable::sync_folder_of(from)
 }
 
 /// Removes a file or folder; one that is not there is fine.
@@ -367,7 +345,7 @@ pub(super) fn remove(path: &Path) -> Result<()> {
         Err(error) => Err(error),
     };
     match removed {
-        Ok(()) => sync_folder(path),
+        Ok(()) => durable::sync_folder_of(path),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(Error::io(path.display(), error)),
     }

@@ -7,9 +7,11 @@
 //! a [`Service`] is dropped, and also when we are killed without warning: the system closes the pipe. What it does not
 //! survive: when supervisor and we are both killed by force at once, the service is left behind.
 
+mod command;
 mod process;
 mod supervise;
 
+pub(crate) use command::{Ended, run_to_end};
 pub use process::{Identity, kill_group, kill_if, processes_in, processes_with};
 pub use supervise::supervise;
 
@@ -247,38 +249,6 @@ fn read_pid(report: std::process::ChildStdout) -> Result<Option<u32>> {
     match receiver.recv_timeout(START_LIMIT) {
         Ok(pid) => Ok(pid),
         Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Ok(None),
-    }
-}
-
-/// Runs a command of the manifest, such as `stop`, in `dir` until it ends; its output is appended to `log`. What takes
-/// longer than `limit` is killed.
-///
-/// # Errors
-/// What went wrong, in a sentence.
-pub(crate) fn run_to_end(
-    words: &Words,
-    dir: &Path,
-    log: &Path,
-    limit: Duration,
-) -> std::result::Result<(), String> {
-    let shown = &words.program;
-    let failed = |error: std::io::Error| format!("`{shown}` cannot be run: {error}");
-    let log = std::fs::OpenOptions::new().create(true).append(true).open(log).map_err(failed)?;
-    let errors = log.try_clone().map_err(failed)?;
-    let mut command = Command::new(&words.program);
-    command.args(&words.arguments).current_dir(dir).process_group(0);
-    command.stdin(Stdio::null()).stdout(Stdio::from(log)).stderr(Stdio::from(errors));
-    let mut child = command.spawn().map_err(failed)?;
-    let ended = Interrupt::default()
-        .wait_for(limit, || child.try_wait().map_err(|error| Error::io(shown.as_str(), error)));
-    match ended {
-        Ok(Some(status)) if status.success() => Ok(()),
-        Ok(Some(status)) => Err(format!("`{shown}` ended with {status}")),
-        Ok(None) | Err(_) => {
-            kill_group(child.id());
-            child.wait().map_err(failed)?;
-            Err(format!("`{shown}` did not end within {} s and was killed", limit.as_secs()))
-        }
     }
 }
 

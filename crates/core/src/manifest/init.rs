@@ -260,8 +260,8 @@ fn name_from(text: &str, fallback: &str, found: &[Candidate]) -> String {
     numbered.into_iter().find(|name| is_free(name)).unwrap_or(name)
 }
 
-/// A TOML string on one line.
-fn quote(text: &str) -> String {
+/// `text` as a TOML string on one line.
+pub fn quote(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');
     for c in text.chars() {

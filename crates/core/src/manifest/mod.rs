@@ -30,7 +30,7 @@ pub mod tier;
 
 pub use address::Scheme;
 pub use component_kind::ComponentKind;
-pub use init::{Findings, FoundPath, init};
+pub use init::{Findings, FoundPath, init, quote};
 pub use model::{
     Check, Command, Component, DrillOptions, Evidence, HttpCheck, Manifest, Markers, Repository, Retention,
     Schedule, ServerUrl, Service, Source, SqlExpectation,
