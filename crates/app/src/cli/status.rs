@@ -4,11 +4,12 @@ use super::record;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::output::table;
-use retoma_core::Result;
 use retoma_core::decide::staleness::{Facts, StaleReason};
 use retoma_core::manifest::{Component, Manifest};
 use retoma_core::units::{self as core_units, ByteSize};
+use retoma_core::{Result, error::codes};
 use retoma_repo::evidence::{Chain, Record, What, stale};
+use retoma_repo::format::snapshot::Snapshot;
 use retoma_repo::ops::find::{self, Selector};
 use retoma_repo::{Repository, SnapshotId};
 use serde_json::{Value, json};
@@ -25,8 +26,7 @@ pub(super) fn run(context: &Context) -> Result<Exit> {
     let now = jiff::Timestamp::now();
     let (mut rows, mut objects, mut late) = (Vec::new(), Vec::new(), false);
     for component in &manifest.components {
-        let selector = Selector { component: Some(component.name.clone()), ..Selector::default() };
-        let newest = find::snapshot(&repository, &selector).ok();
+        let newest = newest(&repository, &component.name)?;
         let age = newest.as_ref().map(|(_, snapshot)| (now.as_second() - snapshot.time.0.as_second()).max(0));
         let rpo = component.objectives.rpo.as_seconds();
         let fresh = age.is_some_and(|age| u64::try_from(age).is_ok_and(|age| age <= rpo));
@@ -42,6 +42,16 @@ pub(super) fn run(context: &Context) -> Result<Exit> {
     let evidence = evidence(context, &manifest, &repository)?;
     context.printer.json("retoma.status/1", json!({ "components": objects, "evidence": evidence }));
     Ok(if late { Exit::Missed } else { Exit::Ok })
+}
+
+/// The newest complete snapshot of a component; that there is none is an answer, that it can't be read is not.
+fn newest(repository: &Repository, component: &str) -> Result<Option<(SnapshotId, Snapshot)>> {
+    let selector = Selector { component: Some(component.to_owned()), ..Selector::default() };
+    match find::snapshot(repository, &selector) {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.code() == codes::SNAPSHOT_NOT_FOUND => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn row(component: &Component, snapshot: Option<SnapshotId>, age: Option<i64>, fresh: bool) -> Vec<String> {
@@ -132,8 +142,7 @@ fn current<'a>(
 ) -> Result<Facts<'a>> {
     let mut data_bytes = 0;
     for component in &record.payload().subject.components {
-        let selector = Selector { component: Some(component.component.clone()), ..Selector::default() };
-        if let Ok((_, snapshot)) = find::snapshot(repository, &selector) {
+        if let Some((_, snapshot)) = newest(repository, &component.component)? {
             let path = snapshot.paths.first().cloned().unwrap_or_default();
             for entry in retoma_repo::ops::ls::list(repository, index, &snapshot, path.as_bytes(), true)? {
                 data_bytes += entry?.node.size_bytes;

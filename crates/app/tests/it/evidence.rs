@@ -311,3 +311,13 @@ fn status_is_late_without_a_backup_and_says_so() {
     assert_eq!((&database["fresh"], &database["snapshot"]), (&false.into(), &Value::Null));
     home.assert_snapshot("status_late", &home.run(&["status"]).expect(4));
 }
+
+#[test]
+fn status_never_takes_a_snapshot_that_cannot_be_read_for_none() {
+    let home = Home::backed_up();
+    home.run(&["status"]).expect(0);
+    let id = home.snapshots()[0]["id"].as_str().unwrap().to_owned();
+    home.write(&format!("repository/snapshots/{id}"), b"noise");
+    let error = home.json(&["status"], 1, "retoma.error/1");
+    assert!(error["message"].as_str().unwrap().contains(&id[..8]), "{error}");
+}
