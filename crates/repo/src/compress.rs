@@ -93,10 +93,7 @@ pub fn decompress_into(data: &[u8], length: usize, output: &mut Vec<u8>) -> Resu
         return Ok(());
     }
     output.clear();
-    Err(malformed(format!(
-        "zstd: {} where {length} were announced",
-        counted(written as u64, "byte", "bytes")
-    )))
+    Err(malformed(format!("zstd: {} where {length} were announced", counted(written, "byte", "bytes"))))
 }
 
 /// The SHA-256 of what `data` expands to, which is exactly `length` bytes and never in memory as a whole.
@@ -124,10 +121,7 @@ pub fn hash_expanded(data: &[u8], length: usize) -> Result<[u8; 32]> {
 /// not given the memory.
 fn check_possible(data: &[u8], length: usize) -> Result<()> {
     if length > data.len().saturating_mul(700_000).max(1 << 16) {
-        return Err(malformed(format!(
-            "{} cannot expand to {length}",
-            counted(data.len() as u64, "byte", "bytes")
-        )));
+        return Err(malformed(format!("{} cannot expand to {length}", counted(data.len(), "byte", "bytes"))));
     }
     Ok(())
 }

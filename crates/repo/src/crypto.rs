@@ -118,9 +118,9 @@ impl MasterKey {
     /// `Corrupt` with `R0203` when the tag does not fit; then `sealed` is as it was.
     pub fn open_in_place<'a>(&self, sealed: &'a mut [u8]) -> Result<&'a mut [u8]> {
         let Some(body_end) = sealed.len().checked_sub(TAG_BYTES).filter(|end| *end >= NONCE_BYTES) else {
+            let found = counted(sealed.len(), "byte", "bytes");
             return Err(not_authentic(format!(
-                "a sealed message has more than {}",
-                counted(sealed.len() as u64, "byte", "bytes")
+                "{found} instead of the {OVERHEAD_BYTES} or more of a sealed message"
             )));
         };
         let mut nonce = [0; NONCE_BYTES];

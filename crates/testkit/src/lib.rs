@@ -21,4 +21,4 @@ pub use folder::Folder;
 pub use lock::restic_lock;
 pub use memory::{MemorySource, noise};
 pub use tools::require_tool;
-pub use wait::{PATIENCE, wait_for};
+pub use wait::{PATIENCE, wait_for, wait_for_what};

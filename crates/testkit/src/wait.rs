@@ -10,13 +10,22 @@ pub const PATIENCE: Duration = Duration::from_mins(1);
 /// # Panics
 /// When there is none after [`PATIENCE`].
 #[track_caller]
-pub fn wait_for<T>(mut question: impl FnMut() -> Option<T>) -> T {
+pub fn wait_for<T>(question: impl FnMut() -> Option<T>) -> T {
+    wait_for_what("an answer", question)
+}
+
+/// As [`wait_for`], and the failure tells what was waited for.
+///
+/// # Panics
+/// When there is none after [`PATIENCE`].
+#[track_caller]
+pub fn wait_for_what<T>(what: &str, mut question: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(answer) = question() {
             return answer;
         }
-        assert!(Instant::now() < deadline, "waited in vain");
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -26,8 +26,7 @@ pub(crate) struct Printer {
 #[allow(clippy::unused_self)] // All output goes through a printer, also what looks the same in every form.
 impl Printer {
     pub(crate) fn new(json: bool, quiet: bool) -> Self {
-        let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self { json, quiet, colour: !no_colour && std::io::stderr().is_terminal() }
+        Self { json, quiet, colour: wants_colour(&std::io::stderr()) }
     }
 
     /// A piece of data for people: not printed with `--json`. A closed pipe ends the output, not the program.
@@ -159,14 +158,17 @@ pub(crate) fn width() -> usize {
     columns.or_else(asked).filter(|columns| *columns > 0).unwrap_or(100).min(120)
 }
 
+fn wants_colour(stream: &impl IsTerminal) -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && stream.is_terminal()
+}
+
 /// Colours for reports on stdout, where it is a terminal that wants them.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Colours(bool);
 
 impl Colours {
     pub(crate) fn stdout() -> Self {
-        let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self(!no_colour && std::io::stdout().is_terminal())
+        Self(wants_colour(&std::io::stdout()))
     }
 }
 

@@ -4,13 +4,6 @@ use crate::kit::{DATABASE, Home, MODELS};
 use crate::service::{Left, seeded};
 use serde_json::Value;
 
-fn backed_up() -> Home {
-    let home = Home::with(MODELS);
-    home.seed_models();
-    home.back_up();
-    home
-}
-
 #[test]
 fn init_of_a_folder_that_is_not_there() {
     let home = Home::empty();
@@ -84,7 +77,7 @@ fn a_repository_that_cannot_be_opened_does_not_keep_another_from_its_backup() {
 
 #[test]
 fn snapshots_ls_and_diff_of_what_is_not_there() {
-    let home = backed_up();
+    let home = Home::backed_up();
     home.assert_snapshot("error_snapshots", &home.run(&["snapshots", "model"]).expect(1));
     home.assert_snapshot("error_ls", &home.run(&["ls", "model"]).expect(1));
     home.assert_snapshot("error_ls_time", &home.run(&["ls", "models", "--at", "yesterday"]).expect(1));
@@ -93,7 +86,7 @@ fn snapshots_ls_and_diff_of_what_is_not_there() {
 
 #[test]
 fn restore_of_a_path_that_the_snapshot_has_not() {
-    let home = backed_up();
+    let home = Home::backed_up();
     let restore = ["restore", "models", "nowhere.f32", "--target", "restored"];
     let run = home.run(&restore).expect(1);
     assert!(run.stderr.contains("retoma ls COMPONENT"), "{}", run.text());
@@ -103,7 +96,7 @@ fn restore_of_a_path_that_the_snapshot_has_not() {
 
 #[test]
 fn recover_refuses_a_folder_with_something_in_it() {
-    let home = backed_up();
+    let home = Home::backed_up();
     home.write("full/mine", b"mine");
     home.assert_snapshot("error_recover", &home.run(&["recover", "--to", "full", "--no-start"]).expect(1));
     home.assert_snapshot("error_recover_nowhere", &home.run(&["recover"]).expect(1));
@@ -156,7 +149,7 @@ fn drill_of_what_was_never_backed_up_or_is_not_there() {
 
 #[test]
 fn a_drill_whose_page_cannot_be_written_still_prints_its_result() {
-    let home = backed_up();
+    let home = Home::backed_up();
     home.write("file", b"mine");
     let run = home.run(&["drill", "application-failure", "--report", "file", "--json"]).expect(1);
     assert_eq!(run.document()["verdict"], "green", "{}", run.text());
@@ -175,7 +168,7 @@ fn demo_in_a_place_that_is_no_folder() {
 
 #[test]
 fn forget_prune_and_key_of_what_is_not_there() {
-    let home = backed_up();
+    let home = Home::backed_up();
     home.assert_snapshot("error_forget", &home.run(&["forget", "--snapshot", "00000000", "--yes"]).expect(1));
     home.assert_snapshot("error_prune", &home.run(&["prune", "--grace", "soon"]).expect(1));
     home.assert_snapshot("error_key", &home.run(&["key", "remove", "00000000", "--yes"]).expect(1));
@@ -183,7 +176,7 @@ fn forget_prune_and_key_of_what_is_not_there() {
 
 #[test]
 fn a_password_that_is_not_there() {
-    let home = backed_up();
+    let home = Home::backed_up();
     std::fs::remove_file(home.path("password")).unwrap();
     home.assert_snapshot("error_password", &home.run(&["verify"]).expect(1));
 }

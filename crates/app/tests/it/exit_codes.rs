@@ -4,13 +4,6 @@ use crate::kit::{Home, MODELS, PASSWORD, Run};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-fn backed_up() -> Home {
-    let home = Home::with(MODELS);
-    home.seed_models();
-    home.back_up();
-    home
-}
-
 #[test]
 fn without_a_repository_every_verb_but_backup_ends_with_10() {
     let home = Home::with(MODELS);
@@ -43,7 +36,7 @@ fn without_a_repository_every_verb_but_backup_ends_with_10() {
 
 #[test]
 fn a_wrong_password_ends_with_12() {
-    let home = backed_up();
+    let home = Home::backed_up();
     home.write_private("password", "another password");
     home.assert_snapshot("wrong_password", &home.run(&["snapshots"]).expect(12));
     for arguments in [&["backup"][..], &["verify"], &["restore", "models", "--target", "restored"]] {
@@ -56,7 +49,7 @@ fn a_wrong_password_ends_with_12() {
 
 #[test]
 fn a_live_lock_of_restic_ends_with_11() {
-    let home = backed_up();
+    let home = Home::backed_up();
     home.write("models/more", b"more");
     home.back_up();
     home.back_up();
@@ -94,7 +87,7 @@ fn unprivileged(home: &Home, arguments: &[&str]) -> Option<Run> {
 
 #[test]
 fn an_unreadable_file_ends_with_3_and_its_snapshot_is_never_the_last_good_one() {
-    let home = backed_up();
+    let home = Home::backed_up();
     let good = home.snapshots()[0]["id"].clone();
     let secret = home.path("models/old/loser.f32");
     home.write("models/old/loser.f32", b"changed meanwhile");
@@ -146,7 +139,7 @@ fn a_component_that_is_gone_ends_with_3_beside_another_and_with_1_alone() {
 
 #[test]
 fn a_flipped_byte_ends_with_4_and_names_object_and_snapshot() {
-    let home = backed_up();
+    let home = Home::backed_up();
     let snapshot = home.snapshots()[0]["id"].clone();
     let pack = largest_pack(&home);
     let mut bytes = std::fs::read(&pack).unwrap();
@@ -177,7 +170,7 @@ fn largest_pack(home: &Home) -> std::path::PathBuf {
 
 #[test]
 fn a_damaged_index_file_does_not_keep_from_what_does_not_need_it() {
-    let home = backed_up();
+    let home = Home::backed_up();
     let folder = home.path("repository/index");
     let names = || -> std::collections::BTreeSet<_> {
         std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect()

@@ -1,12 +1,12 @@
 //! A folder of its own for each test, and the program run in it with an environment of its own.
 
+pub(crate) use retoma_testkit::wait_for_what as wait_for;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// The password of every repository here.
@@ -53,6 +53,14 @@ impl Home {
         let home = Self::empty();
         home.write_private("password", PASSWORD);
         home.write_manifest(components);
+        home
+    }
+
+    /// Models in the first snapshot of a repository.
+    pub(crate) fn backed_up() -> Self {
+        let home = Self::with(MODELS);
+        home.seed_models();
+        home.back_up();
         home
     }
 
@@ -259,21 +267,6 @@ pub(crate) fn fields(value: &Value) -> Vec<&str> {
     let mut names: Vec<&str> = value.as_object().unwrap().keys().map(String::as_str).collect();
     names.sort_unstable();
     names
-}
-
-/// Longer than anything here takes on a busy machine.
-const PATIENCE: Duration = Duration::from_mins(1);
-
-/// Looks until there is something; a test that waits too long has failed.
-pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "waited too long for {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// Sends a signal to a program that a test started.

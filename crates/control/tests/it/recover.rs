@@ -7,6 +7,7 @@ use retoma_control::recover::{self, Options, Place, Recovered, Request};
 use retoma_control::{Result, Supervisor, Timeline};
 use retoma_core::drill::StepName;
 use retoma_core::error::codes;
+use retoma_core::manifest::Manifest;
 use retoma_repo::backup::Progress;
 use retoma_repo::{Folder, Repository};
 
@@ -123,6 +124,21 @@ fn leftovers(sample: &Sample) -> Vec<String> {
     found
 }
 
+/// In place, by another manifest than the stored one.
+fn recover_in_place_as(manifest: &Manifest, sample: &Sample, repository: &Repository) -> Recovered {
+    let (at, only) = (None, &[][..]);
+    let request =
+        Request { repository, at, only, place: Place::InPlace, manifest: Some((manifest, &sample.text)) };
+    let plan = recover::plan(&request).unwrap();
+    let log = sample.path("log");
+    let options =
+        Options { supervisor: Some(&supervisor()), log: &log, keep_previous: false, runs_stop: true };
+    in_context(|context| {
+        let mut timeline = Timeline::start(context.clock, StepName::Decide);
+        recover::apply(&plan, repository, &options, &mut timeline, context.watch, context.interrupt).unwrap()
+    })
+}
+
 #[test]
 fn when_the_restored_service_fails_its_checks_the_previous_data_are_back() {
     // What is in the repository is sound as data, and not what the service needs: its check asks for another text.
@@ -135,21 +151,7 @@ fn when_the_restored_service_fails_its_checks_the_previous_data_are_back() {
         .unwrap()
         .execute_batch("DELETE FROM predictions WHERE rowid > 100")
         .unwrap();
-    let request = Request {
-        repository: &repository,
-        at: None,
-        only: &[],
-        place: Place::InPlace,
-        manifest: Some((&manifest, &sample.text)),
-    };
-    let plan = recover::plan(&request).unwrap();
-    let log = sample.path("log");
-    let options =
-        Options { supervisor: Some(&supervisor()), log: &log, keep_previous: false, runs_stop: true };
-    let recovered = in_context(|context| {
-        let mut timeline = Timeline::start(context.clock, StepName::Decide);
-        recover::apply(&plan, &repository, &options, &mut timeline, context.watch, context.interrupt).unwrap()
-    });
+    let recovered = recover_in_place_as(&manifest, &sample, &repository);
     assert!(!recovered.passed());
     let reason = recovered.rolled_back.unwrap();
     assert_eq!(reason.code(), codes::ROLLED_BACK, "{reason}");
@@ -168,21 +170,7 @@ fn when_a_recovery_is_undone_the_manifests_command_to_stop_runs_once() {
     let mut manifest = sample.manifest.clone();
     manifest.service.ready_seconds = 1;
     let repository = backed_up(&sample);
-    let request = Request {
-        repository: &repository,
-        at: None,
-        only: &[],
-        place: Place::InPlace,
-        manifest: Some((&manifest, &sample.text)),
-    };
-    let plan = recover::plan(&request).unwrap();
-    let log = sample.path("log");
-    let options =
-        Options { supervisor: Some(&supervisor()), log: &log, keep_previous: false, runs_stop: true };
-    let recovered = in_context(|context| {
-        let mut timeline = Timeline::start(context.clock, StepName::Decide);
-        recover::apply(&plan, &repository, &options, &mut timeline, context.watch, context.interrupt).unwrap()
-    });
+    let recovered = recover_in_place_as(&manifest, &sample, &repository);
     assert_eq!(recovered.rolled_back.unwrap().code(), codes::ROLLED_BACK);
     assert_eq!(std::fs::read_to_string(sample.path("service/stopped")).unwrap(), "stopped\n", "once");
     assert_eq!(sample.processes(), 0);

@@ -16,9 +16,9 @@ use retoma_core::{Error, ErrorKind, Result, error::codes};
 use serde::{Deserialize, Serialize};
 
 /// What every signed message starts with.
+const DOMAIN: &str = "retoma-evidence/1";
 /// What to do about a record that somebody else signed.
 pub(super) const OTHER_KEY: &str = "compare the pinned key with the one that the signer keeps; pin the right one, or take the right writer's file";
-const DOMAIN: &str = "retoma-evidence/1";
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
