@@ -8,6 +8,7 @@ mod crates;
 mod docs;
 mod hygiene;
 mod manifests;
+mod mutants;
 mod purity;
 mod size;
 mod source;
@@ -123,12 +124,13 @@ pub(crate) fn run(args: Args) -> Result {
 }
 
 fn check(tree: &Tree) -> Vec<Finding> {
-    let checks: [fn(&Tree) -> Vec<Finding>; 7] = [
+    let checks: [fn(&Tree) -> Vec<Finding>; 8] = [
         manifests::check,
         size::check,
         purity::check,
         hygiene::check,
         codes::check,
+        mutants::check,
         docs::check_pages,
         docs::check_dependencies,
     ];

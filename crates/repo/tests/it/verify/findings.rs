@@ -56,9 +56,19 @@ fn only(report: &Report) -> &retoma_repo::ops::verify::Finding {
 
 #[test]
 fn a_blob_with_other_contents_is_found_although_everything_is_sealed_right() {
+    finds_other_contents(b"what it became");
+}
+
+/// It expands to more than is kept in memory.
+#[test]
+fn a_huge_blob_with_other_contents_is_found_too() {
+    finds_other_contents(&b"what it became".repeat(1 << 20));
+}
+
+fn finds_other_contents(contents: &[u8]) {
     let fixture = small();
     let wanted = BlobId::of(b"what the file should be");
-    let pack = store_pack(&fixture, BlobKind::Data, &[b"what it became"], Some(wanted));
+    let pack = store_pack(&fixture, BlobKind::Data, &[contents], Some(wanted));
     let object = fixture.repository.pack_key(pack.id).unwrap().as_str().to_owned();
     let mut node = Node::new("f", NodeKind::File);
     (node.size_bytes, node.content) = (pack.blobs[0].plaintext_bytes(), vec![wanted]);
