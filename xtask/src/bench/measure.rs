@@ -65,12 +65,6 @@ impl Place {
         )
     }
 
-    /// Empties the folder to restore into.
-    pub(super) fn clear_output(&self) -> Result {
-        sh::remove_dir(&self.out)?;
-        sh::make_dir(&self.out)
-    }
-
     /// A shell with the variables of `tools.rs`.
     fn shell(&self, command: &mut Command, script: &str, step: &str) -> Result {
         command

@@ -81,6 +81,15 @@ impl<B, C> Queue<B, C> {
         Ok(())
     }
 
+    /// Waits until every batch is done. `false` when everybody stops.
+    pub(super) fn settle(&self) -> bool {
+        let mut state = self.state();
+        while (state.busy > 0 || !state.batches.is_empty()) && !state.aborted {
+            state = self.wait(state);
+        }
+        !state.aborted
+    }
+
     /// The walk has ended.
     pub(super) fn end_walk(&self) {
         self.state().walking = false;

@@ -13,6 +13,15 @@ pub enum Event {
     Entry(Box<Node>, Box<dyn Content>),
     /// Something could not be read: its path as shown to people. The snapshot is marked incomplete.
     Unreadable(Vec<u8>, Error),
+    /// Keeps a place in the current directory, in the order of names, for something of this name of which nothing is
+    /// known yet. The number is the source's own; it is used once. A place that nobody fills is left out.
+    Reserve(u32, Vec<u8>),
+    /// What comes before this has been read, or is the same as in the parent snapshot, or could not be read, before
+    /// the source is asked again: for what may be stopped, or is known, only then.
+    Settle,
+    /// The directory or the entry for a place that was reserved, when all other directories are left: an
+    /// [`Event::Enter`] or an [`Event::Entry`] of the reserved name.
+    Late(u32, Box<Event>),
 }
 
 impl std::fmt::Debug for Event {
@@ -22,6 +31,9 @@ impl std::fmt::Debug for Event {
             Self::Leave => f.write_str("Leave"),
             Self::Entry(node, _) => write!(f, "Entry({})", node.name.escape_ascii()),
             Self::Unreadable(path, error) => write!(f, "Unreadable({}, {error:?})", path.escape_ascii()),
+            Self::Reserve(number, name) => write!(f, "Reserve({number}, {})", name.escape_ascii()),
+            Self::Settle => f.write_str("Settle"),
+            Self::Late(number, event) => write!(f, "Late({number}, {event:?})"),
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::format::time::Time;
 use crate::format::tree::{Node, NodeKind};
 use crate::repository::Repository;
 use retoma_core::{Error, Result};
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
 /// The parent snapshot.
@@ -36,6 +37,7 @@ struct Walk<'a, 'b> {
     shared: &'a Shared<'b>,
     parent: Option<&'a Parent>,
     stack: Vec<Frame>,
+    reserved: BTreeMap<u32, Reserved>,
     path: Vec<u8>,
     batch: Vec<Task>,
     batch_bytes: u64,
@@ -46,19 +48,36 @@ struct Frame {
     directory: Arc<Directory>,
     /// How far the parent's nodes were passed: both are sorted by name.
     passed: usize,
-    /// Length of the path without this directory.
-    outer_path: usize,
+    /// The path of the directory that was left for this one.
+    outer_path: Vec<u8>,
+}
+
+/// Where an entry goes.
+struct Spot {
+    directory: Arc<Directory>,
+    place: usize,
+    /// The node of the same name in the same directory of the parent, by position.
+    before: Option<usize>,
+}
+
+/// A place that is kept for later.
+struct Reserved {
+    spot: Spot,
+    name: Vec<u8>,
+    /// The path of its directory.
+    folder: Vec<u8>,
 }
 
 /// Follows `source` to its end.
 pub(super) fn walk(shared: &Shared<'_>, source: &mut dyn Source, parent: Option<&Parent>) -> Result<Walked> {
     let root = Node::new("root", NodeKind::Directory);
     let directory = Directory::new(root, None, parent.map(|parent| parent.root.clone()));
-    let frame = Frame { directory, passed: 0, outer_path: 0 };
+    let frame = Frame { directory, passed: 0, outer_path: Vec::new() };
     let mut walk = Walk {
         shared,
         parent,
         stack: vec![frame],
+        reserved: BTreeMap::new(),
         path: Vec::new(),
         batch: Vec::new(),
         batch_bytes: 0,
@@ -69,15 +88,15 @@ pub(super) fn walk(shared: &Shared<'_>, source: &mut dyn Source, parent: Option<
         if shared.queue.is_aborted() {
             return Ok(walk.walked);
         }
-        match event {
-            Event::Enter(node) => walk.enter(*node)?,
-            Event::Leave => walk.leave()?,
-            Event::Entry(node, content) => walk.entry(node, content)?,
-            Event::Unreadable(path, error) => shared.note_unreadable(path, error),
+        if !walk.event(event)? {
+            return Ok(walk.walked);
         }
     }
     if walk.stack.len() != 1 {
         return Err(Error::internal("the source entered a directory and did not leave it"));
+    }
+    for Reserved { spot, .. } in std::mem::take(&mut walk.reserved).into_values() {
+        spot.directory.fill(shared, spot.place, Child::Absent)?;
     }
     walk.leave()?;
     Ok(walk.walked)
@@ -99,43 +118,95 @@ impl Walk<'_, '_> {
         nodes.get(frame.passed).is_some_and(|node| node.name == name).then_some(frame.passed)
     }
 
-    fn enter(&mut self, node: Node) -> Result<()> {
-        let outer_path = self.path.len();
-        self.path.push(b'/');
-        self.path.extend_from_slice(&node.name);
-        let parent = self.parent;
-        let shared = self.shared;
+    /// One event; `false` when everybody stops.
+    fn event(&mut self, event: Event) -> Result<bool> {
+        match event {
+            Event::Enter(node) => {
+                let spot = self.spot(&node.name)?;
+                let folder = self.path.clone();
+                self.enter(*node, spot, &folder);
+            }
+            Event::Leave => self.leave()?,
+            Event::Entry(node, content) => {
+                let spot = self.spot(&node.name)?;
+                self.entry(node, content, spot, None)?;
+            }
+            Event::Unreadable(path, error) => self.shared.note_unreadable(path, error),
+            Event::Reserve(number, name) => {
+                let spot = self.spot(&name)?;
+                let reserved = Reserved { spot, name, folder: self.path.clone() };
+                if self.reserved.insert(number, reserved).is_some() {
+                    return Err(Error::internal("the source reserved two places with one number"));
+                }
+            }
+            Event::Settle => {
+                self.flush();
+                return Ok(self.shared.queue.settle());
+            }
+            Event::Late(number, event) => self.late(number, *event)?,
+        }
+        Ok(true)
+    }
+
+    /// What comes at a place that was reserved.
+    fn late(&mut self, number: u32, event: Event) -> Result<()> {
+        let reserved = self.reserved.remove(&number);
+        let Reserved { spot, name, folder } =
+            reserved.ok_or_else(|| Error::internal("the source reserved no place of this number"))?;
+        match event {
+            Event::Enter(node) if node.name == name && self.stack.len() == 1 => {
+                self.enter(*node, spot, &folder);
+                Ok(())
+            }
+            Event::Entry(node, content) if node.name == name => {
+                self.entry(node, content, spot, Some(&folder))
+            }
+            _ => Err(Error::internal("the source put something else into a place that it reserved")),
+        }
+    }
+
+    /// The next place in the current directory, for `name`.
+    fn spot(&mut self, name: &[u8]) -> Result<Spot> {
         let frame = self.top()?;
-        let position = Self::before(frame, &node.name);
-        let before = position.and_then(|position| {
-            let tree = frame.directory.before()?.nodes.get(position)?.subtree?;
+        let before = Self::before(frame, name);
+        let directory = Arc::clone(&frame.directory);
+        Ok(Spot { place: directory.reserve(), directory, before })
+    }
+
+    fn enter(&mut self, node: Node, spot: Spot, folder: &[u8]) {
+        let (parent, shared) = (self.parent, self.shared);
+        let before = spot.before.and_then(|position| {
+            let tree = spot.directory.before()?.nodes.get(position)?.subtree?;
             let index = shared.index.read().unwrap_or_else(PoisonError::into_inner);
             let nodes = parent?.repository.read_tree(&index, &tree).ok()?;
             Some(Before { nodes: Arc::new(nodes), tree, position: Some(position) })
         });
-        let place = frame.directory.reserve();
-        let directory = Directory::new(node, Some((Arc::clone(&frame.directory), place)), before);
+        let path = [folder, b"/", &node.name].concat();
+        let directory = Directory::new(node, Some((spot.directory, spot.place)), before);
+        let outer_path = std::mem::replace(&mut self.path, path);
         self.stack.push(Frame { directory, passed: 0, outer_path });
         self.walked.directories += 1;
-        Ok(())
     }
 
     fn leave(&mut self) -> Result<()> {
         let frame = self.stack.pop().ok_or_else(|| Error::internal("the source left a directory twice"))?;
-        self.path.truncate(frame.outer_path);
+        self.path = frame.outer_path;
         if self.stack.is_empty() {
             self.flush();
         }
         frame.directory.close(self.shared)
     }
 
-    fn entry(&mut self, node: Box<Node>, content: Box<dyn Content>) -> Result<()> {
-        let parent = self.parent;
-        let frame = self.top()?;
-        let position = Self::before(frame, &node.name);
-        let directory = Arc::clone(&frame.directory);
-        let place = directory.reserve();
-        if let (Some(position), Some(parent)) = (position, parent) {
+    /// `folder`: the path of the directory, when it is not the current one.
+    fn entry(
+        &mut self,
+        node: Box<Node>,
+        content: Box<dyn Content>,
+        spot: Spot,
+        folder: Option<&[u8]>,
+    ) -> Result<()> {
+        let Spot { directory, place, before } = spot;
+        if let (Some(position), Some(parent)) = (before, self.parent) {
             let known = directory.before().and_then(|before| before.nodes.get(position));
             if let Some(known) = known
                 && is_unchanged(&node, known, parent.time)
@@ -148,9 +219,7 @@ impl Walk<'_, '_> {
                 return directory.fill(self.shared, place, Child::Same(position));
             }
         }
-        let mut path = self.path.clone();
-        path.push(b'/');
-        path.extend_from_slice(&node.name);
+        let path = [folder.unwrap_or(&self.path), b"/", &node.name].concat();
         self.batch_bytes += node.size_bytes;
         self.walked.files_queued += u64::from(node.kind == NodeKind::File);
         self.batch.push(Task { node, content, directory, place, path });

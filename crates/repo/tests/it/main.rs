@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
+mod backup;
 mod crash;
 #[cfg(test)]
 mod evidence;

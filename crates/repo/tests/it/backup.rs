@@ -1,0 +1,235 @@
+//! What a source may ask of a backup beyond one walk in order: places kept for later, and waiting for its readers.
+
+use retoma_core::{ErrorKind, Result, Secret};
+use retoma_repo::backup::{Content, Event, Options, Progress, Reader, Source, Summary, backup};
+use retoma_repo::format::BlobKind;
+use retoma_repo::format::time::Time;
+use retoma_repo::format::tree::{Node, NodeKind};
+use retoma_repo::store::{BlockingStore, LocalStore};
+use retoma_repo::{Repository, SnapshotId};
+use retoma_testkit::{Folder, MemorySource, noise};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+fn repository() -> (Folder, Repository) {
+    let folder = Folder::new();
+    let store = BlockingStore::new(Arc::new(LocalStore::new(folder.join("repository")).unwrap())).unwrap();
+    let repository = Repository::init(store, &Secret::new("correct horse".to_owned())).unwrap();
+    (folder, repository)
+}
+
+fn run(repository: &Repository, source: &mut dyn Source, parent: Option<SnapshotId>) -> Result<Summary> {
+    let options = Options { parent, ..Options::default() };
+    backup(repository, source, &options, &Progress::default())
+}
+
+/// The names below a tree with their contents, directories with a `/` at the end, in the order of the trees.
+fn listing(repository: &Repository, summary: &Summary) -> Vec<(String, Vec<u8>)> {
+    let index = repository.load_index().unwrap();
+    let mut found = Vec::new();
+    let mut left: Vec<_> = vec![(String::new(), summary.tree)];
+    while let Some((folder, tree)) = left.pop() {
+        for node in repository.read_tree(&index, &tree).unwrap() {
+            let path = format!("{folder}/{}", String::from_utf8_lossy(&node.name));
+            let read = |id| repository.read_blob(&index, BlobKind::Data, id).unwrap();
+            let content: Vec<u8> = node.content.iter().flat_map(read).collect();
+            match node.subtree {
+                Some(subtree) => left.push((path.clone(), subtree)),
+                None => found.push((path, content)),
+            }
+        }
+    }
+    found
+}
+
+fn node(name: &str, kind: NodeKind) -> Box<Node> {
+    Box::new(Node::new(name, kind))
+}
+
+/// A directory `data` as a server has it: what is read, and two files and a folder of which all is known at the end only.
+fn with_late_places(label: &[u8], extra: bool) -> MemorySource {
+    let mut source = MemorySource::default();
+    source.enter(Node::new("data", NodeKind::Directory));
+    source.event(Event::Reserve(1, b"a-label".to_vec()));
+    source.file(b"base", b"pages");
+    source.event(Event::Reserve(2, b"log".to_vec()));
+    source.file(b"middle", &noise(3, 3 << 20));
+    source.event(Event::Reserve(3, b"never".to_vec()));
+    source.file(b"xact", b"commits");
+    source.leave();
+    source.file(b"zz", b"beside it");
+    source.event(Event::Settle);
+    source.event(Event::Late(2, Box::new(Event::Enter(node("log", NodeKind::Directory)))));
+    source.file(b"000001", b"first");
+    if extra {
+        source.file(b"000002", b"second");
+    }
+    source.leave();
+    let mut late = MemorySource::default();
+    late.file(b"a-label", label);
+    let entry = late.next().unwrap().unwrap();
+    source.event(Event::Late(1, Box::new(entry)));
+    source
+}
+
+#[test]
+fn late_places_stand_in_the_order_of_names_and_unfilled_ones_are_left_out() {
+    let (_folder, repository) = repository();
+    let summary = run(&repository, &mut with_late_places(b"label", true), None).unwrap();
+    let expected: Vec<(&str, Vec<u8>)> = vec![
+        ("/zz", b"beside it".to_vec()),
+        ("/data/a-label", b"label".to_vec()),
+        ("/data/base", b"pages".to_vec()),
+        ("/data/middle", noise(3, 3 << 20)),
+        ("/data/xact", b"commits".to_vec()),
+        ("/data/log/000001", b"first".to_vec()),
+        ("/data/log/000002", b"second".to_vec()),
+    ];
+    let got = listing(&repository, &summary);
+    assert_eq!(got.iter().map(|(path, _)| path.as_str()).collect::<Vec<_>>(), names(&expected));
+    assert!(got.iter().zip(&expected).all(|((_, got), (_, wanted))| got == wanted));
+}
+
+fn names<'a>(expected: &[(&'a str, Vec<u8>)]) -> Vec<&'a str> {
+    expected.iter().map(|(path, _)| *path).collect()
+}
+
+#[test]
+fn late_places_are_compared_with_the_parent_too() {
+    let (_folder, repository) = repository();
+    let first = run(&repository, &mut with_late_places(b"label", true), None).unwrap();
+    let same = run(&repository, &mut with_late_places(b"label", true), Some(first.snapshot)).unwrap();
+    assert_eq!((same.tree, same.stored_bytes), (first.tree, 0));
+    let other = run(&repository, &mut with_late_places(b"another", false), Some(first.snapshot)).unwrap();
+    let paths: Vec<_> = listing(&repository, &other).into_iter().collect();
+    assert_eq!(paths[1], ("/data/a-label".to_owned(), b"another".to_vec()));
+    assert!(!paths.iter().any(|(path, _)| path == "/data/log/000002"));
+}
+
+/// Gives `files` files, then asks after [`Event::Settle`] how many were read to their end.
+struct Counting {
+    events: VecDeque<Event>,
+    finished: Arc<AtomicUsize>,
+    seen: Option<usize>,
+}
+
+impl Counting {
+    fn new(files: usize, bytes: usize) -> Self {
+        let finished = Arc::new(AtomicUsize::new(0));
+        let mut events: VecDeque<Event> = (0..files)
+            .map(|at| {
+                let node = Node { size_bytes: bytes as u64, ..Node::new(format!("{at:06}"), NodeKind::File) };
+                let content = Counted { left_bytes: bytes, finished: Arc::clone(&finished) };
+                Event::Entry(Box::new(node), Box::new(content))
+            })
+            .collect();
+        events.push_back(Event::Settle);
+        Self { events, finished, seen: None }
+    }
+}
+
+impl Source for Counting {
+    fn next(&mut self) -> Result<Option<Event>> {
+        if self.events.is_empty() {
+            self.seen = Some(self.finished.load(Ordering::SeqCst));
+        }
+        Ok(self.events.pop_front())
+    }
+}
+
+struct Counted {
+    left_bytes: usize,
+    finished: Arc<AtomicUsize>,
+}
+
+impl Content for Counted {
+    fn describe(&mut self, _node: &mut Node) -> Result<()> {
+        Ok(())
+    }
+
+    fn open(&mut self) -> Result<Box<dyn Reader>> {
+        Ok(Box::new(Self { left_bytes: self.left_bytes, finished: Arc::clone(&self.finished) }))
+    }
+}
+
+impl Reader for Counted {
+    fn size_bytes(&self) -> Option<u64> {
+        Some(self.left_bytes as u64)
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        let count = buffer.len().min(self.left_bytes);
+        buffer[..count].fill(7);
+        self.left_bytes -= count;
+        Ok(count)
+    }
+
+    fn finish(&mut self, _read_bytes: u64) -> Result<()> {
+        self.finished.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+#[test]
+fn after_settling_every_reader_has_ended() {
+    // Fewer than a batch, many batches, and large files, whose chunks others store.
+    for (files, bytes) in [(1, 10), (63, 100), (1000, 100), (5, 9 << 20)] {
+        let (_folder, repository) = repository();
+        let mut source = Counting::new(files, bytes);
+        run(&repository, &mut source, None).unwrap();
+        assert_eq!(source.seen, Some(files), "{files} files of {bytes} bytes");
+    }
+}
+
+#[test]
+fn a_late_entry_that_was_not_reserved_ends_the_backup() {
+    let entry = |name: &str| Event::Entry(node(name, NodeKind::Socket), Box::new(Nothing));
+    let cases: [Vec<Event>; 4] = [
+        vec![Event::Late(1, Box::new(entry("a")))],
+        vec![Event::Reserve(1, b"a".to_vec()), Event::Late(1, Box::new(entry("b")))],
+        vec![Event::Reserve(1, b"a".to_vec()), Event::Late(1, Box::new(Event::Leave))],
+        vec![Event::Reserve(1, b"a".to_vec()), Event::Reserve(1, b"b".to_vec())],
+    ];
+    for events in cases {
+        let (_folder, repository) = repository();
+        let shown = format!("{events:?}");
+        let mut source = MemorySource::default();
+        for event in events {
+            source.event(event);
+        }
+        assert_eq!(run(&repository, &mut source, None).unwrap_err().kind(), ErrorKind::Internal, "{shown}");
+        assert_eq!(repository.snapshots().unwrap(), vec![]);
+    }
+}
+
+struct Nothing;
+
+impl Content for Nothing {
+    fn describe(&mut self, _node: &mut Node) -> Result<()> {
+        Ok(())
+    }
+
+    fn open(&mut self) -> Result<Box<dyn Reader>> {
+        Err(retoma_core::Error::internal("a socket has no contents"))
+    }
+}
+
+/// A time long ago, so that a second backup may trust it.
+#[test]
+fn a_late_file_that_is_the_same_is_not_read() {
+    let (_folder, repository) = repository();
+    let source = || {
+        let mut source = MemorySource::default();
+        source.event(Event::Reserve(1, b"f".to_vec()));
+        let mut late = MemorySource::default();
+        let long_ago: Time = serde_json::from_str("\"2020-01-01T00:00:00Z\"").unwrap();
+        let node = Node { size_bytes: 3, mtime: long_ago, ctime: long_ago, ..Node::new("f", NodeKind::File) };
+        late.entry(node, b"abc");
+        source.event(Event::Late(1, Box::new(late.next().unwrap().unwrap())));
+        source
+    };
+    let first = run(&repository, &mut source(), None).unwrap();
+    let second = run(&repository, &mut source(), Some(first.snapshot)).unwrap();
+    assert_eq!((first.files_read, second.files_read, second.files_unchanged), (1, 0, 1));
+}
