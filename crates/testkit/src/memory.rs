@@ -2,7 +2,7 @@
 
 use crate::data::bytes;
 use retoma_repo::Result;
-use retoma_repo::backup::{Content, Event, Reader, Source};
+use retoma_repo::backup::{Content, Event, Found, Reader, Source};
 use retoma_repo::format::tree::{Node, NodeKind};
 use std::collections::VecDeque;
 
@@ -47,8 +47,8 @@ impl Source for MemorySource {
 struct Bytes(Vec<u8>);
 
 impl Content for Bytes {
-    fn describe(&mut self, _node: &mut Node) -> Result<()> {
-        Ok(())
+    fn describe(&mut self, _node: &mut Node) -> Result<Found> {
+        Ok(Found::There)
     }
 
     fn open(&mut self) -> Result<Box<dyn Reader>> {

@@ -1,7 +1,7 @@
 //! One file that is in memory, as a source.
 
 use retoma_core::{Error, Result};
-use retoma_repo::backup::{Content, Event, Reader, Source};
+use retoma_repo::backup::{Content, Event, Found, Reader, Source};
 use retoma_repo::format::tree::{Node, NodeKind};
 use retoma_repo::host;
 
@@ -33,8 +33,8 @@ impl Source for MemorySource {
 struct Bytes(Option<Vec<u8>>);
 
 impl Content for Bytes {
-    fn describe(&mut self, _node: &mut Node) -> Result<()> {
-        Ok(())
+    fn describe(&mut self, _node: &mut Node) -> Result<Found> {
+        Ok(Found::There)
     }
 
     fn open(&mut self) -> Result<Box<dyn Reader>> {

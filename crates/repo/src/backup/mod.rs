@@ -17,7 +17,7 @@ mod walk;
 mod worker;
 
 pub use progress::Progress;
-pub use source::{Content, Event, Reader, Source};
+pub use source::{Content, Event, Found, Reader, Source};
 
 use crate::chunk::{self, Chunker};
 use crate::format::BlobKind;

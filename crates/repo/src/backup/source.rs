@@ -47,13 +47,22 @@ pub trait Source: Send {
     fn next(&mut self) -> Result<Option<Event>>;
 }
 
+/// Whether an entry is still there when it is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// It is.
+    There,
+    /// It is not, and need not be: it is left out. Where a missing entry is a failure, an error says so instead.
+    Gone,
+}
+
 /// One entry's contents and details, asked for only when the entry is not the same as in the parent snapshot.
 pub trait Content: Send {
     /// Fills in what listing a directory does not tell: extended attributes, where a link points.
     ///
     /// # Errors
     /// They could not be read: the entry counts as unreadable.
-    fn describe(&mut self, node: &mut Node) -> Result<()>;
+    fn describe(&mut self, node: &mut Node) -> Result<Found>;
 
     /// Opens a file's contents.
     ///

@@ -4,7 +4,7 @@ use super::directory::{Child, Directory};
 use super::packer::{Packer, lock};
 use super::progress::Progress;
 use super::queue::{Job, Queue};
-use super::source::{Content, Reader};
+use super::source::{Content, Found, Reader};
 use super::{Unreadable, store_blob};
 use crate::chunk::Chunker;
 use crate::format::BlobKind;
@@ -124,15 +124,18 @@ fn do_task(shared: &Shared<'_>, mut task: Task, scratch: &mut Scratch) -> Result
     }
     shared.stop_if_asked()?;
     let described = task.content.describe(&mut task.node);
+    if matches!(described, Ok(Found::Gone)) {
+        return task.directory.fill(shared, task.place, Child::Absent);
+    }
     if task.node.kind != NodeKind::File {
         let Task { node, directory, place, path, .. } = task;
         let child = match described {
-            Ok(()) => Child::Changed(node),
+            Ok(_) => Child::Changed(node),
             Err(error) => absent(shared, path, error),
         };
         return directory.fill(shared, place, child);
     }
-    match described.and_then(|()| task.content.open()) {
+    match described.and_then(|_| task.content.open()) {
         Ok(reader)
             if reader.size_bytes().is_some_and(|size| size <= shared.chunker.sizes().min_bytes as u64) =>
         {

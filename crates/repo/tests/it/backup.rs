@@ -1,7 +1,7 @@
 //! What a source may ask of a backup beyond one walk in order: places kept for later, and waiting for its readers.
 
 use retoma_core::{ErrorKind, Result, Secret};
-use retoma_repo::backup::{Content, Event, Options, Progress, Reader, Source, Summary, backup};
+use retoma_repo::backup::{Content, Event, Found, Options, Progress, Reader, Source, Summary, backup};
 use retoma_repo::format::BlobKind;
 use retoma_repo::format::time::Time;
 use retoma_repo::format::tree::{Node, NodeKind};
@@ -144,8 +144,8 @@ struct Counted {
 }
 
 impl Content for Counted {
-    fn describe(&mut self, _node: &mut Node) -> Result<()> {
-        Ok(())
+    fn describe(&mut self, _node: &mut Node) -> Result<Found> {
+        Ok(Found::There)
     }
 
     fn open(&mut self) -> Result<Box<dyn Reader>> {
@@ -206,8 +206,8 @@ fn a_late_entry_that_was_not_reserved_ends_the_backup() {
 struct Nothing;
 
 impl Content for Nothing {
-    fn describe(&mut self, _node: &mut Node) -> Result<()> {
-        Ok(())
+    fn describe(&mut self, _node: &mut Node) -> Result<Found> {
+        Ok(Found::There)
     }
 
     fn open(&mut self) -> Result<Box<dyn Reader>> {
@@ -232,4 +232,29 @@ fn a_late_file_that_is_the_same_is_not_read() {
     let first = run(&repository, &mut source(), None).unwrap();
     let second = run(&repository, &mut source(), Some(first.snapshot)).unwrap();
     assert_eq!((first.files_read, second.files_read, second.files_unchanged), (1, 0, 1));
+}
+
+struct GoneMeanwhile;
+
+impl Content for GoneMeanwhile {
+    fn describe(&mut self, _node: &mut Node) -> Result<Found> {
+        Ok(Found::Gone)
+    }
+
+    fn open(&mut self) -> Result<Box<dyn Reader>> {
+        Err(retoma_core::Error::internal("what is gone is not opened"))
+    }
+}
+
+#[test]
+fn what_may_be_gone_is_left_out_and_the_snapshot_is_complete() {
+    let (_folder, repository) = repository();
+    let mut source = MemorySource::default();
+    source.file(b"a", b"stays");
+    for (name, kind) in [("b", NodeKind::File), ("c", NodeKind::Symlink)] {
+        source.event(Event::Entry(node(name, kind), Box::new(GoneMeanwhile)));
+    }
+    let summary = run(&repository, &mut source, None).unwrap();
+    assert!(summary.unreadable.is_empty());
+    assert_eq!(listing(&repository, &summary), [("/a".to_owned(), b"stays".to_vec())]);
 }

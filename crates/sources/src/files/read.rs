@@ -2,7 +2,7 @@
 
 use super::node::{self, unreadable};
 use retoma_core::{Error, ErrorKind, Result, error::codes};
-use retoma_repo::backup::{Content, Reader};
+use retoma_repo::backup::{Content, Found, Reader};
 use retoma_repo::format::tree::{Node, NodeKind};
 use rustix::fs::{Mode, OFlags, SeekFrom, Stat};
 use rustix::io::Errno;
@@ -23,7 +23,7 @@ impl PathContent {
 }
 
 impl Content for PathContent {
-    fn describe(&mut self, node: &mut Node) -> Result<()> {
+    fn describe(&mut self, node: &mut Node) -> Result<Found> {
         match node.kind {
             NodeKind::File => {
                 let file = open(&self.path)?;
@@ -39,7 +39,7 @@ impl Content for PathContent {
             _ => {}
         }
         node.xattrs = node::xattrs(&self.path)?;
-        Ok(())
+        Ok(Found::There)
     }
 
     fn open(&mut self) -> Result<Box<dyn Reader>> {

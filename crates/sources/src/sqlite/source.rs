@@ -5,7 +5,7 @@ use super::facts::{CaptureFacts, FACTS_PARTS};
 use super::pages::PageReader;
 use crate::files::node::{self, Owners};
 use retoma_core::{Error, ErrorKind, Result, error::codes};
-use retoma_repo::backup::{Content, Event, Reader, Source};
+use retoma_repo::backup::{Content, Event, Found, Reader, Source};
 use retoma_repo::format::tree::{Node, NodeKind};
 use retoma_repo::host;
 use std::collections::VecDeque;
@@ -122,7 +122,7 @@ struct Pages {
 }
 
 impl Content for Pages {
-    fn describe(&mut self, node: &mut Node) -> Result<()> {
+    fn describe(&mut self, node: &mut Node) -> Result<Found> {
         let Some(database) = &self.database else { return Err(read_twice()) };
         node::update(node, database.stat());
         node.size_bytes = self.page_size * self.page_count;
@@ -130,7 +130,7 @@ impl Content for Pages {
         let real = std::fs::canonicalize(database.path())
             .map_err(|error| node::unreadable(database.path(), error))?;
         node.xattrs = node::xattrs(&real)?;
-        Ok(())
+        Ok(Found::There)
     }
 
     fn open(&mut self) -> Result<Box<dyn Reader>> {
@@ -147,8 +147,8 @@ fn read_twice() -> Error {
 struct Memory(Vec<u8>);
 
 impl Content for Memory {
-    fn describe(&mut self, _node: &mut Node) -> Result<()> {
-        Ok(())
+    fn describe(&mut self, _node: &mut Node) -> Result<Found> {
+        Ok(Found::There)
     }
 
     fn open(&mut self) -> Result<Box<dyn Reader>> {
