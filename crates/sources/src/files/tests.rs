@@ -35,6 +35,7 @@ fn read_all(
             Event::Unreadable(path, error) => {
                 unreadable.push((String::from_utf8_lossy(&path).into_owned(), error));
             }
+            Event::Reserve(..) | Event::Settle | Event::Late(..) => panic!("{event:?}"),
         }
     }
     assert!(path.is_empty(), "every directory was left");
