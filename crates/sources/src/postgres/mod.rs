@@ -1,0 +1,3 @@
+//! PostgreSQL: how we talk to a server, and what is made of that.
+
+pub mod wire;
