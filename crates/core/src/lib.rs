@@ -7,6 +7,7 @@ pub mod decide;
 pub mod drill;
 pub mod error;
 pub mod manifest;
+pub mod postgres;
 pub mod render;
 pub mod secret;
 pub mod units;

@@ -11,6 +11,7 @@ pub mod folder;
 pub mod lock;
 pub mod manifest;
 pub mod memory;
+pub mod postgres;
 pub mod tools;
 pub mod wait;
 
@@ -20,5 +21,6 @@ pub use faulty::{Call, Fault, FaultyStore, Rates, Rule, When};
 pub use folder::Folder;
 pub use lock::restic_lock;
 pub use memory::{MemorySource, noise};
+pub use postgres::{PostgresOptions, PostgresServer, StopMode};
 pub use tools::require_tool;
 pub use wait::{PATIENCE, wait_for, wait_for_what};

@@ -156,6 +156,24 @@ codes! {
     SOURCE_UNCHECKABLE = "R0407";
     /// What a backup recorded about a database cannot be read.
     CAPTURE_FACTS_MALFORMED = "R0408";
+    /// The address of a PostgreSQL server cannot be understood.
+    POSTGRES_ADDRESS = "R0410";
+    /// A PostgreSQL server does not answer, shuts down, or the connection with it broke.
+    POSTGRES_UNAVAILABLE = "R0411";
+    /// A PostgreSQL server refuses the login, or asks for one that is not safe or not supported.
+    POSTGRES_LOGIN = "R0412";
+    /// A PostgreSQL server refuses a statement.
+    POSTGRES_REFUSED = "R0413";
+    /// No TLS connection with a PostgreSQL server comes about, or its certificate does not hold.
+    POSTGRES_TLS = "R0415";
+    /// What answers does not speak PostgreSQL's protocol, or goes beyond our limits.
+    POSTGRES_PROTOCOL = "R0416";
+    /// A PostgreSQL server answers something else than was asked for.
+    POSTGRES_ANSWER = "R0417";
+    /// A PostgreSQL server has no connection, memory, disk or slot left.
+    POSTGRES_EXHAUSTED = "R0418";
+    /// A PostgreSQL user lacks a right.
+    POSTGRES_RIGHT = "R0419";
 
     // R05: restore.
     /// A snapshot asks for a path that leads outside of the target.

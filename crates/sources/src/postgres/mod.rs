@@ -4,3 +4,4 @@ pub mod manifest;
 pub mod page;
 pub mod relation;
 pub mod select;
+pub mod wire;

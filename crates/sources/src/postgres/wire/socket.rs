@@ -1,0 +1,206 @@
+//! The connection below: TCP or a socket of this machine, with time limits for everything.
+
+use super::address::Endpoint;
+use super::error::unavailable;
+use super::limits;
+use retoma_core::{Error, Result};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// A connected socket.
+#[derive(Debug)]
+pub(super) enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// How long a full queue of a local socket is left alone before the next try.
+const QUEUE_PAUSE: Duration = Duration::from_millis(10);
+/// When TCP asks a silent server whether it is still there.
+const KEEPALIVE: Duration = Duration::from_mins(1);
+
+impl Socket {
+    /// Connects; names are resolved by the system, which has its own time limits.
+    pub(super) fn connect(endpoint: &Endpoint, deadline: Instant) -> Result<Self> {
+        let failed = |error: io::Error| unreachable(endpoint, error);
+        let socket = match endpoint {
+            Endpoint::Tcp { host, port } => Self::Tcp(tcp(host, *port, deadline).map_err(failed)?),
+            Endpoint::Unix { .. } => {
+                let path = endpoint.socket().unwrap_or_default();
+                Self::Unix(unix(&path, deadline).map_err(failed)?)
+            }
+        };
+        socket.set_write_timeout(limits::WRITE_TIMEOUT).map_err(failed)?;
+        Ok(socket)
+    }
+
+    /// Whether nobody on a network sees what goes through.
+    pub(super) fn is_local(&self) -> bool {
+        match self {
+            Self::Tcp(stream) => stream.peer_addr().is_ok_and(|address| address.ip().is_loopback()),
+            Self::Unix(_) => true,
+        }
+    }
+
+    /// Another handle to the same connection.
+    pub(super) fn try_clone(&self) -> io::Result<Self> {
+        match self {
+            Self::Tcp(stream) => stream.try_clone().map(Self::Tcp),
+            Self::Unix(stream) => stream.try_clone().map(Self::Unix),
+        }
+    }
+
+    /// Ends the connection for all handles; who waits in a read or write is woken.
+    pub(super) fn shutdown(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.shutdown(Shutdown::Both),
+            Self::Unix(stream) => stream.shutdown(Shutdown::Both),
+        }
+    }
+
+    /// How long a read waits; a moment at least, since zero would mean for ever.
+    pub(super) fn set_read_timeout(&self, timeout: Duration) -> io::Result<()> {
+        let timeout = Some(timeout.max(Duration::from_millis(1)));
+        match self {
+            Self::Tcp(stream) => stream.set_read_timeout(timeout),
+            Self::Unix(stream) => stream.set_read_timeout(timeout),
+        }
+    }
+
+    fn set_write_timeout(&self, timeout: Duration) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.set_write_timeout(Some(timeout)),
+            Self::Unix(stream) => stream.set_write_timeout(Some(timeout)),
+        }
+    }
+}
+
+impl Read for Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.read(buffer),
+            Self::Unix(stream) => stream.read(buffer),
+        }
+    }
+}
+
+// An implementation hands the call on; who uses it calls `write_all`.
+#[allow(clippy::disallowed_methods)]
+impl Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.write(bytes),
+            Self::Unix(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Whether a read or write ended because its time was over.
+pub(super) fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
+/// The time left until `deadline`; an error when there is none.
+pub(super) fn time_left(deadline: Instant) -> io::Result<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+}
+
+fn unreachable(endpoint: &Endpoint, error: io::Error) -> Error {
+    let what = match error.kind() {
+        io::ErrorKind::ConnectionRefused => "refuses connections".to_owned(),
+        io::ErrorKind::NotFound => "is not there: the socket does not exist".to_owned(),
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => "does not answer in time".to_owned(),
+        _ => format!("cannot be reached: {error}"),
+    };
+    unavailable(&endpoint.to_string(), what).with_source(error)
+}
+
+/// The addresses of a name are tried in turn; the last failure counts.
+fn tcp(host: &str, port: u16, deadline: Instant) -> io::Result<TcpStream> {
+    let addresses: Vec<SocketAddr> = (host, port).to_socket_addrs()?.collect();
+    let mut last = io::Error::other("the name has no address");
+    for address in addresses {
+        match TcpStream::connect_timeout(&address, time_left(deadline)?) {
+            Ok(stream) => {
+                stream.set_nodelay(true)?;
+                sockopt::set_socket_keepalive(&stream, true)?;
+                sockopt::set_tcp_keepidle(&stream, KEEPALIVE)?;
+                return Ok(stream);
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// Never blocks in `connect`, which for local sockets has no time limit when the server's queue is full.
+fn unix(path: &Path, deadline: Instant) -> io::Result<UnixStream> {
+    let address = SocketAddrUnix::new(path)?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    loop {
+        match rustix::net::connect(&socket, &address) {
+            Ok(()) => break,
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {
+                std::thread::sleep(QUEUE_PAUSE.min(time_left(deadline)?));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let stream = UnixStream::from(socket);
+    stream.set_nonblocking(false)?;
+    Ok(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use retoma_core::error::codes;
+    use std::os::unix::net::UnixListener;
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_millis(50)
+    }
+
+    #[test]
+    fn a_socket_whose_queue_is_full_is_given_up() {
+        let folder = retoma_testkit::Folder::new();
+        let endpoint = Endpoint::Unix { folder: folder.path().into(), port: 5 };
+        let listener = UnixListener::bind(endpoint.socket().unwrap()).unwrap();
+        rustix::net::listen(&listener, 0).unwrap();
+        // Nobody accepts: after a few the queue is full.
+        let mut waiting = Vec::new();
+        let error = loop {
+            match Socket::connect(&endpoint, soon()) {
+                Ok(socket) => waiting.push(socket),
+                Err(error) => break error,
+            }
+            assert!(waiting.len() < 100);
+        };
+        assert_eq!(error.code(), codes::POSTGRES_UNAVAILABLE);
+        assert!(error.to_string().contains("does not answer in time"), "{error}");
+    }
+
+    #[test]
+    fn what_is_missing_is_told_apart() {
+        let folder = retoma_testkit::Folder::new();
+        let endpoint = Endpoint::Unix { folder: folder.path().into(), port: 5 };
+        let error = Socket::connect(&endpoint, soon()).unwrap_err();
+        assert!(error.to_string().contains("the socket does not exist"), "{error}");
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let error =
+            Socket::connect(&Endpoint::Tcp { host: "127.0.0.1".into(), port: free }, soon()).unwrap_err();
+        assert!(error.to_string().contains("refuses connections"), "{error}");
+        let long = Endpoint::Unix { folder: format!("/{}", "x".repeat(200)).into(), port: 5 };
+        assert_eq!(Socket::connect(&long, soon()).unwrap_err().code(), codes::POSTGRES_UNAVAILABLE);
+    }
+}
