@@ -1,6 +1,7 @@
 //! What is protected: each kind of component reads itself as a stream of entries, and knows how to check a copy.
 
 pub mod files;
+mod memory;
 pub mod postgres;
 pub mod sqlite;
 

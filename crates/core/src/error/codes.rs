@@ -164,6 +164,8 @@ codes! {
     POSTGRES_LOGIN = "R0412";
     /// A PostgreSQL server refuses a statement.
     POSTGRES_REFUSED = "R0413";
+    /// A page of a PostgreSQL relation does not have its own checksum.
+    POSTGRES_BAD_PAGE = "R0414";
     /// No TLS connection with a PostgreSQL server comes about, or its certificate does not hold.
     POSTGRES_TLS = "R0415";
     /// What answers does not speak PostgreSQL's protocol, or goes beyond our limits.
@@ -174,6 +176,14 @@ codes! {
     POSTGRES_EXHAUSTED = "R0418";
     /// A PostgreSQL user lacks a right.
     POSTGRES_RIGHT = "R0419";
+    /// A PostgreSQL server cannot be backed up as it is set up.
+    POSTGRES_SETUP = "R0420";
+    /// A WAL segment is not what its name says.
+    WAL_MALFORMED = "R0421";
+    /// A WAL segment is stored already with other contents.
+    WAL_CONFLICT = "R0422";
+    /// WAL that is needed is not there.
+    WAL_MISSING = "R0423";
 
     // R05: restore.
     /// A snapshot asks for a path that leads outside of the target.

@@ -4,6 +4,7 @@ use super::database::{Database, Options};
 use super::facts::{CaptureFacts, FACTS_PARTS};
 use super::pages::PageReader;
 use crate::files::node::{self, Owners};
+use crate::memory::Memory;
 use retoma_core::{Error, ErrorKind, Result, error::codes};
 use retoma_repo::backup::{Content, Event, Found, Reader, Source};
 use retoma_repo::format::tree::{Node, NodeKind};
@@ -82,7 +83,7 @@ fn own_steps(facts: &CaptureFacts) -> Result<Vec<Event>> {
     file.size_bytes = json.len() as u64;
     Ok(vec![
         Event::Enter(node(folder, NodeKind::Directory, 0o700)),
-        Event::Entry(file, Box::new(Memory(json))),
+        Event::Entry(file, Box::new(Memory::new(json))),
         Event::Leave,
     ])
 }
@@ -141,39 +142,4 @@ impl Content for Pages {
 
 fn read_twice() -> Error {
     Error::internal("a capture is read twice")
-}
-
-/// Contents that are in memory.
-struct Memory(Vec<u8>);
-
-impl Content for Memory {
-    fn describe(&mut self, _node: &mut Node) -> Result<Found> {
-        Ok(Found::There)
-    }
-
-    fn open(&mut self) -> Result<Box<dyn Reader>> {
-        Ok(Box::new(MemoryReader { bytes: std::mem::take(&mut self.0), position: 0 }))
-    }
-}
-
-struct MemoryReader {
-    bytes: Vec<u8>,
-    position: usize,
-}
-
-impl Reader for MemoryReader {
-    fn size_bytes(&self) -> Option<u64> {
-        Some(self.bytes.len() as u64)
-    }
-
-    fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        let count = buffer.len().min(self.bytes.len() - self.position);
-        buffer[..count].copy_from_slice(&self.bytes[self.position..self.position + count]);
-        self.position += count;
-        Ok(count)
-    }
-
-    fn finish(&mut self, _read_bytes: u64) -> Result<()> {
-        Ok(())
-    }
 }

@@ -1,0 +1,208 @@
+//! What was captured of a server, as data: written into the snapshot, compared with the programs of the restore.
+
+use retoma_core::{Error, ErrorKind, Result, error::codes};
+use serde::{Deserialize, Serialize};
+
+/// The value of the field `schema`.
+const SCHEMA: &str = "retoma.postgres/1";
+
+/// Where a snapshot holds its facts.
+pub const FACTS_PATH: &str = "/.retoma/postgres.json";
+
+/// The folder and the name of [`FACTS_PATH`].
+pub(super) const FACTS_PARTS: [&str; 2] = [".retoma", "postgres.json"];
+
+/// What one physical backup found. Fields that are not known are ignored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PostgresFacts {
+    /// Always `retoma.postgres/1`.
+    pub schema: String,
+    /// Always `postgres`.
+    pub kind: String,
+    /// The server itself.
+    #[serde(flatten)]
+    pub server: Server,
+    /// The timeline of the backup.
+    pub timeline: u32,
+    /// From here on, WAL is needed.
+    pub start_lsn: String,
+    /// Here the data are consistent.
+    pub stop_lsn: String,
+    /// The length of the blocks that relation files were cut into.
+    pub chunk_bytes: u64,
+    /// Tablespaces beside the two that every server has.
+    pub tablespaces: Vec<Tablespace>,
+    /// Databases.
+    pub databases: Vec<Database>,
+    /// Bad pages that were found, as text; not empty only in an incomplete snapshot.
+    pub bad_pages: Vec<String>,
+}
+
+/// What does not change while a server runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Server {
+    /// As `150018` for 15.18.
+    pub version_num: u32,
+    /// The version of the system catalogs.
+    pub catalog_version: u64,
+    /// The identity that `initdb` gave it.
+    pub system_identifier: u64,
+    /// The data directory, as an absolute path without links.
+    pub data_directory: String,
+    /// Whether pages have checksums.
+    pub data_checksums: bool,
+    /// The size of a WAL segment in bytes.
+    pub wal_segment_bytes: u64,
+    /// The strictest alignment of its machine.
+    pub max_data_alignment: u32,
+    /// The machine's name, as `x86_64`.
+    pub machine: String,
+    /// Libraries that the server loads at its start.
+    pub shared_preload_libraries: String,
+}
+
+/// A tablespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tablespace {
+    /// Its number, which is also the name of its link.
+    pub oid: u32,
+    /// Its name.
+    pub name: String,
+    /// Where it lies.
+    pub location: String,
+}
+
+/// A database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Database {
+    /// Its name.
+    pub name: String,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// Its encoding.
+    pub encoding: String,
+    /// The locale of its order.
+    pub collate: String,
+    /// The locale of its character classes.
+    pub ctype: String,
+    /// The version of that locale's order, where the system tells one.
+    pub collation_version: Option<String>,
+    /// Extensions with their versions; empty for databases that cannot be asked.
+    pub extensions: Vec<Extension>,
+}
+
+/// An extension.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extension {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+}
+
+impl PostgresFacts {
+    pub(super) fn new(server: Server, chunk_bytes: u64) -> Self {
+        Self {
+            schema: SCHEMA.to_owned(),
+            kind: "postgres".to_owned(),
+            server,
+            timeline: 0,
+            start_lsn: String::new(),
+            stop_lsn: String::new(),
+            chunk_bytes,
+            tablespaces: Vec::new(),
+            databases: Vec::new(),
+            bad_pages: Vec::new(),
+        }
+    }
+
+    /// Writes the facts as JSON.
+    ///
+    /// # Errors
+    /// `Internal` only.
+    pub fn to_json(&self) -> Result<Vec<u8>> {
+        let mut json = serde_json::to_vec_pretty(self).map_err(|error| {
+            Error::internal("the facts of a capture cannot be written as JSON").with_source(error)
+        })?;
+        json.push(b'\n');
+        Ok(json)
+    }
+
+    /// Reads facts.
+    ///
+    /// # Errors
+    /// `Unsupported` for another schema, `Corrupt` for what are no facts.
+    pub fn from_json(json: &[u8]) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Head {
+            schema: String,
+        }
+        let malformed = |error: serde_json::Error| {
+            let message = format!("`{FACTS_PATH}` cannot be read: {error}");
+            Error::new(ErrorKind::Corrupt, codes::CAPTURE_FACTS_MALFORMED, message)
+        };
+        let head: Head = serde_json::from_slice(json).map_err(malformed)?;
+        if head.schema != SCHEMA {
+            let message =
+                format!("`{FACTS_PATH}` has the schema `{}`, not `{SCHEMA}`", head.schema.escape_debug());
+            return Err(Error::new(ErrorKind::Unsupported, codes::CAPTURE_FACTS_MALFORMED, message)
+                .with_hint("read it with the version of the program that wrote it"));
+        }
+        serde_json::from_slice(json).map_err(malformed)
+    }
+}
+
+/// The length of the blocks that a cluster's relation files are cut into, in bytes: `docs/postgres.md`, "Block size". The
+/// parent's, as long as the cluster has not grown far beyond it, since another length stores everything anew.
+pub(super) fn chunk_bytes(cluster_bytes: u64, parent: Option<u64>) -> u64 {
+    const ROWS: [(u64, u64); 3] = [(4 << 30, 16 << 10), (64 << 30, 64 << 10), (1 << 40, 256 << 10)];
+    const LARGEST: u64 = 1 << 20;
+    let best = |limit_factor: u64| {
+        let row = ROWS.iter().find(|(limit, _)| cluster_bytes <= limit.saturating_mul(limit_factor));
+        row.map_or(LARGEST, |(_, chunk)| *chunk)
+    };
+    match parent {
+        Some(parent) if (best(4)..=LARGEST).contains(&parent) && parent.is_power_of_two() => parent,
+        _ => best(1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_grow_with_the_cluster_and_stay_along_a_chain() {
+        let kib = |bytes, parent: Option<u64>| chunk_bytes(bytes, parent.map(|kib| kib << 10)) >> 10;
+        let gib = 1 << 30;
+        assert_eq!([0, 4 * gib, 4 * gib + 1, 64 * gib + 1].map(|bytes| kib(bytes, None)), [16, 16, 64, 256]);
+        assert_eq!(kib(1025 * gib, None), 1024);
+        // Grown a little: as before. Grown a lot: anew.
+        assert_eq!(kib(16 * gib, Some(16)), 16);
+        assert_eq!(kib(16 * gib + 1, Some(16)), 64);
+        // Shrunk: larger blocks are no harm.
+        assert_eq!(kib(1, Some(1024)), 1024);
+        // A parent of nonsense.
+        assert_eq!([0, 3, 12, 4096].map(|parent| kib(1, Some(parent))), [16; 4]);
+    }
+
+    #[test]
+    fn facts_are_read_as_they_were_written() {
+        let server = Server {
+            version_num: 150_018,
+            catalog_version: 202_209_061,
+            system_identifier: u64::MAX,
+            data_directory: "/var/lib/postgresql".to_owned(),
+            data_checksums: true,
+            wal_segment_bytes: 16 << 20,
+            max_data_alignment: 8,
+            machine: "x86_64".to_owned(),
+            shared_preload_libraries: String::new(),
+        };
+        let facts = PostgresFacts::new(server, 16 << 10);
+        assert_eq!(PostgresFacts::from_json(&facts.to_json().unwrap()).unwrap(), facts);
+        let newer = String::from_utf8(facts.to_json().unwrap()).unwrap().replace("postgres/1", "postgres/2");
+        assert_eq!(PostgresFacts::from_json(newer.as_bytes()).unwrap_err().kind(), ErrorKind::Unsupported);
+        assert_eq!(PostgresFacts::from_json(b"{}").unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+}

@@ -1,0 +1,223 @@
+//! What a backup asks of the server, in one session: facts, a slot that keeps WAL, start and stop.
+
+use super::facts::{Database, Extension, Server, Tablespace};
+use super::page::PAGE_BYTES;
+use super::wire::{Address, Connection, Mode, Timeouts, quote_literal};
+use retoma_core::postgres::{Lsn, SegmentSize};
+use retoma_core::{Error, ErrorKind, Result, ResultExt, error::codes};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The oldest version that works.
+const OLDEST_VERSION: u32 = 130_000;
+/// From this version on, the functions are called `pg_backup_start` and `pg_backup_stop`, and a database knows the version
+/// of its collation.
+const VERSION_15: u32 = 150_000;
+/// A checkpoint is silent for as long as writing all dirty buffers takes.
+const CHECKPOINT: Duration = Duration::from_hours(6);
+
+/// A session with the server. While it lasts, the server keeps the WAL from [`Session::keep_wal`] on, and its backup mode;
+/// when it ends, both end.
+#[derive(Debug)]
+pub(super) struct Session {
+    connection: Connection,
+    address: Address,
+    version_num: u32,
+}
+
+/// What `pg_backup_stop` gave.
+#[derive(Debug)]
+pub(super) struct Stopped {
+    /// Here the data are consistent.
+    pub(super) lsn: Lsn,
+    /// The contents of `backup_label`.
+    pub(super) label: String,
+    /// The contents of `tablespace_map`; empty without tablespaces.
+    pub(super) tablespace_map: String,
+}
+
+fn unfit(message: String, hint: &'static str) -> Error {
+    Error::new(ErrorKind::Invalid, codes::POSTGRES_SETUP, message).with_hint(hint)
+}
+
+impl Session {
+    /// Connects, and looks whether this server can be backed up.
+    ///
+    /// # Errors
+    /// As [`Connection::connect`]; `R0420` for a server that cannot be backed up.
+    pub(super) fn open(address: &Address) -> Result<Self> {
+        let connection = Connection::connect(address, Mode::Sql, Timeouts::default())?;
+        let version_num = connection.server_version_num()?;
+        if version_num < OLDEST_VERSION {
+            let message =
+                format!("the server has version {}; 13 is the oldest that works", version_num / 10_000);
+            return Err(unfit(
+                message,
+                "upgrade the server, or dump it into a folder that is a `files` component",
+            ));
+        }
+        let mut session = Self { connection, address: address.clone(), version_num };
+        session.check_setup()?;
+        Ok(session)
+    }
+
+    fn setting(&mut self, name: &str) -> Result<String> {
+        let rows =
+            self.connection.query(&format!("SELECT current_setting({}) AS value", quote_literal(name)));
+        let rows = rows.with_context(|| format!("read the setting `{name}`"))?;
+        Ok(rows.one()?.text("value")?.to_owned())
+    }
+
+    fn check_setup(&mut self) -> Result<()> {
+        let standby = self.connection.query("SELECT pg_is_in_recovery() AS standby")?;
+        if standby.one()?.boolean("standby")? {
+            let message = "the server is a standby".to_owned();
+            return Err(unfit(message, "back up the primary"));
+        }
+        if self.setting("wal_level")? == "minimal" {
+            let message = "the server's `wal_level` is `minimal`".to_owned();
+            return Err(unfit(
+                message,
+                "set `wal_level = replica` in postgresql.conf and restart the server",
+            ));
+        }
+        let page = self.setting("block_size")?;
+        if page != PAGE_BYTES.to_string() {
+            let message = format!("the server has pages of {page} bytes; only {PAGE_BYTES} are supported");
+            return Err(unfit(message, "dump it into a folder that is a `files` component"));
+        }
+        Ok(())
+    }
+
+    /// What does not change while the server runs.
+    pub(super) fn server(&mut self) -> Result<Server> {
+        let rows = self.connection.query(
+            "SELECT s.system_identifier AS id, s.catalog_version_no AS catalog, i.bytes_per_wal_segment AS segment, \
+             i.max_data_alignment AS alignment FROM pg_control_system() s, pg_control_init() i",
+        );
+        let rows = rows.context("read what the server's control file says")?;
+        let row = rows.one()?;
+        let given = PathBuf::from(self.setting("data_directory")?);
+        let data_directory = std::fs::canonicalize(&given).map_err(|error| {
+            unfit(
+                format!("the server's data directory `{}` cannot be reached: {error}", given.display()),
+                "run the backup on the database's host, as its user or as root",
+            )
+        })?;
+        Ok(Server {
+            version_num: self.version_num,
+            catalog_version: row.value("catalog")?,
+            system_identifier: row.value("id")?,
+            data_directory: data_directory.to_string_lossy().into_owned(),
+            data_checksums: self.setting("data_checksums")? == "on",
+            wal_segment_bytes: row.value("segment")?,
+            max_data_alignment: row.value("alignment")?,
+            machine: rustix::system::uname().machine().to_string_lossy().into_owned(),
+            shared_preload_libraries: self.setting("shared_preload_libraries")?,
+        })
+    }
+
+    /// The tablespaces beside the two that every server has.
+    pub(super) fn tablespaces(&mut self) -> Result<Vec<Tablespace>> {
+        let rows = self.connection.query(
+            "SELECT oid, spcname AS name, pg_tablespace_location(oid) AS location FROM pg_tablespace \
+             WHERE pg_tablespace_location(oid) <> '' ORDER BY oid",
+        )?;
+        let tablespace = |row: &super::wire::Row| {
+            Ok(Tablespace {
+                oid: row.value("oid")?,
+                name: row.text("name")?.to_owned(),
+                location: row.text("location")?.to_owned(),
+            })
+        };
+        rows.iter().map(tablespace).collect()
+    }
+
+    /// The databases; extensions of those that let us in.
+    pub(super) fn databases(&mut self) -> Result<Vec<Database>> {
+        let collation = if self.version_num >= VERSION_15 { "datcollversion" } else { "NULL" };
+        let rows = self.connection.query(&format!(
+            "SELECT datname AS name, pg_database_size(oid) AS bytes, pg_encoding_to_char(encoding) AS encoding, \
+             datcollate AS collate, datctype AS ctype, {collation} AS collation_version, \
+             datallowconn AND has_database_privilege(oid, 'CONNECT') AS open FROM pg_database ORDER BY datname"
+        ))?;
+        let mut databases = Vec::new();
+        for row in &rows {
+            let name = row.text("name")?.to_owned();
+            let extensions = if row.boolean("open")? { self.extensions(&name)? } else { Vec::new() };
+            databases.push(Database {
+                name,
+                bytes: row.value("bytes")?,
+                encoding: row.text("encoding")?.to_owned(),
+                collate: row.text("collate")?.to_owned(),
+                ctype: row.text("ctype")?.to_owned(),
+                collation_version: row.get("collation_version")?.map(str::to_owned),
+                extensions,
+            });
+        }
+        Ok(databases)
+    }
+
+    fn extensions(&self, database: &str) -> Result<Vec<Extension>> {
+        let address = self.address.clone().with_database(database);
+        let mut connection = Connection::connect(&address, Mode::Sql, Timeouts::default())
+            .with_context(|| format!("connect to the database `{database}`"))?;
+        let rows =
+            connection.query("SELECT extname AS name, extversion AS version FROM pg_extension ORDER BY 1")?;
+        let extension = |row: &super::wire::Row| {
+            Ok(Extension { name: row.text("name")?.to_owned(), version: row.text("version")?.to_owned() })
+        };
+        rows.iter().map(extension).collect()
+    }
+
+    /// Makes the server keep all WAL from now on, for as long as this session lasts.
+    pub(super) fn keep_wal(&mut self) -> Result<()> {
+        let name = format!("retoma_backup_{}", std::process::id());
+        let sql = format!("SELECT pg_create_physical_replication_slot({}, true, true)", quote_literal(&name));
+        self.connection
+            .query(&sql)
+            .map(drop)
+            .context("make the server keep its WAL during the backup")
+            .map_err(|error| {
+                error.with_hint("the backup needs one free replication slot: see `max_replication_slots`")
+            })
+    }
+
+    /// Begins the backup with a checkpoint, and gives the location from which on WAL is needed.
+    pub(super) fn start(&mut self, label: &str) -> Result<Lsn> {
+        let label = quote_literal(label);
+        let call = if self.version_num >= VERSION_15 {
+            format!("pg_backup_start({label}, fast => true)")
+        } else {
+            format!("pg_start_backup({label}, fast => true, exclusive => false)")
+        };
+        self.connection.set_silence(CHECKPOINT);
+        let rows = self.connection.query(&format!("SELECT {call} AS lsn")).context("begin the backup")?;
+        rows.one()?.lsn("lsn")
+    }
+
+    /// Ends the backup. Everything must have been read.
+    pub(super) fn stop(&mut self) -> Result<Stopped> {
+        let call = if self.version_num >= VERSION_15 {
+            "pg_backup_stop(wait_for_archive => false)"
+        } else {
+            "pg_stop_backup(exclusive => false, wait_for_archive => false)"
+        };
+        let rows = self.connection.query(&format!("SELECT lsn, labelfile, spcmapfile FROM {call}"));
+        let rows = rows.context("end the backup")?;
+        let row = rows.one()?;
+        Ok(Stopped {
+            lsn: row.lsn("lsn")?,
+            label: row.text("labelfile")?.to_owned(),
+            tablespace_map: row.get("spcmapfile")?.unwrap_or_default().to_owned(),
+        })
+    }
+}
+
+/// The size of a server's WAL segments.
+pub(super) fn segment_size(server: &Server) -> Result<SegmentSize> {
+    SegmentSize::new(server.wal_segment_bytes).map_err(|error| {
+        let message = format!("the server has WAL segments of {} bytes: {error}", server.wal_segment_bytes);
+        Error::new(ErrorKind::Corrupt, codes::POSTGRES_ANSWER, message)
+    })
+}
