@@ -93,6 +93,7 @@ impl PostgresServer {
     ///
     /// # Panics
     /// When that does not work.
+    #[must_use]
     pub fn standby(&self, slot: Option<&str>) -> Self {
         let Some(mut server) = Self::prepare() else { unreachable_programs() };
         let mut arguments: Vec<String> =
