@@ -5,6 +5,7 @@
 
 use crate::args::Args;
 use crate::sh::{self, Result};
+use std::path::PathBuf;
 use std::process::Command;
 
 const NEXTEST: CargoTool = CargoTool { subcommand: "nextest", package: "cargo-nextest", version: "0.9.143" };
@@ -12,6 +13,17 @@ const DENY: CargoTool = CargoTool { subcommand: "deny", package: "cargo-deny", v
 const FUZZ: CargoTool = CargoTool { subcommand: "fuzz", package: "cargo-fuzz", version: "0.13.2" };
 /// The target of the static binary.
 pub(crate) const MUSL: &str = "x86_64-unknown-linux-musl";
+
+/// Server, clients, pgbench, pg_amcheck and pg_verifybackup.
+const POSTGRES: &str = "postgresql-15";
+const REDIS: &str = "redis-server";
+/// Debian starts a server when its package is installed. Tests never use that one, so what we installed is stopped; what
+/// was there before is left alone.
+const STARTED: &[(&str, &[&str])] = &[
+    (POSTGRES, &["pg_ctlcluster", "15", "main", "stop"]),
+    (REDIS, &["systemctl", "disable", "--now", "redis-server"]),
+    (REDIS, &["service", "redis-server", "stop"]),
+];
 
 /// What a part of the work needs.
 struct Subset {
@@ -39,6 +51,10 @@ const SUBSETS: &[Subset] = &[
             ("setfattr", "attr"),
             ("setfacl", "acl"),
             ("sqlite3", "sqlite3"),
+            // Servers that tests start themselves, in folders of their own; certificates for them.
+            ("initdb", POSTGRES),
+            ("redis-server", REDIS),
+            ("openssl", "openssl"),
             // Completions are read by the shells themselves.
             ("zsh", "zsh"),
             ("fish", "fish"),
@@ -54,6 +70,8 @@ const SUBSETS: &[Subset] = &[
             ("zstd", "zstd"),
             ("openssl", "openssl"),
             ("hyperfine", "hyperfine"),
+            ("initdb", POSTGRES),
+            ("pgbackrest", "pgbackrest"),
             ("/usr/bin/time", "time"),
         ],
         cargo: &[],
@@ -93,7 +111,7 @@ pub(crate) fn has_nextest() -> bool {
 }
 
 fn ensure_apt(needs: &[(&str, &str)]) -> Result {
-    let missing = missing_packages(needs, |program| sh::find(program).is_some());
+    let missing = missing_packages(needs, |program| find(program).is_some());
     if missing.is_empty() {
         return Ok(());
     }
@@ -114,10 +132,34 @@ fn ensure_apt(needs: &[(&str, &str)]) -> Result {
     let mut install = vec!["install", "--no-install-recommends"];
     install.extend(&missing);
     apt(&install)?;
-    match missing_packages(needs, |program| sh::find(program).is_some()).first() {
+    stop_servers(&missing, am_root)?;
+    match missing_packages(needs, |program| find(program).is_some()).first() {
         None => Ok(()),
         Some(package) => Err(format!("`{package}` was installed and its program is still not found")),
     }
+}
+
+/// Where a program is: in `PATH`, or where Debian keeps PostgreSQL's, in any version.
+fn find(program: &str) -> Option<PathBuf> {
+    sh::find(program).or_else(|| {
+        let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+        versions.map(|version| version.path().join("bin").join(program)).find(|path| path.is_file())
+    })
+}
+
+/// Stops the servers that came with packages that were installed just now.
+fn stop_servers(installed: &[&str], am_root: bool) -> Result {
+    for (_, words) in STARTED.iter().filter(|(package, _)| installed.contains(package)) {
+        if sh::find(words[0]).is_none() {
+            continue;
+        }
+        let mut command = Command::new(if am_root { "env" } else { "sudo" });
+        let output = command.args(*words).output().map_err(|error| format!("run {}: {error}", words[0]))?;
+        // Where nothing was started (in a container), there is nothing to stop.
+        let word = if output.status.success() { "stopped by" } else { "not running, says" };
+        println!("setup: the server of the new package is {word} `{}`", words.join(" "));
+    }
+    Ok(())
 }
 
 /// The packages whose program is not there, each once.

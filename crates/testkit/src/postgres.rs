@@ -287,13 +287,21 @@ impl PostgresServer {
         self.folder.join("log")
     }
 
-    /// Runs SQL in the real `psql` and gives its output: fields with `|`, rows in lines, nothing else.
+    /// Runs SQL in the real `psql`, each statement by itself, and gives what the rows are: fields with `|`, rows in lines.
     ///
     /// # Panics
     /// When a statement fails.
+    #[allow(clippy::panic)]
     pub fn psql(&self, sql: &str) -> String {
-        let output =
-            self.run("psql", &["-X", "-At", "-v", "ON_ERROR_STOP=1", "-d", &self.socket_url(), "-c", sql]);
+        use std::io::{Seek, Write};
+        let script = tempfile::tempfile().and_then(|mut file| {
+            file.write_all(sql.as_bytes())?;
+            file.rewind().map(|()| file)
+        });
+        let script = script.unwrap_or_else(|error| panic!("write a script for psql: {error}"));
+        let mut command = self.command("psql");
+        command.args(["-X", "-q", "-At", "-v", "ON_ERROR_STOP=1", "-d", &self.socket_url()]).stdin(script);
+        let output = checked("psql", &mut command, self);
         String::from_utf8_lossy(&output.stdout).trim_end_matches('\n').to_owned()
     }
 
@@ -313,14 +321,18 @@ impl PostgresServer {
     ///
     /// # Panics
     /// When it fails: with what it printed.
-    #[allow(clippy::panic)]
     pub fn run(&self, name: &str, arguments: &[impl AsRef<std::ffi::OsStr>]) -> Output {
-        let output = self.command(name).args(arguments).stdin(Stdio::null()).output();
-        let output = output.unwrap_or_else(|error| panic!("run {name}: {error}"));
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{name} ended with {}: {said}\n{}", output.status, self.log());
-        output
+        checked(name, self.command(name).args(arguments).stdin(Stdio::null()), self)
     }
+}
+
+/// Runs a program to its end; a failure tells what it and the server printed.
+#[allow(clippy::panic)]
+fn checked(name: &str, command: &mut Command, server: &PostgresServer) -> Output {
+    let output = command.output().unwrap_or_else(|error| panic!("run {name}: {error}"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{name} ended with {}: {said}\n{}", output.status, server.log());
+    output
 }
 
 impl Drop for PostgresServer {

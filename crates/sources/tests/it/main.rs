@@ -3,4 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
 #[cfg(test)]
+mod postgres;
+#[cfg(test)]
 mod sqlite;

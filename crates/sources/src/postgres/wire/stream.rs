@@ -81,8 +81,8 @@ impl Connection {
     /// Begins to stream WAL from `start` on, of `timeline` or of the one that the server is on.
     ///
     /// # Errors
-    /// `R0413`: of kind `NotFound` when the server has removed that WAL, or has no such slot; `Conflict` when somebody else
-    /// reads from the slot; `Invalid` when the position is beyond the server's WAL.
+    /// `R0413`: of kind `NotFound` when there is no such slot; `Conflict` when somebody else reads from it. That the WAL was
+    /// removed (`NotFound`), or is not written yet, comes with the first [`ReplicationStream::next`].
     pub fn start_replication(
         mut self,
         slot: Option<&str>,

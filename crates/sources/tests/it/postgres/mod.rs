@@ -1,0 +1,3 @@
+//! PostgreSQL, against real servers.
+
+mod wire;
