@@ -4,5 +4,6 @@ pub mod files;
 mod memory;
 pub mod postgres;
 pub mod sqlite;
+mod stored;
 
 pub use retoma_core::{Error, ErrorKind, Result, ResultExt};

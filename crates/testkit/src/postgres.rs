@@ -109,6 +109,33 @@ impl PostgresServer {
         server
     }
 
+    /// A server on a data directory that `fill` puts files into, as a restore does; it is not started yet. No file is changed.
+    ///
+    /// # Panics
+    /// When that does not work.
+    pub fn restored(fill: impl FnOnce(&Path)) -> Option<Self> {
+        let server = Self::prepare()?;
+        let data = server.data_dir();
+        fill(&data);
+        server.give_all(&data);
+        Some(server)
+    }
+
+    /// Makes everything in a folder the server's.
+    #[allow(clippy::panic)]
+    fn give_all(&self, folder: &Path) {
+        self.programs.give_to_server(folder);
+        let entries =
+            fs::read_dir(folder).unwrap_or_else(|error| panic!("list {}: {error}", folder.display()));
+        for entry in entries.flatten() {
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => self.give_all(&entry.path()),
+                Ok(kind) if kind.is_file() => self.programs.give_to_server(&entry.path()),
+                _ => {}
+            }
+        }
+    }
+
     fn prepare() -> Option<Self> {
         let programs = Programs::find()?;
         let folder = Folder::new();
@@ -190,7 +217,12 @@ impl PostgresServer {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log_path());
         let log = log.unwrap_or_else(|error| panic!("open the server's log: {error}"));
         let mut command = self.command("postgres");
-        command.arg("-D").arg(self.data_dir()).args(["-p", &self.port.to_string()]);
+        // Also where the configuration came out of a backup and names another server's.
+        command
+            .arg("-D")
+            .arg(self.data_dir())
+            .args(["-p", &self.port.to_string(), "-k"])
+            .arg(self.socket_dir());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         command.spawn().unwrap_or_else(|error| panic!("start postgres: {error}"))
     }

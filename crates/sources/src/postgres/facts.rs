@@ -1,6 +1,10 @@
 //! What was captured of a server, as data: written into the snapshot, compared with the programs of the restore.
 
+use crate::stored;
 use retoma_core::{Error, ErrorKind, Result, error::codes};
+use retoma_repo::Repository;
+use retoma_repo::id::BlobId;
+use retoma_repo::index::Index;
 use serde::{Deserialize, Serialize};
 
 /// The value of the field `schema`.
@@ -8,6 +12,9 @@ const SCHEMA: &str = "retoma.postgres/1";
 
 /// Where a snapshot holds its facts.
 pub const FACTS_PATH: &str = "/.retoma/postgres.json";
+
+/// Facts are read whole; a server with a hundred thousand databases stays below.
+const LIMIT_BYTES: u64 = 64 << 20;
 
 /// The folder and the name of [`FACTS_PATH`].
 pub(super) const FACTS_PARTS: [&str; 2] = [".retoma", "postgres.json"];
@@ -150,6 +157,15 @@ impl PostgresFacts {
         }
         serde_json::from_slice(json).map_err(malformed)
     }
+}
+
+/// The facts in the snapshot whose root is `tree`; `None` where it has none.
+///
+/// # Errors
+/// What reading the repository says; see [`PostgresFacts::from_json`].
+pub fn facts_of(repository: &Repository, index: &Index, tree: &BlobId) -> Result<Option<PostgresFacts>> {
+    let json = stored::file(repository, index, tree, FACTS_PATH, LIMIT_BYTES)?;
+    json.map(|json| PostgresFacts::from_json(&json)).transpose()
 }
 
 /// The length of the blocks that a cluster's relation files are cut into, in bytes: `docs/postgres.md`, "Block size". The

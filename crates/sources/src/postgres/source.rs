@@ -8,11 +8,15 @@ use super::wal_files;
 use super::walk::{Late, Plan, Walk, own_node};
 use super::wire::Address;
 use crate::memory::Memory;
+use crate::stored;
 use retoma_core::postgres::{Lsn, SegmentName, SegmentSize, TimelineId};
 use retoma_core::units::counted;
 use retoma_core::{Error, ErrorKind, Result, ResultExt, error::codes};
+use retoma_repo::Repository;
 use retoma_repo::backup::{Event, Source};
 use retoma_repo::format::tree::{Node, NodeKind};
+use retoma_repo::id::BlobId;
+use retoma_repo::index::Index;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
@@ -28,6 +32,23 @@ pub struct Previous {
     pub facts: PostgresFacts,
     /// The list of its files.
     pub manifest: BackupManifest,
+}
+
+/// The list of a server with a million files stays below.
+const MANIFEST_LIMIT_BYTES: u64 = 512 << 20;
+
+impl Previous {
+    /// What the snapshot whose root is `tree` knows; `None` when it is no physical backup.
+    ///
+    /// # Errors
+    /// What reading the repository says; `R0408` when what it knows cannot be read.
+    pub fn of(repository: &Repository, index: &Index, tree: &BlobId) -> Result<Option<Self>> {
+        let Some(facts) = facts::facts_of(repository, index, tree)? else { return Ok(None) };
+        let path = format!("{}/backup_manifest", facts.server.data_directory);
+        let bytes = stored::file(repository, index, tree, &path, MANIFEST_LIMIT_BYTES)?;
+        let manifest = bytes.map(|bytes| BackupManifest::from_bytes(&bytes)).transpose()?;
+        Ok(manifest.map(|manifest| Self { facts, manifest }))
+    }
 }
 
 /// One physical backup of a running server, from [`PostgresSource::begin`] until the last event.

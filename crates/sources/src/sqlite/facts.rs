@@ -1,9 +1,9 @@
 //! What was captured, as data: written into the snapshot, compared with the next backup and with restored copies.
 
+use crate::stored;
 use retoma_core::units::counted;
-use retoma_core::{Error, ErrorKind, Result, ResultExt, error::codes};
+use retoma_core::{Error, ErrorKind, Result, error::codes};
 use retoma_repo::Repository;
-use retoma_repo::format::BlobKind;
 use retoma_repo::id::BlobId;
 use retoma_repo::index::Index;
 use serde::{Deserialize, Serialize};
@@ -104,21 +104,8 @@ fn malformed(error: &serde_json::Error) -> Error {
 /// # Errors
 /// What reading the repository says; see [`CaptureFacts::from_json`].
 pub fn facts_of(repository: &Repository, index: &Index, tree: &BlobId) -> Result<Option<CaptureFacts>> {
-    let [folder, name] = FACTS_PARTS;
-    let nodes = repository.read_tree(index, tree)?;
-    let Some(folder) = nodes.iter().find(|node| node.name == folder.as_bytes()) else { return Ok(None) };
-    let Some(tree) = folder.subtree else { return Ok(None) };
-    let nodes = repository.read_tree(index, &tree)?;
-    let Some(file) = nodes.iter().find(|node| node.name == name.as_bytes()) else { return Ok(None) };
-    if file.size_bytes > LIMIT_BYTES {
-        let message = format!("`{FACTS_PATH}` has `{}` bytes", file.size_bytes);
-        return Err(Error::new(ErrorKind::Corrupt, codes::CAPTURE_FACTS_MALFORMED, message));
-    }
-    let mut json = Vec::new();
-    for id in &file.content {
-        json.extend(repository.read_blob(index, BlobKind::Data, id).context("read the facts of a capture")?);
-    }
-    CaptureFacts::from_json(&json).map(Some)
+    let json = stored::file(repository, index, tree, FACTS_PATH, LIMIT_BYTES)?;
+    json.map(|json| CaptureFacts::from_json(&json)).transpose()
 }
 
 /// How many tables a message names.

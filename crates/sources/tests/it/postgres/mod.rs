@@ -1,3 +1,4 @@
 //! PostgreSQL, against real servers.
 
+mod backup;
 mod wire;
