@@ -14,7 +14,7 @@ const FUZZ: CargoTool = CargoTool { subcommand: "fuzz", package: "cargo-fuzz", v
 /// The target of the static binary.
 pub(crate) const MUSL: &str = "x86_64-unknown-linux-musl";
 
-/// Server, clients, pgbench, pg_amcheck and pg_verifybackup.
+/// Server, clients, `pgbench`, `pg_amcheck` and `pg_verifybackup`.
 const POSTGRES: &str = "postgresql-15";
 const REDIS: &str = "redis-server";
 /// Debian starts a server when its package is installed. Tests never use that one, so what we installed is stopped; what

@@ -184,6 +184,23 @@ impl Address {
         Self::parse(text, &Environment::of_process())
     }
 
+    /// A server's socket on this machine that asks for no password: one that we have started ourselves.
+    pub fn on_socket(folder: &Path, port: u16, user: &str, database: &str) -> Self {
+        Self {
+            endpoints: vec![Endpoint::Unix { folder: folder.to_owned(), port }],
+            user: user.to_owned(),
+            database: database.to_owned(),
+            application_name: "retoma".to_owned(),
+            options: None,
+            connect_timeout: limits::CONNECT_TIMEOUT,
+            ssl_mode: SslMode::Disable,
+            roots: Roots::Nowhere,
+            channel_binding: ChannelBinding::default(),
+            password: None,
+            pass_file: PassFile::Missing,
+        }
+    }
+
     /// The same server and user with another database.
     #[must_use]
     pub fn with_database(mut self, database: &str) -> Self {

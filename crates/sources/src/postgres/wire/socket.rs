@@ -171,6 +171,10 @@ mod tests {
         Instant::now() + Duration::from_millis(50)
     }
 
+    fn later() -> Instant {
+        Instant::now() + retoma_testkit::PATIENCE
+    }
+
     #[test]
     fn a_socket_whose_queue_is_full_is_given_up() {
         let folder = retoma_testkit::Folder::new();
@@ -194,13 +198,13 @@ mod tests {
     fn what_is_missing_is_told_apart() {
         let folder = retoma_testkit::Folder::new();
         let endpoint = Endpoint::Unix { folder: folder.path().into(), port: 5 };
-        let error = Socket::connect(&endpoint, soon()).unwrap_err();
+        let error = Socket::connect(&endpoint, later()).unwrap_err();
         assert!(error.to_string().contains("the socket does not exist"), "{error}");
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let error =
-            Socket::connect(&Endpoint::Tcp { host: "127.0.0.1".into(), port: free }, soon()).unwrap_err();
+            Socket::connect(&Endpoint::Tcp { host: "127.0.0.1".into(), port: free }, later()).unwrap_err();
         assert!(error.to_string().contains("refuses connections"), "{error}");
         let long = Endpoint::Unix { folder: format!("/{}", "x".repeat(200)).into(), port: 5 };
-        assert_eq!(Socket::connect(&long, soon()).unwrap_err().code(), codes::POSTGRES_UNAVAILABLE);
+        assert_eq!(Socket::connect(&long, later()).unwrap_err().code(), codes::POSTGRES_UNAVAILABLE);
     }
 }

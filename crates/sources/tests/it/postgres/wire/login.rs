@@ -35,6 +35,9 @@ fn socket_and_tcp_lead_to_the_same_server() {
         let version: u32 = server.psql("SHOW server_version_num").parse().unwrap();
         assert_eq!(connection.server_version_num().unwrap(), version);
     }
+    let own = Address::on_socket(&server.socket_dir(), server.port(), "postgres", "template1");
+    let mut connection = Connection::connect(&own, Mode::Sql, patient()).unwrap();
+    assert_eq!(value(&mut connection, "SELECT current_database()"), "template1");
     // Nobody listens at the first socket: the next place is tried.
     let environment = Environment { user: Some("postgres".into()), ..Environment::default() };
     let anywhere = Address::parse(&format!("postgres://?port={}", server.port()), &environment).unwrap();

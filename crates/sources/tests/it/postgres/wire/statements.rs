@@ -84,7 +84,7 @@ fn a_result_larger_than_memory_is_streamed() {
     let rows = connection.query_each(many, |row| {
         let n: u64 = row.value("n")?;
         sum += n;
-        if n % 10_000 == 0 {
+        if n.is_multiple_of(10_000) {
             peak = peak.max(memory());
         }
         Ok(())
@@ -100,12 +100,25 @@ fn a_result_larger_than_memory_is_streamed() {
     assert_eq!(sql(&server).query_each(many, |_| Err(stop())).unwrap_err().to_string(), "enough");
 }
 
+/// Gives one row, then fails.
+struct Broken(bool);
+impl std::io::Read for Broken {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if std::mem::replace(&mut self.0, true) {
+            return Err(std::io::Error::other("no more"));
+        }
+        buffer[..7].copy_from_slice(b"-1\tnew\n");
+        Ok(7)
+    }
+}
+
 #[test]
 fn copies_go_out_and_in() {
     let Some(server) = PostgresServer::start() else { return };
     let mut connection = sql(&server);
     connection.execute("CREATE TABLE t (n int PRIMARY KEY, t text)").unwrap();
-    let text: String = (0..100_000).map(|n| format!("{n}\trow {n}\n")).collect();
+    let lines: Vec<_> = (0..100_000).map(|n| format!("{n}\trow {n}\n")).collect();
+    let text = lines.concat();
     assert_eq!(connection.copy_in("COPY t FROM STDIN", &mut text.as_bytes()).unwrap(), 100_000);
     let mut out = Vec::new();
     assert_eq!(
@@ -116,16 +129,6 @@ fn copies_go_out_and_in() {
     // What the server does not take, and what cannot be read, changes nothing.
     let error = connection.copy_in("COPY t FROM STDIN", &mut &b"7\tagain\n"[..]).unwrap_err();
     assert_eq!(code(&error), "R0413 Conflict");
-    struct Broken(bool);
-    impl std::io::Read for Broken {
-        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-            if std::mem::replace(&mut self.0, true) {
-                return Err(std::io::Error::other("no more"));
-            }
-            buffer[..7].copy_from_slice(b"-1\tnew\n");
-            Ok(7)
-        }
-    }
     let error = connection.copy_in("COPY t FROM STDIN", &mut Broken(false)).unwrap_err();
     assert_eq!(code(&error), "R0013 Unavailable", "{error}");
     assert_eq!(value(&mut connection, "SELECT count(*) FROM t"), "100000");
