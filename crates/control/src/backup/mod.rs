@@ -7,8 +7,9 @@ mod memory;
 
 pub use memory::MANIFEST_NAME;
 
+use crate::open;
 use memory::MemorySource;
-use retoma_core::manifest::{Component, ComponentKind, Manifest, Source};
+use retoma_core::manifest::{Component, ComponentKind, Manifest, ServerUrl, Source};
 use retoma_core::{Error, ErrorKind, Result, ResultExt, error::codes};
 use retoma_repo::backup::{self, Options, Progress, Summary};
 use retoma_repo::format::BlobKind;
@@ -16,6 +17,8 @@ use retoma_repo::format::snapshot::{Snapshot, TAG_COMPONENT, TAG_KIND, TAG_MANIF
 use retoma_repo::ops::find::{self, Selector};
 use retoma_repo::{Repository, SnapshotId, host};
 use retoma_sources::files::{Excludes, FilesSource};
+use retoma_sources::postgres::wire::Address;
+use retoma_sources::postgres::{PostgresSource, Previous};
 use retoma_sources::sqlite::{self, CaptureFacts, SqliteSource};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -95,7 +98,17 @@ fn backup_component(
             check_nothing_is_gone(repository, parent.as_ref(), &facts)?;
             (backup::backup(repository, &mut source, &options, progress)?, Some(facts))
         }
-        Source::Postgres { .. } | Source::Redis { .. } => return Err(later(component.kind())),
+        Source::Postgres { url } => {
+            let previous = previous_of_server(repository, parent.as_ref());
+            let mut source = PostgresSource::begin(&server_address(url)?, previous)?;
+            options.paths = source.paths();
+            // Of what another server had, nothing is the same.
+            if !source.continues_parent() {
+                options.parent = None;
+            }
+            (backup::backup(repository, &mut source, &options, progress)?, None)
+        }
+        Source::Redis { .. } => return Err(later(component.kind())),
     };
     Ok(ComponentBackup {
         component: component.name.clone(),
@@ -105,6 +118,23 @@ fn backup_component(
         parent: options.parent,
         elapsed: started.elapsed(),
     })
+}
+
+/// What the parent knows of the server. It is a help, not a need: without it everything is read.
+fn previous_of_server(repository: &Repository, parent: Option<&(SnapshotId, Snapshot)>) -> Option<Previous> {
+    let index = repository.load_index().ok()?;
+    Previous::of(repository, &index, &parent?.1.tree).ok().flatten()
+}
+
+/// Where a server is, with its secret.
+///
+/// # Errors
+/// `R0410` for an address that cannot be understood; a secret that cannot be read.
+pub(crate) fn server_address(url: &ServerUrl) -> Result<Address> {
+    match url {
+        ServerUrl::Literal(text) => Address::of_process(text),
+        ServerUrl::Reference(reference) => Address::of_process(open::secret(reference)?.expose()),
+    }
 }
 
 /// The error about a kind that this version does not know how to handle.

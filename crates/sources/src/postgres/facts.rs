@@ -66,6 +66,8 @@ pub struct Server {
     pub machine: String,
     /// Libraries that the server loads at its start.
     pub shared_preload_libraries: String,
+    /// The role that `initdb` made, who may do everything.
+    pub superuser: String,
 }
 
 /// A tablespace.
@@ -94,8 +96,19 @@ pub struct Database {
     pub ctype: String,
     /// The version of that locale's order, where the system tells one.
     pub collation_version: Option<String>,
-    /// Extensions with their versions; empty for databases that cannot be asked.
+    /// What is in it; nothing is known of databases that cannot be asked, such as `template0`.
+    pub contents: Option<Contents>,
+}
+
+/// What a database holds, when the backup began.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contents {
+    /// Extensions with their versions.
     pub extensions: Vec<Extension>,
+    /// The number of the users' tables.
+    pub tables: u64,
+    /// Rows in them, as the server's statistics estimate.
+    pub rows_estimated: u64,
 }
 
 /// An extension.
@@ -214,6 +227,7 @@ mod tests {
             max_data_alignment: 8,
             machine: "x86_64".to_owned(),
             shared_preload_libraries: String::new(),
+            superuser: "postgres".to_owned(),
         };
         let facts = PostgresFacts::new(server, 16 << 10);
         assert_eq!(PostgresFacts::from_json(&facts.to_json().unwrap()).unwrap(), facts);

@@ -16,6 +16,6 @@ mod wal_files;
 mod walk;
 pub mod wire;
 
-pub use facts::{Database, Extension, FACTS_PATH, PostgresFacts, Server, Tablespace, facts_of};
+pub use facts::{Contents, Database, Extension, FACTS_PATH, PostgresFacts, Server, Tablespace, facts_of};
 pub use source::{PostgresSource, Previous};
 pub use wal_files::SegmentHeader;

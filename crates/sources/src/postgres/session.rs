@@ -1,6 +1,6 @@
 //! What a backup asks of the server, in one session: facts, a slot that keeps WAL, start and stop.
 
-use super::facts::{Database, Extension, Server, Tablespace};
+use super::facts::{Contents, Database, Extension, Server, Tablespace};
 use super::page::PAGE_BYTES;
 use super::wire::{Address, Connection, Mode, Timeouts, quote_literal};
 use retoma_core::postgres::{Lsn, SegmentSize};
@@ -93,10 +93,12 @@ impl Session {
     pub(super) fn server(&mut self) -> Result<Server> {
         let rows = self.connection.query(
             "SELECT s.system_identifier AS id, s.catalog_version_no AS catalog, i.bytes_per_wal_segment AS segment, \
-             i.max_data_alignment AS alignment FROM pg_control_system() s, pg_control_init() i",
+             i.max_data_alignment AS alignment, (SELECT rolname FROM pg_roles WHERE oid = 10) AS superuser \
+             FROM pg_control_system() s, pg_control_init() i",
         );
         let rows = rows.context("read what the server's control file says")?;
         let row = rows.one()?;
+        let superuser = row.text("superuser")?.to_owned();
         let given = PathBuf::from(self.setting("data_directory")?);
         let data_directory = std::fs::canonicalize(&given).map_err(|error| {
             unfit(
@@ -114,6 +116,7 @@ impl Session {
             max_data_alignment: row.value("alignment")?,
             machine: rustix::system::uname().machine().to_string_lossy().into_owned(),
             shared_preload_libraries: self.setting("shared_preload_libraries")?,
+            superuser,
         })
     }
 
@@ -144,7 +147,7 @@ impl Session {
         let mut databases = Vec::new();
         for row in &rows {
             let name = row.text("name")?.to_owned();
-            let extensions = if row.boolean("open")? { self.extensions(&name)? } else { Vec::new() };
+            let contents = if row.boolean("open")? { Some(self.contents(&name)?) } else { None };
             databases.push(Database {
                 name,
                 bytes: row.value("bytes")?,
@@ -152,22 +155,17 @@ impl Session {
                 collate: row.text("collate")?.to_owned(),
                 ctype: row.text("ctype")?.to_owned(),
                 collation_version: row.get("collation_version")?.map(str::to_owned),
-                extensions,
+                contents,
             });
         }
         Ok(databases)
     }
 
-    fn extensions(&self, database: &str) -> Result<Vec<Extension>> {
+    fn contents(&self, database: &str) -> Result<Contents> {
         let address = self.address.clone().with_database(database);
         let mut connection = Connection::connect(&address, Mode::Sql, Timeouts::default())
             .with_context(|| format!("connect to the database `{database}`"))?;
-        let rows =
-            connection.query("SELECT extname AS name, extversion AS version FROM pg_extension ORDER BY 1")?;
-        let extension = |row: &super::wire::Row| {
-            Ok(Extension { name: row.text("name")?.to_owned(), version: row.text("version")?.to_owned() })
-        };
-        rows.iter().map(extension).collect()
+        contents(&mut connection).with_context(|| format!("look into the database `{database}`"))
     }
 
     /// Makes the server keep all WAL from now on, for as long as this session lasts.
@@ -212,6 +210,24 @@ impl Session {
             tablespace_map: row.get("spcmapfile")?.unwrap_or_default().to_owned(),
         })
     }
+}
+
+/// What the database of this connection holds.
+pub(super) fn contents(connection: &mut Connection) -> Result<Contents> {
+    let rows =
+        connection.query("SELECT extname AS name, extversion AS version FROM pg_extension ORDER BY 1")?;
+    let extension = |row: &super::wire::Row| {
+        Ok(Extension { name: row.text("name")?.to_owned(), version: row.text("version")?.to_owned() })
+    };
+    let extensions = rows.iter().map(extension).collect::<Result<_>>()?;
+    // Before a table is looked at for the first time, its `reltuples` is -1.
+    let rows = connection.query(
+        "SELECT count(*) AS tables, coalesce(sum(greatest(c.reltuples, 0)), 0)::bigint AS rows \
+         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE c.relkind IN ('r', 'm') AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'",
+    )?;
+    let row = rows.one()?;
+    Ok(Contents { extensions, tables: row.value("tables")?, rows_estimated: row.value("rows")? })
 }
 
 /// The size of a server's WAL segments.

@@ -132,9 +132,15 @@ impl PostgresSource {
         &self.facts
     }
 
-    /// The data directory.
-    pub fn data_directory(&self) -> &Path {
-        &self.data
+    /// What is backed up: the data directory, then the tablespaces.
+    pub fn paths(&self) -> Vec<String> {
+        let spaces = self.facts.tablespaces.iter().map(|space| space.location.clone());
+        std::iter::once(self.facts.server.data_directory.clone()).chain(spaces).collect()
+    }
+
+    /// Whether the parent snapshot is of the same server; otherwise nothing may be compared with it.
+    pub fn continues_parent(&self) -> bool {
+        !self.known.files.is_empty()
     }
 
     /// All files were read: ends the backup, and puts what is known only now into its places.
