@@ -6,7 +6,7 @@ use super::limits;
 use retoma_core::{Error, Result};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -41,7 +41,7 @@ impl Socket {
     /// Whether nobody on a network sees what goes through.
     pub(super) fn is_local(&self) -> bool {
         match self {
-            Self::Tcp(stream) => stream.peer_addr().is_ok_and(|address| address.ip().is_loopback()),
+            Self::Tcp(stream) => stream.peer_addr().is_ok_and(|address| is_loopback(address.ip())),
             Self::Unix(_) => true,
         }
     }
@@ -101,6 +101,11 @@ impl Write for Socket {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Whether what is sent to an address stays on this machine.
+fn is_loopback(address: IpAddr) -> bool {
+    address.to_canonical().is_loopback()
 }
 
 /// Whether a read or write ended because its time was over.
@@ -173,6 +178,15 @@ mod tests {
 
     fn later() -> Instant {
         Instant::now() + retoma_testkit::PATIENCE
+    }
+
+    #[test]
+    fn only_loopback_stays_here() {
+        let here = |text: &str| is_loopback(text.parse().unwrap());
+        assert!(["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"].iter().all(|text| here(text)));
+        assert!(
+            !["10.0.0.1", "192.0.2.1", "::ffff:10.0.0.1", "fe80::1", "0.0.0.0"].iter().any(|text| here(text))
+        );
     }
 
     #[test]

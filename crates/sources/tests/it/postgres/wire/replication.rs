@@ -120,6 +120,28 @@ fn the_server_knows_how_far_we_are() {
 }
 
 #[test]
+fn a_synchronous_commit_waits_for_our_word() {
+    let Some(server) = small_segments() else { return };
+    server.psql("CREATE TABLE t (n int)");
+    let start = replication(&server).identify_system().unwrap().flushed;
+    let mut stream = replication(&server).start_replication(None, start, None).unwrap();
+    server.psql("ALTER SYSTEM SET synchronous_standby_names = 'retoma'; SELECT pg_reload_conf()");
+    let mut client = sql(&server);
+    wait_for(|| (value(&mut client, "SHOW synchronous_standby_names") == "retoma").then_some(()));
+    let commit = std::thread::spawn(move || client.execute("INSERT INTO t VALUES (1)"));
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+    wait_for(|| (server.psql(waits) == "1").then_some(()));
+    let end: Lsn = server.psql("SELECT pg_current_wal_flush_lsn()").parse().unwrap();
+    take_until(&mut stream, &mut Vec::new(), |position| position >= end);
+    // Written is not durable.
+    stream.status_update(Progress { written: end, ..Progress::default() }, false).unwrap();
+    wait_for(|| (server.psql("SELECT write_lsn FROM pg_stat_replication") == end.to_string()).then_some(()));
+    assert!(!commit.is_finished() && server.psql(waits) == "1");
+    stream.status_update(Progress { written: end, flushed: end, applied: Lsn::ZERO }, false).unwrap();
+    assert_eq!(commit.join().unwrap().unwrap(), 1);
+}
+
+#[test]
 fn slots_are_made_seen_and_dropped() {
     let Some(server) = small_segments() else { return };
     let mut connection = replication(&server);
