@@ -128,6 +128,30 @@ pub struct CheckResult {
     pub found: Option<String>,
 }
 
+impl CheckResult {
+    /// A check that ran.
+    pub fn ran(name: &str, passed: bool, expected: &str, found: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            outcome: if passed { CheckOutcome::Passed } else { CheckOutcome::Failed },
+            detail: String::new(),
+            expected: Some(expected.to_owned()),
+            found: Some(found.to_owned()),
+        }
+    }
+
+    /// A check that could not be run.
+    pub fn not_run(name: &str, why: &dyn std::fmt::Display) -> Self {
+        Self {
+            name: name.to_owned(),
+            outcome: CheckOutcome::NotRun,
+            detail: why.to_string(),
+            expected: None,
+            found: None,
+        }
+    }
+}
+
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -22,24 +22,12 @@ const COMMAND_LIMIT: Duration = Duration::from_mins(5);
 
 /// A check that ran.
 pub fn ran(name: &str, passed: bool, expected: &str, found: &str) -> CheckResult {
-    CheckResult {
-        name: name.to_owned(),
-        outcome: if passed { CheckOutcome::Passed } else { CheckOutcome::Failed },
-        detail: String::new(),
-        expected: Some(expected.to_owned()),
-        found: Some(found.to_owned()),
-    }
+    CheckResult::ran(name, passed, expected, found)
 }
 
 /// A check that could not be run.
 pub fn not_run(name: &str, why: &dyn std::fmt::Display) -> CheckResult {
-    CheckResult {
-        name: name.to_owned(),
-        outcome: CheckOutcome::NotRun,
-        detail: why.to_string(),
-        expected: None,
-        found: None,
-    }
+    CheckResult::not_run(name, why)
 }
 
 /// The first check that did not pass, as an error: whoever must not go on without them calls this.

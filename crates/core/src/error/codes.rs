@@ -184,6 +184,10 @@ codes! {
     WAL_CONFLICT = "R0422";
     /// WAL that is needed is not there.
     WAL_MISSING = "R0423";
+    /// PostgreSQL's programs are missing here, or do not fit the backup.
+    POSTGRES_PROGRAMS = "R0424";
+    /// A restored PostgreSQL server does not come up.
+    POSTGRES_NOT_UP = "R0425";
 
     // R05: restore.
     /// A snapshot asks for a path that leads outside of the target.

@@ -7,7 +7,9 @@
 mod facts;
 pub mod manifest;
 pub mod page;
+mod programs;
 mod reader;
+mod recovery;
 pub mod relation;
 pub mod select;
 mod session;
@@ -17,5 +19,7 @@ mod walk;
 pub mod wire;
 
 pub use facts::{Contents, Database, Extension, FACTS_PATH, PostgresFacts, Server, Tablespace, facts_of};
+pub use programs::{Here, Misfit, Programs, misfits};
+pub use recovery::{Recovery, Target};
 pub use source::{PostgresSource, Previous};
 pub use wal_files::SegmentHeader;
