@@ -1,6 +1,7 @@
 //! Carries a plan out.
 
 use super::place::{self, Exchange};
+use super::server;
 use super::{Place, Plan, PlannedComponent, as_bytes};
 use crate::backup::MANIFEST_NAME;
 use crate::check::{self, Checked};
@@ -314,8 +315,13 @@ impl Run<'_> {
             path: as_bytes(&planned.from),
             place,
         };
-        let checked = check::component(&copy, &planned.component, self.interrupt)
+        let mut checked = check::component(&copy, &planned.component, self.interrupt)
             .with_context(|| format!("check the restored `{name}`"))?;
+        if let Some(facts) = &planned.server {
+            let server = server::Server { described: &planned.component, facts, data: place };
+            let results = server.try_out(self.options.supervisor, self.timeline, self.interrupt);
+            checked.checks.extend(results.with_context(|| format!("start the restored `{name}`"))?);
+        }
         self.watch.note(&Note::Restored { component: name.to_owned(), bytes: checked.bytes, elapsed });
         Ok(RecoveredComponent {
             component: name.to_owned(),

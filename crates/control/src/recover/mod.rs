@@ -11,19 +11,23 @@
 
 mod apply;
 mod place;
+mod server;
 
 pub use apply::{Options, Recovered, RecoveredComponent, apply};
 pub(crate) use apply::{STOP_GRACE, run_restore};
 
 use crate::backup::{self, MANIFEST_NAME};
+use crate::postgres;
 use jiff::Timestamp;
 use place::Unit;
-use retoma_core::manifest::{self, Component, Manifest, Origin};
+use retoma_core::manifest::{self, Component, ComponentKind, Manifest, Origin};
 use retoma_core::{Error, ErrorKind, Result, ResultExt, error::codes};
 use retoma_repo::format::snapshot::{Snapshot, TAG_MANIFEST};
 use retoma_repo::format::tree::NodeKind;
+use retoma_repo::index::Index;
 use retoma_repo::ops::find::{self, Which};
 use retoma_repo::{Repository, SnapshotId};
+use retoma_sources::postgres::{self as postgres_source, PostgresFacts};
 use std::path::{Path, PathBuf};
 
 /// Where the data go.
@@ -81,6 +85,8 @@ pub struct PlannedComponent {
     pub to: PathBuf,
     /// Whether it is a folder.
     pub is_folder: bool,
+    /// What was captured of a PostgreSQL server.
+    pub server: Option<PostgresFacts>,
     /// The unit that it is exchanged with, by position, and its path in the unit's folder.
     unit: Option<(usize, PathBuf)>,
 }
@@ -119,13 +125,19 @@ pub fn plan(request: &Request<'_>) -> Result<Plan> {
     let mut components = Vec::new();
     let index = request.repository.load_readable_index()?;
     for component in manifest.recovery_order().into_iter().filter(wanted) {
-        let Some(to) = component.path() else { return Err(backup::later(component.kind())) };
         let (snapshot, recorded) = backup::snapshot_of(request.repository, &component.name, &which)?;
         let from = PathBuf::from(recorded.paths.first().cloned().unwrap_or_default());
+        let server = server_facts(request.repository, &index, component, &recorded)?;
+        let to = match (component.path(), &server) {
+            (Some(path), _) => path.to_owned(),
+            (None, Some(_)) => placed(&request.place, &from)?,
+            (None, None) => return Err(backup::later(component.kind())),
+        };
         let node = find::node(request.repository, &index, &recorded.tree, as_bytes(&from))
             .with_context(|| format!("look for `{}` in snapshot {}", component.name, snapshot.short()))?;
         components.push(PlannedComponent {
-            to: to.to_owned(),
+            to,
+            server,
             is_folder: node.kind == NodeKind::Directory,
             component: component.clone(),
             snapshot,
@@ -137,6 +149,34 @@ pub fn plan(request: &Request<'_>) -> Result<Plan> {
     let units = if request.place == Place::InPlace { units(&mut components) } else { Vec::new() };
     let place = request.place.clone();
     Ok(Plan { manifest_text: text, manifest_snapshot, place, components, units, manifest })
+}
+
+/// What was captured of a PostgreSQL server; it must fit this machine before anything is touched.
+fn server_facts(
+    repository: &Repository,
+    index: &Index,
+    component: &Component,
+    recorded: &Snapshot,
+) -> Result<Option<PostgresFacts>> {
+    if component.kind() != ComponentKind::Postgres {
+        return Ok(None);
+    }
+    let doing = || format!("look at what was backed up of `{}`", component.name);
+    let facts = postgres_source::facts_of(repository, index, &recorded.tree).with_context(doing)?;
+    let facts = facts.ok_or_else(|| {
+        let message = format!("the snapshot of `{}` is no backup of a server", component.name);
+        Error::new(ErrorKind::Corrupt, codes::CAPTURE_FACTS_MALFORMED, message)
+    })?;
+    postgres::check_fit(&facts)?;
+    Ok(Some(facts))
+}
+
+/// Where a path of the original machine goes.
+fn placed(place: &Place, original: &Path) -> Result<PathBuf> {
+    match place {
+        Place::InPlace => Ok(original.to_owned()),
+        Place::Under(root) => Ok(absolute(root)?.join(original.strip_prefix("/").unwrap_or(original))),
+    }
 }
 
 /// What lies in another component's folder is exchanged together with that.

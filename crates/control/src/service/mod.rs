@@ -265,7 +265,7 @@ pub(crate) fn still_there(pid: u32) -> Error {
 }
 
 /// The end of a log in one line.
-fn tail(log: &Path) -> String {
+pub(crate) fn tail(log: &Path) -> String {
     let read = || -> std::io::Result<Vec<u8>> {
         let (mut file, mut bytes) = (std::fs::File::open(log)?, Vec::new());
         let length = file.metadata()?.len();

@@ -9,6 +9,7 @@ mod backup;
 mod demo;
 mod drill;
 mod helper;
+mod postgres;
 mod recover;
 mod sample;
 mod service;

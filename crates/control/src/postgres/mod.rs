@@ -1,0 +1,279 @@
+//! A restored PostgreSQL server: started on its own files, recovered, checked, stopped.
+//!
+//! ```text
+//! restored files ─▶ start with our settings: private socket, no network, no archive ─▶ replay ─▶ promote ─▶ checks ─▶ clean stop
+//! ```
+//! What the backed-up configuration says about addresses, archives, logs and standbys is overridden on the command line, so
+//! that a copy never talks to what the original talks to. No file of the configuration is changed. The socket lies in a
+//! folder that only the server's user can enter, and nobody but its superuser is let in.
+
+mod check;
+mod settings;
+
+pub use check::check;
+
+use crate::interrupt::Interrupt;
+use crate::service::{Ended, Service, Start, Supervisor, run_to_end, tail};
+use retoma_core::manifest::Command as Words;
+use retoma_core::{Error, ErrorKind, Result, ResultExt, error::codes};
+use retoma_sources::postgres::wire::{Address, Connection, Mode, Timeouts};
+use retoma_sources::postgres::{PostgresFacts, Programs, Recovery, misfits};
+use rustix::process::{Pid, Signal, geteuid};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+/// A server listens to no network here: the number only names its socket.
+const PORT: u16 = 5432;
+/// How long one of PostgreSQL's small programs may take.
+const PROGRAM_LIMIT: Duration = Duration::from_mins(1);
+/// How long a clean stop may take: the last checkpoint writes all that is dirty.
+const STOP_LIMIT: Duration = Duration::from_mins(30);
+
+/// How a restored server is started.
+#[derive(Debug)]
+pub struct Launch<'a> {
+    /// Ends the server when we end.
+    pub supervisor: &'a Supervisor,
+    /// The restored data directory.
+    pub data: &'a Path,
+    /// What was captured.
+    pub facts: &'a PostgresFacts,
+    /// How far it recovers.
+    pub recovery: &'a Recovery,
+    /// Whether its files are to be used afterwards: then it writes durably, and leaves new WAL to be archived. Otherwise it is
+    /// a copy that is looked at and thrown away.
+    pub keep: bool,
+    /// How long it may take until it is promoted.
+    pub limit: Duration,
+}
+
+/// A restored server that runs. Dropping it kills it.
+#[derive(Debug)]
+pub struct Instance {
+    service: Service,
+    programs: Programs,
+    user: Option<(u32, u32)>,
+    superuser: String,
+    folder: tempfile::TempDir,
+}
+
+/// Says what does not fit between the backup and this machine, before anything is restored.
+///
+/// # Errors
+/// `R0424` when the programs are missing or something forbids a restore; what only needs care is returned.
+pub fn check_fit(facts: &PostgresFacts) -> Result<Vec<String>> {
+    let programs = Programs::find(facts)?;
+    let mut care = Vec::new();
+    for misfit in misfits(facts, &programs.here()) {
+        if misfit.forbids {
+            return Err(Error::new(ErrorKind::Unsupported, codes::POSTGRES_PROGRAMS, misfit.what)
+                .with_hint(misfit.hint));
+        }
+        care.push(format!("{}; {}", misfit.what, misfit.hint));
+    }
+    Ok(care)
+}
+
+impl Instance {
+    /// Starts the server and waits until it has recovered and takes writes.
+    ///
+    /// # Errors
+    /// `R0424` without the programs; `R0425` when it does not come up, with the end of its log; `Cancelled`.
+    pub fn start(launch: &Launch<'_>, interrupt: &Interrupt) -> Result<Self> {
+        let programs = Programs::find(launch.facts)?;
+        let user = user_of(launch.data)?;
+        let folder = private_folder(user)?;
+        write_private(&folder.path().join("postgresql.conf"), "", user)?;
+        let superuser = &launch.facts.server.superuser;
+        write_private(&folder.path().join("pg_ident.conf"), "", user)?;
+        let hba = format!("local all \"{}\" trust\n", superuser.replace('"', "\"\""));
+        write_private(&folder.path().join("pg_hba.conf"), &hba, user)?;
+        write_private(&launch.data.join("recovery.signal"), "", user)?;
+
+        let mut instance = Dressed { programs: &programs, user, folder: folder.path() };
+        let control = instance.controldata(launch.data, interrupt)?;
+        let settings = settings::settings(launch, folder.path(), &control);
+        let mut arguments = vec!["-D".to_owned(), launch.data.display().to_string()];
+        for (name, value) in settings {
+            arguments.extend(["-c".to_owned(), format!("{name}={value}")]);
+        }
+        let command = instance.words("postgres", arguments);
+        let log = folder.path().join("log");
+        let start = Start { command: &command, dir: folder.path(), log: &log, variables: &[] };
+        let service = Service::start(launch.supervisor, &start)?;
+        let superuser = superuser.clone();
+        let mut instance = Self { service, programs, user, superuser, folder };
+        instance.wait_promoted(launch.limit, interrupt)?;
+        Ok(instance)
+    }
+
+    fn wait_promoted(&mut self, limit: Duration, interrupt: &Interrupt) -> Result<()> {
+        let address = self.address("template1");
+        let up = interrupt.wait_for(limit, || {
+            if let Some(status) = self.service.ended()? {
+                return Err(self.not_up(&format!("ended with status {status}")));
+            }
+            // Until it is promoted it refuses everybody; what is wrong is in its log.
+            Ok(Connection::connect(&address, Mode::Sql, Timeouts::default()).ok().map(drop))
+        })?;
+        up.ok_or_else(|| self.not_up(&format!("has not recovered after {} s", limit.as_secs())))
+    }
+
+    fn not_up(&self, what: &str) -> Error {
+        let message = format!("the restored PostgreSQL server {what}");
+        let log = tail(&self.folder.path().join("log"));
+        Error::new(ErrorKind::Unavailable, codes::POSTGRES_NOT_UP, message)
+            .with_hint(format!("its log ends with: {log}"))
+    }
+
+    /// How one of its databases is reached, as its superuser.
+    pub fn address(&self, database: &str) -> Address {
+        Address::on_socket(self.folder.path(), PORT, &self.superuser, database)
+    }
+
+    /// Runs one of PostgreSQL's programs against the server: `program OPTIONS -h SOCKET -p PORT -U SUPERUSER`. Gives its
+    /// status and the end of what it printed.
+    ///
+    /// # Errors
+    /// `R0425` when it cannot be run or takes longer than `limit`; `Cancelled`.
+    pub fn run(
+        &self,
+        program: &str,
+        options: &[&str],
+        limit: Duration,
+        interrupt: &Interrupt,
+    ) -> Result<(i32, String)> {
+        let mut arguments: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
+        let folder = self.folder.path();
+        let connect = ["-h", &folder.display().to_string(), "-p", &PORT.to_string(), "-U", &self.superuser];
+        arguments.extend(connect.map(str::to_owned));
+        let dressed = Dressed { programs: &self.programs, user: self.user, folder };
+        dressed.run(program, arguments, limit, interrupt)
+    }
+
+    /// Stops the server with a last checkpoint; its files are whole then.
+    ///
+    /// # Errors
+    /// `R0425` when it does not stop cleanly.
+    pub fn stop(mut self) -> Result<()> {
+        if let Some(pid) = i32::try_from(self.service.pid()).ok().and_then(Pid::from_raw) {
+            // Fast shutdown; one that is gone already is seen below.
+            rustix::process::kill_process(pid, Signal::INT).ok();
+        }
+        // Not to be interrupted: the files would need recovery again.
+        match Interrupt::default().wait_for(STOP_LIMIT, || self.service.ended())? {
+            Some(0) => Ok(()),
+            Some(status) => Err(self.not_up(&format!("ended with status {status}"))),
+            None => {
+                let error = self.not_up(&format!("does not stop within {} s", STOP_LIMIT.as_secs()));
+                self.service.kill()?;
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Programs, run as the server's user in its private folder.
+struct Dressed<'a> {
+    programs: &'a Programs,
+    user: Option<(u32, u32)>,
+    folder: &'a Path,
+}
+
+impl Dressed<'_> {
+    fn words(&self, program: &str, mut arguments: Vec<String>) -> Words {
+        let path = self.programs.path(program).display().to_string();
+        match self.user {
+            None => Words { program: path, arguments },
+            Some((user, group)) => {
+                let mut all: Vec<String> = vec![
+                    format!("--reuid={user}"),
+                    format!("--regid={group}"),
+                    "--clear-groups".to_owned(),
+                    "--".to_owned(),
+                    path,
+                ];
+                all.append(&mut arguments);
+                Words { program: "setpriv".to_owned(), arguments: all }
+            }
+        }
+    }
+
+    fn run(
+        &self,
+        program: &str,
+        arguments: Vec<String>,
+        limit: Duration,
+        interrupt: &Interrupt,
+    ) -> Result<(i32, String)> {
+        let output = self.folder.join(format!("{program}.out"));
+        let file = std::fs::File::create(&output).map_err(|error| Error::io(output.display(), error))?;
+        let copy = file.try_clone().map_err(|error| Error::io(output.display(), error))?;
+        let words = self.words(program, arguments);
+        let failed = |what: String| Error::new(ErrorKind::Unavailable, codes::POSTGRES_NOT_UP, what);
+        match run_to_end(&words, self.folder, [Stdio::from(file), Stdio::from(copy)], limit, interrupt)? {
+            Ended::With(status) => Ok((status.code().unwrap_or(128), tail(&output))),
+            Ended::Killed => Err(failed(format!("`{program}` did not end within {} s", limit.as_secs()))),
+            Ended::NotStarted(error) => Err(failed(format!("`{program}` cannot be run: {error}"))),
+        }
+    }
+
+    /// What the control file of a data directory says.
+    fn controldata(&mut self, data: &Path, interrupt: &Interrupt) -> Result<settings::Control> {
+        let path = self.folder.join("pg_controldata.out");
+        let data = data.display().to_string();
+        let (status, said) = self
+            .run("pg_controldata", vec!["-D".to_owned(), data], PROGRAM_LIMIT, interrupt)
+            .context("read the restored control file")?;
+        let text = std::fs::read_to_string(&path).map_err(|error| Error::io(path.display(), error))?;
+        settings::Control::parse(&text).filter(|_| status == 0).ok_or_else(|| {
+            let message = format!("the restored control file cannot be read: {said}");
+            Error::new(ErrorKind::Corrupt, codes::POSTGRES_NOT_UP, message)
+        })
+    }
+}
+
+/// Whom the server runs as: user and group of its data directory; `None` for ourselves.
+fn user_of(data: &Path) -> Result<Option<(u32, u32)>> {
+    let metadata = std::fs::metadata(data).map_err(|error| Error::io(data.display(), error))?;
+    let (owner, group, me) = (metadata.uid(), metadata.gid(), geteuid().as_raw());
+    let cannot = |what: String, hint: &'static str| {
+        Err(Error::new(ErrorKind::Invalid, codes::POSTGRES_NOT_UP, what).with_hint(hint))
+    };
+    if owner == 0 {
+        let what = format!("`{}` belongs to root, and PostgreSQL refuses to run as root", data.display());
+        return cannot(what, "give the folder to the database's user (`chown -R postgres`)");
+    }
+    if owner == me {
+        return Ok(None);
+    }
+    if me != 0 {
+        let what = format!("`{}` belongs to another user", data.display());
+        return cannot(what, "run this as that user, or as root");
+    }
+    Ok(Some((owner, group)))
+}
+
+/// A folder with a short name, for the length of a socket's path is limited.
+fn private_folder(user: Option<(u32, u32)>) -> Result<tempfile::TempDir> {
+    let made = tempfile::Builder::new().prefix("retoma-pg-").tempdir();
+    let folder = made.map_err(|error| Error::io("a temporary folder", error))?;
+    give(folder.path(), user)?;
+    Ok(folder)
+}
+
+fn give(path: &Path, user: Option<(u32, u32)>) -> Result<()> {
+    let Some((user, group)) = user else { return Ok(()) };
+    std::os::unix::fs::chown(path, Some(user), Some(group)).map_err(|error| Error::io(path.display(), error))
+}
+
+fn write_private(path: &PathBuf, text: &str, user: Option<(u32, u32)>) -> Result<()> {
+    let write = || {
+        std::fs::write(path, text)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+    };
+    write().map_err(|error| Error::io(path.display(), error))?;
+    give(path, user)
+}

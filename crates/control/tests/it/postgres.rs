@@ -1,0 +1,148 @@
+//! A PostgreSQL server as a component: backed up under load, recovered, started and asked.
+
+use super::sample::{in_context, supervisor};
+use retoma_control::backup::{ComponentBackup, backup, backup_manifest};
+use retoma_control::open::open_address;
+use retoma_control::recover::{self, Options, Place, Recovered, Request};
+use retoma_control::{Result, Timeline};
+use retoma_core::Secret;
+use retoma_core::drill::{CheckOutcome, StepName};
+use retoma_core::error::codes;
+use retoma_core::manifest::{Manifest, Origin, parse, render};
+use retoma_repo::Repository;
+use retoma_repo::backup::Progress;
+use retoma_testkit::{Folder, PostgresServer};
+use std::path::PathBuf;
+
+struct Home {
+    folder: Folder,
+    server: PostgresServer,
+    manifest: Manifest,
+    text: String,
+    repository: Repository,
+}
+
+impl Home {
+    /// A server with some rows, and a manifest that protects it; `None` without PostgreSQL.
+    fn new(checks: &str) -> Option<Self> {
+        let server = PostgresServer::start()?;
+        server.psql(
+            "CREATE TABLE orders AS SELECT n AS id, 'order ' || n AS what FROM generate_series(1, 1000) AS n",
+        );
+        let folder = Folder::new();
+        let url = format!("file://{}", folder.join("repository").display());
+        let text = format!(
+            "version = 1\n[service]\nname = \"shop\"\n\
+             [[repository]]\nname = \"local\"\nurl = \"{url}\"\npassword = \"env:UNUSED\"\n\
+             [[component]]\nname = \"database\"\nkind = \"postgres\"\ntier = \"critical\"\nurl = \"{}\"\n{checks}",
+            server.socket_url()
+        );
+        let origin = Origin { file_name: "retoma.toml".to_owned(), dir: folder.join("shop") };
+        let manifest = parse(&text, &origin).unwrap_or_else(|it| panic!("{}", render(&it, "retoma.toml")));
+        let repository = open_address(&url, &Secret::new("a password".to_owned()), true).unwrap().repository;
+        Some(Self { folder, server, manifest, text, repository })
+    }
+
+    fn back_up(&self) -> Result<ComponentBackup> {
+        let progress = Progress::default();
+        backup_manifest(&self.manifest, &self.text, &self.repository, &progress)?;
+        backup(&self.manifest, &self.manifest.components[0], &self.repository, &progress)
+    }
+
+    fn recover(&self, name: &str) -> (PathBuf, Result<Recovered>) {
+        let root = self.folder.join(name);
+        let request = Request {
+            repository: &self.repository,
+            at: None,
+            only: &[],
+            place: Place::Under(root.clone()),
+            manifest: None,
+        };
+        let plan = recover::plan(&request).unwrap();
+        let (supervisor, log) = (supervisor(), self.folder.join("log"));
+        let options =
+            Options { supervisor: Some(&supervisor), log: &log, keep_previous: false, runs_stop: false };
+        // PostgreSQL's user must be able to get there.
+        open_to_everybody(self.folder.path());
+        let recovered = in_context(|context| {
+            let mut timeline = Timeline::start(context.clock, StepName::Decide);
+            recover::apply(&plan, &self.repository, &options, &mut timeline, context.watch, context.interrupt)
+        });
+        (root.join(self.server.data_dir().strip_prefix("/").unwrap()), recovered)
+    }
+}
+
+fn open_to_everybody(folder: &std::path::Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+fn outcomes(recovered: &Recovered) -> Vec<(&str, CheckOutcome)> {
+    let checks = recovered.components[0].checked.checks.iter();
+    checks.map(|check| (check.name.as_str(), check.outcome)).collect()
+}
+
+#[test]
+fn a_server_is_recovered_started_and_asked() {
+    let check = "[[component.check]]\nsql = \"SELECT count(*) FROM orders\"\nexpect = \"1000\"\n";
+    let Some(home) = Home::new(check) else { return };
+    let first = home.back_up().unwrap();
+    let second = home.back_up().unwrap();
+    assert!(first.is_complete() && second.is_complete());
+    assert_eq!(second.parent, Some(first.snapshot()));
+    assert!(second.summary.stored_bytes < first.summary.stored_bytes / 10, "{:?}", second.summary);
+
+    let (data, recovered) = home.recover("blank");
+    let recovered = recovered.unwrap();
+    assert!(recovered.passed(), "{recovered:#?}");
+    assert_eq!(
+        outcomes(&recovered)[1..],
+        [
+            ("database `postgres`", CheckOutcome::Passed),
+            ("database `template1`", CheckOutcome::Passed),
+            ("pg_amcheck", CheckOutcome::Passed),
+            ("SQL `SELECT count(*) FROM orders`", CheckOutcome::Passed),
+        ]
+    );
+    // It was stopped cleanly, and a new timeline began.
+    let control = home.server.run("pg_controldata", &["-D", data.to_str().unwrap()]);
+    let control = String::from_utf8_lossy(&control.stdout).into_owned();
+    assert!(control.contains("Database cluster state:               shut down\n"), "{control}");
+    assert!(control.contains("Latest checkpoint's TimeLineID:       2\n"), "{control}");
+    assert!(!data.join("recovery.signal").exists());
+}
+
+#[test]
+fn a_table_that_lost_its_rows_and_a_query_that_fails_are_found() {
+    let check = "[[component.check]]\nsql = \"SELECT count(*) FROM orders\"\nexpect = \"1001\"\n\
+        [[component.check]]\nsql = \"SELECT nonsense\"\nmin_rows = 1\n";
+    let Some(home) = Home::new(check) else { return };
+    home.server.psql("ANALYZE orders");
+    home.back_up().unwrap();
+    let (_, recovered) = home.recover("blank");
+    let recovered = recovered.unwrap();
+    assert!(!recovered.passed());
+    let failed: Vec<_> =
+        outcomes(&recovered).into_iter().filter(|(_, it)| *it == CheckOutcome::Failed).collect();
+    assert_eq!(failed.len(), 2, "{failed:?}");
+}
+
+#[test]
+fn a_bad_page_is_named_and_the_snapshot_is_incomplete() {
+    let Some(mut home) = Home::new("") else { return };
+    let path = home.server.psql("CHECKPOINT; SELECT pg_relation_filepath('orders')");
+    let file = home.server.data_dir().join(path.lines().last().unwrap());
+    home.server.stop(retoma_testkit::postgres::StopMode::Fast);
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[3 * 8192 + 5000] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    home.server.go();
+    let backed_up = home.back_up().unwrap();
+    let [unreadable] = &backed_up.summary.unreadable[..] else { panic!("{:?}", backed_up.summary) };
+    assert_eq!(unreadable.error.code(), codes::POSTGRES_BAD_PAGE);
+    assert!(
+        unreadable.error.message().ends_with("has 1 page that fail their checksums: 3"),
+        "{}",
+        unreadable.error
+    );
+}
