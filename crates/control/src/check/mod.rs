@@ -101,6 +101,14 @@ pub fn component(copy: &Copy<'_>, described: &Component, interrupt: &Interrupt) 
     Ok(Checked { checks, bytes: hashed.bytes, rows, facts })
 }
 
+/// Checks the files of a copy alone, as [`component`] does.
+///
+/// # Errors
+/// As [`component`].
+pub fn files(copy: &Copy<'_>, interrupt: &Interrupt) -> Result<CheckResult> {
+    hashes::compare(copy, interrupt).map(|hashed| hashed.check)
+}
+
 /// Runs a user's command in `dir`; it passes when it ends with 0.
 fn command(words: &manifest::Command, dir: &Path, interrupt: &Interrupt) -> Result<CheckResult> {
     let name = format!("command `{}`", words.program);

@@ -76,6 +76,24 @@ pub fn check_fit(facts: &PostgresFacts) -> Result<Vec<String>> {
     Ok(care)
 }
 
+/// Refuses a data directory that a server uses now.
+///
+/// # Errors
+/// `R0502` when the process that its `postmaster.pid` names is alive.
+pub fn check_not_live(data: &Path) -> Result<()> {
+    let Ok(text) = std::fs::read_to_string(data.join("postmaster.pid")) else { return Ok(()) };
+    let pid = text.lines().next().and_then(|line| line.trim().parse::<i32>().ok()).and_then(Pid::from_raw);
+    // A process of another user is alive too, though it may not be signalled.
+    let alive =
+        pid.is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH));
+    if !alive {
+        return Ok(());
+    }
+    let message = format!("a PostgreSQL server runs on `{}`", data.display());
+    Err(Error::new(ErrorKind::Conflict, codes::RESTORE_TARGET, message)
+        .with_hint("stop it first; if its `postmaster.pid` is stale, remove that file"))
+}
+
 impl Instance {
     /// Starts the server and waits until it has recovered and takes writes.
     ///

@@ -7,6 +7,7 @@ use crate::backup::MANIFEST_NAME;
 use crate::check::{self, Checked};
 use crate::durable;
 use crate::interrupt::Interrupt;
+use crate::postgres;
 use crate::probe;
 use crate::service::{self, Ended, PROBE_LIMIT, Service, Start, Supervisor};
 use crate::timeline::Timeline;
@@ -107,6 +108,9 @@ pub fn apply(
 ) -> Result<Recovered> {
     let mut run = Run { plan, repository, options, timeline, watch, interrupt };
     run.check_nobody_answers()?;
+    for planned in plan.components.iter().filter(|planned| planned.server.is_some()) {
+        postgres::check_not_live(&planned.to)?;
+    }
     let index = repository.load_readable_index()?;
     for error in index.unreadable() {
         watch.note(&Note::Warning(format!(
@@ -302,6 +306,7 @@ impl Run<'_> {
         let started = Instant::now();
         let outcome = fetch(self.repository, index, planned, place, self.interrupt)
             .with_context(|| format!("restore `{name}` from snapshot {}", planned.snapshot.short()))?;
+        let spaces = server::tablespaces(self.repository, index, planned, &self.plan.place, self.interrupt)?;
         let elapsed = started.elapsed();
         if planned.component.kind() == ComponentKind::Sqlite {
             self.timeline.begin(StepName::Replay, Some(name))?;
@@ -317,6 +322,12 @@ impl Run<'_> {
         };
         let mut checked = check::component(&copy, &planned.component, self.interrupt)
             .with_context(|| format!("check the restored `{name}`"))?;
+        for space in &spaces {
+            let copy = check::Copy { path: as_bytes(&space.original), place: &space.place, ..copy };
+            let files = check::files(&copy, self.interrupt);
+            checked.checks.push(files.with_context(|| format!("check `{}`", space.place.display()))?);
+        }
+        server::relink(place, &spaces)?;
         if let Some(facts) = &planned.server {
             let server = server::Server { described: &planned.component, facts, data: place };
             let results = server.try_out(self.options.supervisor, self.timeline, self.interrupt);

@@ -1,16 +1,90 @@
 //! A restored database server: recovered to its target, asked, and stopped cleanly, so that its files can go on.
 
+use super::apply::run_restore;
+use super::{Place, PlannedComponent, as_bytes};
 use crate::backup;
+use crate::durable;
 use crate::interrupt::Interrupt;
 use crate::postgres::{self, Instance, Launch};
 use crate::service::Supervisor;
 use crate::timeline::Timeline;
-use retoma_core::Result;
 use retoma_core::drill::{CheckResult, StepName};
 use retoma_core::manifest::{Component, Source};
+use retoma_core::{Error, ErrorKind, Result, ResultExt, error::codes};
+use retoma_repo::index::Index;
+use retoma_repo::{Repository, restore};
 use retoma_sources::postgres::{PostgresFacts, Recovery};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// A tablespace that was restored.
+pub(super) struct Space {
+    oid: u32,
+    /// Where it was.
+    pub(super) original: PathBuf,
+    /// Where it is.
+    pub(super) place: PathBuf,
+}
+
+/// Restores the tablespaces of a server to their places. The links still lead to where they were: see [`relink`].
+///
+/// # Errors
+/// As a restore; `R0502` when a tablespace would have to go where one lies.
+pub(super) fn tablespaces(
+    repository: &Repository,
+    index: &Index,
+    planned: &PlannedComponent,
+    place: &Place,
+    interrupt: &Interrupt,
+) -> Result<Vec<Space>> {
+    let spaces = planned.server.iter().flat_map(|facts| &facts.tablespaces);
+    let mut restored = Vec::new();
+    for space in spaces {
+        if *place == Place::InPlace {
+            let message = format!("the tablespace `{}` lies outside of the data directory", space.name);
+            return Err(Error::new(ErrorKind::Unsupported, codes::RESTORE_TARGET, message).with_hint(
+                "recover into another folder with `--to`, and move it when the server is stopped",
+            ));
+        }
+        let original = Path::new(&space.location);
+        let target = super::placed(place, original)?;
+        let options = restore::Options {
+            paths: vec![as_bytes(original).to_vec()],
+            strip: Some(as_bytes(original).to_vec()),
+            root_metadata: true,
+            ..restore::Options::default()
+        };
+        run_restore(repository, index, planned.recorded.tree, &options, &target, interrupt)
+            .with_context(|| format!("restore the tablespace `{}`", space.name))?;
+        restored.push(Space { oid: space.oid, original: original.to_owned(), place: target });
+    }
+    Ok(restored)
+}
+
+/// Leads the links of a data directory to where its tablespaces are, and says so in `tablespace_map`, by which the server
+/// makes the links anew.
+pub(super) fn relink(data: &Path, spaces: &[Space]) -> Result<()> {
+    if spaces.is_empty() {
+        return Ok(());
+    }
+    let mut map = String::new();
+    for Space { oid, place, .. } in spaces {
+        let link = data.join(format!("pg_tblspc/{oid}"));
+        let failed = |error| Error::io(link.display(), error);
+        std::fs::remove_file(&link).map_err(failed)?;
+        std::os::unix::fs::symlink(place, &link).map_err(failed)?;
+        let shown = place.to_string_lossy();
+        // As the server writes it: a backslash before what would end the line.
+        let escaped = shown.replace('\\', "\\\\").replace('\n', "\\\n").replace('\r', "\\\r");
+        map.push_str(&format!("{oid} {escaped}\n"));
+    }
+    let path = data.join("tablespace_map");
+    let metadata = std::fs::metadata(&path).map_err(|error| Error::io(path.display(), error))?;
+    durable::write(&path, map.as_bytes(), durable::PRIVATE)?;
+    std::os::unix::fs::chown(&path, Some(metadata.uid()), Some(metadata.gid()))
+        .map_err(|error| Error::io(path.display(), error))
+}
 
 /// How long replaying the WAL may take.
 const REPLAY_LIMIT: Duration = Duration::from_hours(24);

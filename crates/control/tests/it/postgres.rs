@@ -49,26 +49,25 @@ impl Home {
         backup(&self.manifest, &self.manifest.components[0], &self.repository, &progress)
     }
 
+    /// Into a blank folder; gives the data directory in it.
     fn recover(&self, name: &str) -> (PathBuf, Result<Recovered>) {
         let root = self.folder.join(name);
-        let request = Request {
-            repository: &self.repository,
-            at: None,
-            only: &[],
-            place: Place::Under(root.clone()),
-            manifest: None,
-        };
+        let recovered = self.recover_to(Place::Under(root.clone()));
+        (root.join(self.server.data_dir().strip_prefix("/").unwrap()), recovered)
+    }
+
+    fn recover_to(&self, place: Place) -> Result<Recovered> {
+        let request = Request { repository: &self.repository, at: None, only: &[], place, manifest: None };
         let plan = recover::plan(&request).unwrap();
         let (supervisor, log) = (supervisor(), self.folder.join("log"));
         let options =
             Options { supervisor: Some(&supervisor), log: &log, keep_previous: false, runs_stop: false };
         // PostgreSQL's user must be able to get there.
         open_to_everybody(self.folder.path());
-        let recovered = in_context(|context| {
+        in_context(|context| {
             let mut timeline = Timeline::start(context.clock, StepName::Decide);
             recover::apply(&plan, &self.repository, &options, &mut timeline, context.watch, context.interrupt)
-        });
-        (root.join(self.server.data_dir().strip_prefix("/").unwrap()), recovered)
+        })
     }
 }
 
@@ -145,4 +144,47 @@ fn a_bad_page_is_named_and_the_snapshot_is_incomplete() {
         "{}",
         unreadable.error
     );
+}
+
+#[test]
+fn tablespaces_come_back_at_their_places() {
+    let Some(home) = Home::new("") else { return };
+    let space = home.server.folder().join("space");
+    std::fs::create_dir(&space).unwrap();
+    let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(home.server.data_dir()).unwrap());
+    std::os::unix::fs::chown(&space, Some(owner), Some(owner)).unwrap();
+    home.server.psql(&format!("CREATE TABLESPACE fast LOCATION '{}'", space.display()));
+    home.server.psql(
+        "CREATE TABLE elsewhere TABLESPACE fast AS SELECT generate_series(1, 5000) AS n; ANALYZE elsewhere",
+    );
+    let backed_up = home.back_up().unwrap();
+    assert!(backed_up.is_complete());
+    let (data, recovered) = home.recover("blank");
+    let recovered = recovered.unwrap();
+    assert!(recovered.passed(), "{recovered:#?}");
+    // The data directory, and the tablespace.
+    assert_eq!(outcomes(&recovered).iter().filter(|(name, _)| *name == outcomes(&recovered)[0].0).count(), 2);
+    let moved = home.folder.join("blank").join(space.strip_prefix("/").unwrap());
+    let links: Vec<_> = std::fs::read_dir(data.join("pg_tblspc"))
+        .unwrap()
+        .map(|link| std::fs::read_link(link.unwrap().path()).unwrap())
+        .collect();
+    assert_eq!(links, [moved]);
+}
+
+#[test]
+fn in_place_a_living_server_is_refused_and_a_stopped_one_gets_its_data_back() {
+    let Some(mut home) = Home::new("") else { return };
+    home.back_up().unwrap();
+    home.server.psql("DROP TABLE orders");
+    let refused = home.recover_to(Place::InPlace).unwrap_err();
+    assert_eq!(refused.code(), codes::RESTORE_TARGET);
+    assert_eq!(home.server.psql("SELECT to_regclass('orders') IS NULL"), "t");
+    home.server.stop(retoma_testkit::postgres::StopMode::Fast);
+    let recovered = home.recover_to(Place::InPlace).unwrap();
+    assert!(recovered.passed(), "{recovered:#?}");
+    home.server.go();
+    assert_eq!(home.server.psql("SELECT count(*) FROM orders"), "1000");
+    // The configuration is the server's own again: it listens where it did.
+    assert_eq!(home.server.psql("SHOW listen_addresses"), "127.0.0.1");
 }
