@@ -3,12 +3,14 @@
 use crate::context::{Context, Loaded};
 use crate::exit::Exit;
 use crate::output;
-use retoma_core::manifest::{Manifest, Source};
+use retoma_control::backup;
+use retoma_core::manifest::{Manifest, ServerUrl, Source};
 use retoma_core::units::{ByteSize, counted};
 use retoma_core::{Error, Result};
 use retoma_repo::Repository;
 use retoma_repo::ops::find::{self, Selector};
 use retoma_repo::ops::keys;
+use retoma_sources::postgres::{Examined, examine};
 use serde_json::json;
 use std::path::Path;
 
@@ -106,7 +108,8 @@ fn check_source(findings: &mut Findings, name: &str, source: &Source) {
     let subject = format!("component {name}");
     let path = match source {
         Source::Files { path, .. } | Source::Sqlite { path } => path,
-        Source::Postgres { .. } | Source::Redis { .. } => {
+        Source::Postgres { url } => return check_postgres(findings, &subject, url),
+        Source::Redis { .. } => {
             findings.warn(
                 &subject,
                 "this kind is not supported by this version",
@@ -120,6 +123,19 @@ fn check_source(findings: &mut Findings, name: &str, source: &Source) {
     match readable {
         Ok(()) => findings.good(&subject, format!("`{}` can be read", path.display())),
         Err(error) => findings.bad(&subject, &Error::io(path.display(), error)),
+    }
+}
+
+fn check_postgres(findings: &mut Findings, subject: &str, url: &ServerUrl) {
+    match backup::server_address(url).and_then(|address| examine(&address)) {
+        Ok(Examined { server, cautions }) => {
+            let major = server.version_num / 10_000;
+            findings.good(subject, format!("PostgreSQL {major} in `{}`", server.data_directory));
+            for (what, fix) in cautions {
+                findings.warn(subject, what, fix);
+            }
+        }
+        Err(error) => findings.bad(subject, &error),
     }
 }
 

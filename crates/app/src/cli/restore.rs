@@ -5,8 +5,10 @@ use crate::context::Context;
 use crate::exit::Exit;
 use crate::output::progress::Display;
 use crate::output::{self, table};
-use retoma_core::Result;
+use retoma_control::postgres;
 use retoma_core::units::{ByteSize, counted};
+use retoma_core::{Error, Result};
+use retoma_repo::SnapshotId;
 use retoma_repo::ops::find;
 use retoma_repo::restore::{self, Outcome};
 use serde_json::json;
@@ -42,6 +44,9 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     let (id, snapshot) = find::snapshot(&repository, &args.which.selector(&args.component)?)?;
     // What a damaged index file names cannot be restored; the plan knows whether this snapshot needs it.
     let index = repository.load_readable_index()?;
+    for care in postgres::check_restore(&repository, &index, &snapshot, &args.target)? {
+        context.printer.warning(&care);
+    }
     let root = snapshot.paths.first().map_or("/", String::as_str);
     let paths = if args.path.is_empty() {
         vec![root.as_bytes().to_vec()]
@@ -87,8 +92,26 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     drop(display);
     let outcome = outcome?;
     say(context, &outcome);
+    Ok(finish(
+        context,
+        args,
+        (id, snapshot.kind()),
+        outcome,
+        index.unreadable(),
+        started.elapsed().as_secs_f64(),
+    ))
+}
+
+/// Says what came of it.
+fn finish(
+    context: &Context,
+    args: &Args,
+    (id, kind): (SnapshotId, Option<&str>),
+    outcome: Outcome,
+    damage: &[Error],
+    seconds: f64,
+) -> Exit {
     let complete = outcome.is_complete();
-    let seconds = started.elapsed().as_secs_f64();
     context.printer.data(&format!(
         "{}: {} in {seconds:.1} s, {} written, {} there already",
         args.component,
@@ -101,22 +124,24 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
         json!({ "path": table::path(&failed.path), "code": failed.error.code().as_str(), "message": failed.error.to_string() })
     });
     let value = json!({
-        "component": args.component, "kind": snapshot.kind(), "snapshot": id.to_hex(), "target": args.target,
+        "component": args.component, "kind": kind, "snapshot": id.to_hex(), "target": args.target,
         "dry_run": false, "complete": complete, "files": outcome.files,
         "written_bytes": outcome.bytes_written, "reused_bytes": outcome.bytes_reused,
         "extra_deleted": outcome.extra_deleted, "duration_seconds": seconds, "failed": failed.collect::<Vec<_>>(),
         "stopped": stopped.as_ref().map(output::error_object),
-        "damage": index.unreadable().iter().map(output::error_object).collect::<Vec<_>>(),
+        "damage": damage.iter().map(output::error_object).collect::<Vec<_>>(),
     });
     context.printer.json("retoma.restore/1", value);
-    index.unreadable().iter().for_each(|error| context.printer.explain(error));
+    for error in damage {
+        context.printer.explain(error);
+    }
     match stopped {
         Some(error) => {
             context.printer.explain(&error);
-            Ok(Exit::of(&error))
+            Exit::of(&error)
         }
-        None if complete && index.unreadable().is_empty() => Ok(Exit::Ok),
-        None => Ok(Exit::Incomplete),
+        None if complete && damage.is_empty() => Exit::Ok,
+        None => Exit::Incomplete,
     }
 }
 

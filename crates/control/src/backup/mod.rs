@@ -130,7 +130,7 @@ fn previous_of_server(repository: &Repository, parent: Option<&(SnapshotId, Snap
 ///
 /// # Errors
 /// `R0410` for an address that cannot be understood; a secret that cannot be read.
-pub(crate) fn server_address(url: &ServerUrl) -> Result<Address> {
+pub fn server_address(url: &ServerUrl) -> Result<Address> {
     match url {
         ServerUrl::Literal(text) => Address::of_process(text),
         ServerUrl::Reference(reference) => Address::of_process(open::secret(reference)?.expose()),

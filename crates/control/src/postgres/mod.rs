@@ -16,8 +16,11 @@ use crate::interrupt::Interrupt;
 use crate::service::{Ended, Service, Start, Supervisor, run_to_end, tail};
 use retoma_core::manifest::Command as Words;
 use retoma_core::{Error, ErrorKind, Result, ResultExt, error::codes};
+use retoma_repo::Repository;
+use retoma_repo::format::snapshot::Snapshot;
+use retoma_repo::index::Index;
 use retoma_sources::postgres::wire::{Address, Connection, Mode, Timeouts};
-use retoma_sources::postgres::{PostgresFacts, Programs, Recovery, misfits};
+use retoma_sources::postgres::{PostgresFacts, Programs, Recovery, facts_of, misfits};
 use rustix::process::{Pid, Signal, geteuid};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -92,6 +95,30 @@ pub fn check_not_live(data: &Path) -> Result<()> {
     let message = format!("a PostgreSQL server runs on `{}`", data.display());
     Err(Error::new(ErrorKind::Conflict, codes::RESTORE_TARGET, message)
         .with_hint("stop it first; if its `postmaster.pid` is stale, remove that file"))
+}
+
+/// Looks whether the data directory of a snapshot can be laid into `target` as it is. Gives what needs care.
+///
+/// # Errors
+/// `R0424` when it does not fit this machine; `R0502` when a server runs there, or links in it would lead to the
+/// tablespaces of the original.
+pub fn check_restore(
+    repository: &Repository,
+    index: &Index,
+    snapshot: &Snapshot,
+    target: &Path,
+) -> Result<Vec<String>> {
+    let Some(facts) = facts_of(repository, index, &snapshot.tree)? else { return Ok(Vec::new()) };
+    let care = check_fit(&facts)?;
+    check_not_live(target)?;
+    match facts.tablespaces.first() {
+        None => Ok(care),
+        Some(space) => {
+            let message = format!("the tablespace `{}` lies outside of the data directory", space.name);
+            Err(Error::new(ErrorKind::Unsupported, codes::RESTORE_TARGET, message)
+                .with_hint("use `retoma recover --only COMPONENT --to DIR`, which brings tablespaces too"))
+        }
+    }
 }
 
 impl Instance {

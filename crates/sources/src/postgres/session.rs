@@ -168,6 +168,15 @@ impl Session {
         contents(&mut connection).with_context(|| format!("look into the database `{database}`"))
     }
 
+    /// How many replication slots can still be made.
+    pub(super) fn free_slots(&mut self) -> Result<u64> {
+        let rows = self.connection.query(
+            "SELECT greatest(current_setting('max_replication_slots')::bigint - count(*), 0) AS free \
+             FROM pg_replication_slots",
+        )?;
+        rows.one()?.value("free")
+    }
+
     /// Makes the server keep all WAL from now on, for as long as this session lasts.
     pub(super) fn keep_wal(&mut self) -> Result<()> {
         let name = format!("retoma_backup_{}", std::process::id());

@@ -1,6 +1,6 @@
 //! A running server as a source of a backup.
 
-use super::facts::{self, FACTS_PARTS, PostgresFacts};
+use super::facts::{self, FACTS_PARTS, PostgresFacts, Server};
 use super::manifest::{BackupManifest, ManifestFile};
 use super::reader::Outcome;
 use super::session::{self, Session, Stopped};
@@ -49,6 +49,35 @@ impl Previous {
         let manifest = bytes.map(|bytes| BackupManifest::from_bytes(&bytes)).transpose()?;
         Ok(manifest.map(|manifest| Self { facts, manifest }))
     }
+}
+
+/// What a look at a server found, without beginning a backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Examined {
+    /// The server.
+    pub server: Server,
+    /// What makes backups worth less than they could be, each with what to do.
+    pub cautions: Vec<(String, &'static str)>,
+}
+
+/// Looks whether the server at `address` can be backed up from here.
+///
+/// # Errors
+/// Why not; see [`PostgresSource::begin`].
+pub fn examine(address: &Address) -> Result<Examined> {
+    let mut session = Session::open(address)?;
+    let server = session.server()?;
+    check_is_the_servers(Path::new(&server.data_directory), server.system_identifier)?;
+    let mut cautions = Vec::new();
+    if !server.data_checksums {
+        let what = "its pages have no checksums: damage below the file system goes unseen".to_owned();
+        cautions.push((what, "stop the server and run `pg_checksums --enable`"));
+    }
+    if session.free_slots()? == 0 {
+        let what = "it has no free replication slot, and a backup needs one".to_owned();
+        cautions.push((what, "raise `max_replication_slots`, and restart the server"));
+    }
+    Ok(Examined { server, cautions })
 }
 
 /// One physical backup of a running server, from [`PostgresSource::begin`] until the last event.
