@@ -178,7 +178,8 @@ fn manifest_text(folder: &Path, start: &Command, port: u16, key: &SigningKey) ->
     let words: Vec<String> = words.map(|word| quote(&word.replace(PORT, &port.to_string()))).collect();
     let start = words.join(", ");
     let file = |name: &str| quote(&format!("file:{}", folder.join(name).display()));
-    let url = drill::address_of(&folder.join("repository")).unwrap_or_default();
+    // As it is: a manifest knows no `%20`.
+    let url = format!("file://{}", folder.join("repository").display());
     let (url, password, signing_key) = (quote(&url), file("password"), file("evidence.key"));
     let public_key = quote(&key.public_key().to_string());
     let component = |name: &str, kind: &str, tier: &str, path: &str| {
