@@ -453,3 +453,6 @@ pub(crate) fn run_restore(
     }
     Ok(outcome)
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,9 @@
 mod backup;
 mod demo;
 mod drill;
+mod drill_parts;
 mod helper;
 mod recover;
+mod recover_steps;
 mod sample;
 mod service;
