@@ -4,6 +4,7 @@ mod chain;
 mod export;
 mod faults;
 mod keys;
+mod listing;
 
 use retoma_core::Secret;
 use retoma_repo::evidence::{Chain, Draft, Outcome, Record, SigningKey, Subject, SubjectComponent, What};
