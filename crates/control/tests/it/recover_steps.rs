@@ -31,11 +31,13 @@ fn apply(
 }
 
 #[test]
-fn each_step_of_a_recovery_is_on_the_timeline_with_its_component() {
+fn each_step_of_a_recovery_is_on_the_timeline_and_previous_data_are_kept_when_asked() {
     let sample = Sample::new();
     let repository = backed_up(&sample);
-    let (done, waterfall) = in_context(|context| apply(&sample, &repository, (false, false), context));
-    assert!(done.unwrap().passed());
+    let (done, waterfall) = in_context(|context| apply(&sample, &repository, (true, false), context));
+    let done = done.unwrap();
+    assert!(done.passed());
+    assert_eq!(done.previous.len(), 4, "kept as asked: {:?}", done.previous);
     let steps = waterfall.steps().iter().map(|step| (step.name, step.component.as_deref()));
     let mut expected = vec![(StepName::Decide, None)];
     for component in ["database", "models", "config", "logs"] {
@@ -125,7 +127,11 @@ fn a_recovery_into_a_folder_that_was_stopped_is_run_again_and_one_that_ended_is_
     assert!(root.join("data/marabet.sqlite").exists(), "what came before it is there");
     assert!(!root.join("retoma.toml").exists() && blank.join(".retoma-recovering").exists());
     std::fs::rename(sample.path("away"), &pack).unwrap();
+    // As the kill of a restore leaves a folder: not yet with its own mode.
+    let mode = |folder: &Path| folder.metadata().unwrap().permissions().mode();
+    std::fs::set_permissions(root.join("models"), std::fs::Permissions::from_mode(0o700)).unwrap();
     assert!(into().unwrap().passed());
+    assert_eq!(mode(&root.join("models")), mode(&sample.path("service/models")));
     assert_eq!(rows(&root.join("data/marabet.sqlite")), 300);
     assert!(!blank.join(".retoma-recovering").exists());
     assert_eq!(into().unwrap_err().code(), codes::RESTORE_TARGET);
