@@ -82,8 +82,8 @@ mod tests {
         }
         assert_eq!(nearest("aaaa", ["aaab", "aaac"]).as_deref(), Some("aaab"));
         assert_eq!(
-            nearest("aaaa", ["aabb", "aaac"]),
-            Some("aaac".to_owned()),
+            nearest("aaaaaa", ["aaaabb", "aaaaac"]),
+            Some("aaaaac".to_owned()),
             "the nearest, not the first near one"
         );
         let longest = "x".repeat(64);
