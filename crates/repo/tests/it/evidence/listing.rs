@@ -117,3 +117,18 @@ fn an_anchor_of_a_record_that_is_missing_in_the_middle_says_so_and_not_that_the_
         Chain::open(&repository, "ana").unwrap().read(2).is_err_and(|it| it.kind() == ErrorKind::NotFound)
     );
 }
+
+#[test]
+fn of_several_anchors_the_newest_says_what_is_left_open() {
+    let repository = repository();
+    let (_, records) = chain_of(&repository, "ana", &key(), 4);
+    let text = export(&records).unwrap();
+    let open = |anchors: &[Anchor]| {
+        let report = verify_export(&text, &key().public_key(), anchors).unwrap();
+        report.not_proven.into_iter().find(|open| open.contains("was the last one")).unwrap()
+    };
+    let [first, _, third, _] = [0, 1, 2, 3].map(|at: usize| records[at].anchor());
+    assert!(open(&[third, first]).ends_with("the newest anchor names record 3"));
+    assert!(open(&[first]).ends_with("the newest anchor names record 1"));
+    assert!(open(&[]).contains("without an anchor"));
+}
