@@ -178,7 +178,8 @@ fn manifest_text(folder: &Path, start: &Command, port: u16, key: &SigningKey) ->
     let words: Vec<String> = words.map(|word| quote(&word.replace(PORT, &port.to_string()))).collect();
     let start = words.join(", ");
     let file = |name: &str| quote(&format!("file:{}", folder.join(name).display()));
-    let url = drill::address_of(&folder.join("repository")).unwrap_or_default();
+    // As it is: a manifest knows no `%20`.
+    let url = format!("file://{}", folder.join("repository").display());
     let (url, password, signing_key) = (quote(&url), file("password"), file("evidence.key"));
     let public_key = quote(&key.public_key().to_string());
     let component = |name: &str, kind: &str, tier: &str, path: &str| {
@@ -299,5 +300,75 @@ fn remove_beginning(folder: &Path, removed: &mut Vec<PathBuf>) {
     std::fs::remove_file(durable::temporary(&folder.join(STATE))).ok();
     if std::fs::remove_dir(folder).is_ok() {
         removed.push(folder.to_owned());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run_folder(base: &Path, name: &str, state: Option<&State>) -> PathBuf {
+        let folder = base.join(name);
+        std::fs::create_dir(&folder).unwrap();
+        if let Some(state) = state {
+            std::fs::write(folder.join(STATE), serde_json::to_vec(state).unwrap()).unwrap();
+            std::fs::write(folder.join("data"), "d").unwrap();
+        }
+        folder
+    }
+
+    #[test]
+    fn only_what_a_dead_or_finished_run_left_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let base = folder.path().canonicalize().unwrap();
+        let own = Identity::own().unwrap();
+        // The same number with another beginning: that process is dead.
+        let dead = Identity { started_ticks: own.started_ticks + 1, ..own };
+        let state = |schema: &str, owner, ended| State {
+            schema: schema.to_owned(),
+            owner,
+            words: vec![vec!["no-such-program".to_owned()]],
+            ended,
+        };
+        let goes = [
+            run_folder(&base, "run-dead", Some(&state(STATE_SCHEMA, dead, false))),
+            run_folder(&base, "run-dead-and-ended", Some(&state(STATE_SCHEMA, dead, true))),
+            run_folder(&base, "run-ended", Some(&state(STATE_SCHEMA, own, true))),
+            run_folder(&base, "run-x-4294967295", None),
+        ];
+        std::fs::write(durable::temporary(&goes[3].join(STATE)), "{").unwrap();
+        let stays = [
+            run_folder(&base, "run-alive", Some(&state(STATE_SCHEMA, own, false))),
+            run_folder(&base, "run-later", Some(&state("retoma.demo-state/2", dead, true))),
+            run_folder(&base, "other", Some(&state(STATE_SCHEMA, dead, true))),
+            run_folder(&base, &format!("run-x-{}", own.pid), None),
+            run_folder(&base, "run-y-4294967295", None),
+        ];
+        std::fs::write(stays[4].join("somebody's"), "s").unwrap();
+        std::os::unix::fs::symlink(&stays[2], base.join("run-link")).unwrap();
+        std::fs::write(base.join("run-file"), "f").unwrap();
+        let mut removed = clean_up(&base).unwrap();
+        removed.sort();
+        let mut expected = goes.to_vec();
+        expected.sort();
+        assert_eq!(removed, expected);
+        assert!(goes.iter().all(|path| !path.exists()));
+        assert!(stays.iter().all(|path| path.exists()) && stays[2].join("data").exists());
+        assert!(base.join("run-link").exists() && base.join("run-file").exists());
+        assert_eq!(clean_up(&base).unwrap(), Vec::<PathBuf>::new());
+    }
+
+    #[test]
+    fn a_demos_folder_is_private_and_never_somebody_elses() {
+        let folder = tempfile::tempdir().unwrap();
+        let base = folder.path().join("a/b");
+        make_folder(&base).unwrap();
+        assert_eq!(base.metadata().unwrap().mode() & 0o777, 0o700);
+        make_folder(&base).unwrap();
+        std::os::unix::fs::symlink(&base, folder.path().join("link")).unwrap();
+        let refused = make_folder(&folder.path().join("link")).map_err(|error| error.code());
+        assert_eq!(refused, Err(codes::USAGE), "somebody may have made the link");
+        std::fs::write(folder.path().join("file"), "").unwrap();
+        make_folder(&folder.path().join("file")).unwrap_err();
     }
 }

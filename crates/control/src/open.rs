@@ -94,7 +94,16 @@ pub struct Opened {
 pub fn open_repository(described: &manifest::Repository, create: bool) -> Result<Opened> {
     let password = secret(&described.password)?;
     let opening = || format!("open repository `{}`", described.name);
-    open_address(&described.url, &password, create).with_context(opening)
+    address(described).and_then(|address| open_at(&address, &password, create)).with_context(opening)
+}
+
+/// Where the repository that a manifest describes lies. There, what follows `file://` is a path as it is; an address
+/// that is given elsewhere has `%20` for a space.
+///
+/// # Errors
+/// `R0304`.
+pub fn address(described: &manifest::Repository) -> Result<Address> {
+    described.folder().map_or_else(|| described.url.parse(), |folder| Ok(Address::Local(folder.to_owned())))
 }
 
 /// Opens the repository at `url` with all layers around its store.
@@ -102,8 +111,11 @@ pub fn open_repository(described: &manifest::Repository, create: bool) -> Result
 /// # Errors
 /// As [`open_repository`].
 pub fn open_address(url: &str, password: &Secret<String>, create: bool) -> Result<Opened> {
-    let address: Address = url.parse()?;
-    let layered = stack(store::open(&address)?, layers()?);
+    open_at(&url.parse()?, password, create)
+}
+
+fn open_at(address: &Address, password: &Secret<String>, create: bool) -> Result<Opened> {
+    let layered = stack(store::open(address)?, layers()?);
     let store = BlockingStore::new(layered.store)?;
     let (repository, created) = if create {
         Repository::open_or_init(store, password)?
@@ -196,5 +208,27 @@ mod tests {
         assert!(!open_address(&url, &password, true).unwrap().created);
         let other = Secret::new("two".to_owned());
         assert_eq!(open_address(&url, &other, false).unwrap_err().code(), codes::WRONG_KEY);
+    }
+
+    #[test]
+    fn what_a_manifest_says_after_the_scheme_is_a_path_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["a b", "a%20b", "100%", "#1", "what?"] {
+            let described = manifest::Repository {
+                name: "r".to_owned(),
+                url: format!("file://{}/{name}", folder.path().display()),
+                scheme: manifest::Scheme::File,
+                password: file(folder.path(), b"a password", 0o600),
+            };
+            assert!(open_repository(&described, true).unwrap().created, "{name}");
+            assert!(folder.path().join(name).join("config").exists(), "{name}");
+        }
+        let elsewhere = manifest::Repository {
+            name: "r".to_owned(),
+            url: "s3://bucket/a%20b".to_owned(),
+            scheme: manifest::Scheme::S3,
+            password: file(folder.path(), b"a password", 0o600),
+        };
+        assert!(matches!(address(&elsewhere).unwrap(), Address::Remote(_)));
     }
 }

@@ -109,3 +109,42 @@ impl fmt::Display for Note {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_note_is_a_line_that_says_what_happened() {
+        let second = Duration::from_millis(1234);
+        let control = |found: Option<&'static str>| ControlResult::negative("wrong key", "R0202", found, "");
+        let lines = [
+            (Note::Doing("seed".to_owned()), "seed"),
+            (
+                Note::BackedUp {
+                    component: "models".to_owned(),
+                    total_bytes: 2048,
+                    stored_bytes: 10,
+                    elapsed: second,
+                },
+                "backed up models: 2.0 KiB, 10 B new, 1.23 s",
+            ),
+            (Note::Up { url: "http://h/".to_owned() }, "the service answers at http://h/"),
+            (Note::Disaster { what: "gone".to_owned() }, "disaster: gone"),
+            (Note::Detected { after: second, saw: "nobody".to_owned() }, "noticed after 1.23 s: nobody"),
+            (
+                Note::Restored { component: "models".to_owned(), bytes: 2048, elapsed: second },
+                "restored models: 2.0 KiB, 1.23 s",
+            ),
+            (Note::RolledBack, "the previous data are back"),
+            (Note::Control(control(Some("R0202"))), "control wrong key: R0202, as expected"),
+            (Note::Control(control(Some("R0203"))), "control wrong key: R0203, WRONG"),
+            (Note::Control(control(None)), "control wrong key: accepted, WRONG"),
+            (Note::Wrote(PathBuf::from("/a b")), "wrote /a b"),
+            (Note::Warning("look".to_owned()), "warning: look"),
+        ];
+        for (note, line) in lines {
+            assert_eq!(note.to_string(), line, "{note:?}");
+        }
+    }
+}

@@ -267,3 +267,85 @@ impl Drop for Guard {
         remove(&self.held.repository, id);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{BlockingStore, ObjectStore};
+    use retoma_core::Secret;
+
+    fn held(holder: Holder) -> (Repository, Guard) {
+        let store = BlockingStore::new(Arc::new(ObjectStore::memory())).unwrap();
+        let repository = Repository::init(store, &Secret::new("a test".to_owned())).unwrap();
+        // Only the test refreshes it.
+        let guard = acquire_refreshing(&repository, holder, Duration::from_hours(1)).unwrap();
+        (repository, guard)
+    }
+
+    fn minutes_ago(minutes: i64) -> Time {
+        Time(host::now().0 - jiff::SignedDuration::from_mins(minutes))
+    }
+
+    /// What is deleted may take a while: the lock must not go stale meanwhile.
+    #[test]
+    fn a_lock_that_soon_goes_stale_lets_nobody_delete_and_lapses_when_it_is_stale() {
+        let (_repository, guard) = held(Holder::Prune);
+        for (minutes, may_delete, has_lapsed) in
+            [(0, true, false), (14, true, false), (16, false, false), (29, false, false), (31, false, true)]
+        {
+            guard.held.state().renewed = minutes_ago(minutes);
+            let code = guard.check().map_err(|error| (error.kind(), error.code()));
+            let expected = if may_delete { Ok(()) } else { Err((ErrorKind::Fenced, codes::LOCK_LOST)) };
+            assert_eq!(code, expected, "{minutes} minutes old");
+            assert_eq!(guard.has_lapsed(), has_lapsed, "{minutes} minutes old");
+        }
+    }
+
+    #[test]
+    fn a_refresh_makes_a_lock_young_again_but_not_one_that_was_stale() {
+        for (minutes, is_good) in [(29, true), (31, false)] {
+            let (repository, guard) = held(Holder::Prune);
+            let first = guard.held.state().id;
+            guard.held.state().renewed = minutes_ago(minutes);
+            guard.held.refresh();
+            assert_ne!(guard.held.state().id, first);
+            assert_eq!(repository.list(Folder::Locks).unwrap().len(), 1, "the old one is gone");
+            assert_eq!((guard.check().is_ok(), guard.has_lapsed()), (is_good, !is_good), "{minutes}");
+        }
+    }
+
+    #[test]
+    fn a_backup_runs_since_it_began_and_not_since_its_lock_was_refreshed() {
+        let (repository, guard) = held(Holder::Backup);
+        assert_eq!(running_backups(&repository).unwrap().len(), 1);
+        guard.held.refresh();
+        let since = running_backups(&repository).unwrap();
+        assert_eq!(since, [guard.held.since]);
+        assert!(guard.held.state().renewed >= guard.held.since);
+    }
+
+    #[test]
+    fn only_backups_that_live_are_running() {
+        let (repository, guard) = held(Holder::Backup);
+        let began = running_backups(&repository).unwrap()[0];
+        assert!(began <= guard.held.since);
+        let lock = |holder, hostname: &str, time| Lock {
+            hostname: hostname.to_owned(),
+            time,
+            since: Some(time),
+            ..new_lock(holder, time)
+        };
+        let young = minutes_ago(20);
+        repository.save_lock(&lock(Holder::Backup, "elsewhere", young)).unwrap();
+        repository.save_lock(&lock(Holder::Backup, "elsewhere", minutes_ago(31))).unwrap();
+        repository.save_lock(&lock(Holder::Prune, "elsewhere", young)).unwrap();
+        let restic = Lock { retoma: None, since: None, ..lock(Holder::Backup, "elsewhere", young) };
+        repository.save_lock(&restic).unwrap();
+        // As an earlier version wrote it, without the time of its beginning.
+        let old = Lock { since: None, ..lock(Holder::Backup, "elsewhere", minutes_ago(10)) };
+        repository.save_lock(&old).unwrap();
+        let mut running = running_backups(&repository).unwrap();
+        running.sort();
+        assert_eq!(running, [young, old.time, began]);
+    }
+}

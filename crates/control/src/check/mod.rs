@@ -147,6 +147,7 @@ pub fn service(service: &Service) -> Vec<CheckResult> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::probe::tests::{answer, with_body};
 
     #[test]
     fn a_command_passes_when_it_ends_with_0() {
@@ -197,5 +198,32 @@ mod tests {
             assert_eq!(error.code(), codes::CHECK_FAILED);
             assert!(error.message().contains("check `b` of component `c`"), "{error}");
         }
+    }
+
+    #[test]
+    fn the_running_service_is_asked_for_its_health_first_and_each_answer_is_a_check() {
+        let (health, requests) = answer(vec![with_body("200 OK", ""), with_body("201 Made", "")]);
+        let (deep, _more) = answer(vec![with_body("200 OK", "green"), with_body("200 OK", "red")]);
+        let check =
+            HttpCheck { url: deep.clone(), expect_status: 200, expect_body: Some("green".to_owned()) };
+        let described = Service {
+            name: "s".to_owned(),
+            health: Some(health.clone()),
+            start: None,
+            stop: None,
+            ready_seconds: 20,
+            checks: vec![check.clone()],
+        };
+        let asked = of_service(&described);
+        assert_eq!(asked[0], HttpCheck { url: health.clone(), expect_status: 200, expect_body: None });
+        assert_eq!(asked[1..], [check]);
+        let look = || service(&described);
+        let found: Vec<_> = look().into_iter().map(|it| (it.name, it.outcome, it.found.unwrap())).collect();
+        let passed = |url: &str| (format!("GET {url}"), CheckOutcome::Passed, "status 200".to_owned());
+        assert_eq!(found, [passed(&health), passed(&deep)]);
+        let found: Vec<_> = look().into_iter().map(|it| (it.outcome, it.found.unwrap())).collect();
+        let why = ["status 201 instead of status 200", "the body does not contain `green`"];
+        assert_eq!(found, why.map(|why| (CheckOutcome::Failed, why.to_owned())));
+        assert_eq!(requests.iter().count(), 2);
     }
 }

@@ -162,40 +162,4 @@ fn note(path: &Path) -> Option<Noted> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use retoma_core::drill::CheckOutcome;
-
-    #[test]
-    fn other_contents_with_the_same_size_and_time_are_found() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("a/b");
-        std::fs::create_dir(folder.path().join("a")).unwrap();
-        std::fs::write(&file, "one").unwrap();
-        let time = std::fs::metadata(&file).unwrap().modified().unwrap();
-        let inventory = Inventory::of_files(folder.path(), &Interrupt::default()).unwrap();
-        assert_eq!(inventory.bytes, 3);
-        assert_eq!(inventory.compare(folder.path()).unwrap().outcome, CheckOutcome::Passed);
-        assert!(!inventory.is_damaged(folder.path()));
-        std::fs::write(&file, "two").unwrap();
-        assert!(inventory.is_damaged(folder.path()));
-        assert_eq!(inventory.compare(folder.path()), None, "it changed, so it says nothing");
-        std::fs::File::options().write(true).open(&file).unwrap().set_modified(time).unwrap();
-        let check = inventory.compare(folder.path()).unwrap();
-        assert_eq!(check.outcome, CheckOutcome::Failed);
-        assert_eq!(check.found.as_deref(), Some("1 file differs, among them `a/b`"));
-    }
-
-    #[test]
-    fn rows_of_all_tables_are_counted() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("db");
-        let connection = rusqlite::Connection::open(&path).unwrap();
-        let sql = "CREATE TABLE a (x); CREATE TABLE \"b\"\"c\" (x); INSERT INTO a VALUES (1), (2);
-                   INSERT INTO \"b\"\"c\" VALUES (1);";
-        connection.execute_batch(sql).unwrap();
-        let inventory = Inventory::of_database(&path).unwrap();
-        assert_eq!(inventory.rows, Some(3));
-        assert!(inventory.bytes >= 8192);
-    }
-}
+mod tests;

@@ -51,7 +51,7 @@ pub fn prepare(
     live::refuse_live_arguments(manifest)?;
     let folder = scratch_folder(manifest)?;
     live::refuse_live(folder.path(), manifest)?;
-    let Address::Local(real_dir) = described.url.parse()? else {
+    let Address::Local(real_dir) = open::address(described)? else {
         let message = format!("drills from repository `{}` come with a later version", described.name);
         return Err(Error::new(ErrorKind::Unsupported, codes::DRILL_UNSUITED, message)
             .with_hint("drill from a `file://` repository"));

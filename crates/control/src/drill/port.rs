@@ -51,3 +51,73 @@ pub fn move_service(manifest: &mut Manifest, port: u16) -> bool {
     }
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use retoma_core::manifest::{Origin, parse};
+
+    /// A service at `health` that is started with `arguments`, asked at `check`, and marked at `marker`.
+    fn manifest(health: &str, arguments: &[&str], check: &str, marker: &str) -> Manifest {
+        let text = format!(
+            "version = 1\n[service]\nname = \"s\"\nhealth = \"{health}\"\nstart = [\"run\", {}]\n\
+             [[service.check]]\nurl = \"{check}\"\n[[repository]]\nname = \"r\"\nurl = \"file:///r\"\n\
+             password = \"env:P\"\n[[component]]\nname = \"m\"\nkind = \"files\"\ntier = \"low\"\npath = \"m\"\n\
+             [drill]\nmarker_url = \"{marker}\"\n",
+            arguments.iter().map(|argument| format!("\"{argument}\"")).collect::<Vec<_>>().join(", ")
+        );
+        let origin = Origin { file_name: "retoma.toml".to_owned(), dir: "/srv".into() };
+        parse(&text, &origin).unwrap_or_else(|problems| panic!("{problems:?}"))
+    }
+
+    #[test]
+    fn the_port_is_an_argument_or_the_end_of_one_and_other_numbers_stay() {
+        let words = ["8080", "--port=8080", "127.0.0.1:8080", "18080", "80800", "x8080", "--n=8080x"];
+        for health in ["http://127.0.0.1:8080/", "http://localhost:8080/", "http://[::1]:8080/"] {
+            let mut moved = manifest(health, &words, health, health);
+            assert!(move_service(&mut moved, 9), "{health}");
+            let start = moved.service.start.unwrap();
+            let expected = ["9", "--port=9", "127.0.0.1:9", "18080", "80800", "x8080", "--n=8080x"];
+            assert_eq!(
+                (start.program.as_str(), start.arguments.as_slice()),
+                ("run", &expected.map(str::to_owned)[..])
+            );
+            assert_eq!(moved.service.health.unwrap(), health.replace("8080", "9"));
+        }
+    }
+
+    #[test]
+    fn addresses_of_other_ports_and_machines_stay() {
+        let health = "http://127.0.0.1:8080/h";
+        for other in ["http://127.0.0.1:8081/x", "http://10.0.0.1:8080/x", "http://example.org/x"] {
+            let mut moved = manifest(health, &["8080"], other, "http://localhost:8080/marker");
+            assert!(move_service(&mut moved, 9));
+            assert_eq!(moved.service.checks[0].url, other);
+            let markers = moved.drill.markers.unwrap();
+            assert_eq!(markers.write_url, "http://localhost:9/marker");
+            assert!(markers.read_url.starts_with("http://localhost:9/"), "{}", markers.read_url);
+        }
+    }
+
+    #[test]
+    fn a_service_whose_port_is_not_known_stays_where_it_is() {
+        let cases: [(&str, &[&str]); 4] = [
+            ("http://127.0.0.1:8080/", &["--root", "."]),
+            ("http://127.0.0.1:8080/", &["18080", "x8080"]),
+            ("http://10.0.0.1:8080/", &["8080"]),
+            // The port that a scheme implies is in no argument.
+            ("http://127.0.0.1/", &["80"]),
+        ];
+        for (health, arguments) in cases {
+            let before = manifest(health, arguments, health, health);
+            let mut moved = before.clone();
+            assert!(!move_service(&mut moved, 9), "{health} {arguments:?}");
+            assert_eq!(moved, before);
+        }
+    }
+
+    #[test]
+    fn a_free_port_can_be_listened_on() {
+        std::net::TcpListener::bind(("127.0.0.1", free().unwrap())).unwrap();
+    }
+}

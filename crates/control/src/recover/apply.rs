@@ -470,3 +470,6 @@ pub(crate) fn run_restore(
     }
     Ok(outcome)
 }
+
+#[cfg(test)]
+mod tests;

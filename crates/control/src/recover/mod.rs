@@ -241,3 +241,6 @@ fn absolute(path: &Path) -> Result<PathBuf> {
 fn as_bytes(path: &Path) -> &[u8] {
     std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str())
 }
+
+#[cfg(test)]
+mod tests;

@@ -48,3 +48,53 @@ pub(crate) fn run_to_end(
     child.wait().map_err(|error| Error::io(&words.program, error))?;
     ended.map(|_| Ended::Killed)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use retoma_core::ErrorKind;
+
+    fn run(script: &str, dir: &Path, limit: Duration, interrupt: &Interrupt) -> Result<Ended> {
+        let words = Words { program: "sh".to_owned(), arguments: vec!["-c".to_owned(), script.to_owned()] };
+        run_to_end(&words, dir, [Stdio::null(), Stdio::null()], limit, interrupt)
+    }
+
+    #[test]
+    fn a_command_ends_by_itself_is_killed_or_never_begins() {
+        let folder = tempfile::tempdir().unwrap();
+        let (none, patient) = (Interrupt::default(), Duration::from_mins(1));
+        let ended = run("pwd > here; exit 3", folder.path(), patient, &none).unwrap();
+        assert!(matches!(ended, Ended::With(status) if status.code() == Some(3)), "{ended:?}");
+        let here = std::fs::read_to_string(folder.path().join("here")).unwrap();
+        assert_eq!(Path::new(here.trim()), folder.path().canonicalize().unwrap());
+        // Nobody writes into the pipe: by itself it would never end.
+        let ended = run("mkfifo p; cat p", folder.path(), Duration::ZERO, &none).unwrap();
+        assert!(matches!(ended, Ended::Killed), "{ended:?}");
+        let words = Words { program: "/nowhere/at/all".to_owned(), arguments: Vec::new() };
+        let silent = [Stdio::null(), Stdio::null()];
+        let ended = run_to_end(&words, folder.path(), silent, patient, &none).unwrap();
+        assert!(matches!(ended, Ended::NotStarted(_)), "{ended:?}");
+    }
+
+    #[test]
+    fn after_a_stop_nothing_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let interrupt = Interrupt::default();
+        interrupt.set();
+        let stopped = run("mkfifo p; cat p", folder.path(), Duration::from_mins(1), &interrupt);
+        assert_eq!(stopped.unwrap_err().kind(), ErrorKind::Cancelled);
+    }
+
+    #[test]
+    fn both_outputs_go_where_they_are_sent_and_nothing_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = || Stdio::from(std::fs::File::create_new(folder.path().join("out")).unwrap());
+        let errors = || Stdio::from(std::fs::File::create_new(folder.path().join("errors")).unwrap());
+        let script = "cat; echo one; echo two >&2";
+        let words = Words { program: "sh".to_owned(), arguments: vec!["-c".to_owned(), script.to_owned()] };
+        let limit = Duration::from_mins(1);
+        run_to_end(&words, folder.path(), [log(), errors()], limit, &Interrupt::default()).unwrap();
+        let text = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+        assert_eq!((text("out").as_str(), text("errors").as_str()), ("one\n", "two\n"));
+    }
+}

@@ -165,4 +165,33 @@ mod tests {
         assert!(kill_if(&process, "retoma-test-7e1f"));
         assert!(!child.wait().unwrap().success());
     }
+
+    #[test]
+    fn processes_are_found_by_their_folder_and_all_of_their_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let inside = folder.path().canonicalize().unwrap().join("inside");
+        std::fs::create_dir(&inside).unwrap();
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let script = "echo up; read line # retoma-test-55c0";
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).current_dir(&inside).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // It has begun, so its command line is its own.
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0; 2]).unwrap();
+        let found = |folder: &Path, all: &[&str]| {
+            let found = processes_in(folder, &words(all));
+            found.iter().map(|process| process.pid).collect::<Vec<_>>()
+        };
+        let none: [u32; 0] = [];
+        let above = inside.parent().unwrap();
+        assert_eq!(found(&inside, &["sh", "-c"]), [child.id()]);
+        assert_eq!(found(above, &[script]), [child.id()], "in the folder or below it");
+        assert_eq!(found(&inside, &["sh", "-x"]), none, "one word is not all words");
+        assert_eq!(found(&inside, &["retoma-test-55c0"]), none, "a part of a word is no word");
+        assert_eq!(found(&inside, &[]), none, "no words fit nothing");
+        assert_eq!(found(&above.join("insid"), &["sh"]), none, "a folder, not the beginning of a name");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(found(&inside, &["sh", "-c"]), none);
+    }
 }

@@ -51,8 +51,9 @@ fn processes(folder: &Path) -> usize {
 #[test]
 fn a_demo_is_green_and_the_next_one_replaces_it() {
     let folder = tempfile::tempdir().unwrap();
-    let base = folder.path().join("demo");
+    let base = folder.path().join("a demo, 100%25");
     let shown = run(&base, &Interrupt::default()).unwrap();
+    assert_eq!(shown.manifest.repositories[0].folder(), Some(shown.folder.join("repository").as_path()));
     assert_eq!(shown.report.verdict, VerdictKind::Green, "{:#?}", shown.report.reasons);
     let json = std::fs::read_to_string(&shown.json).unwrap();
     assert_eq!(DrillReport::from_json(&json).unwrap(), shown.report);

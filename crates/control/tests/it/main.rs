@@ -8,8 +8,10 @@
 mod backup;
 mod demo;
 mod drill;
+mod drill_parts;
 mod helper;
 mod postgres;
 mod recover;
+mod recover_steps;
 mod sample;
 mod service;

@@ -12,7 +12,7 @@ use retoma_repo::backup::Progress;
 use retoma_repo::{Folder, Repository};
 
 /// Everything backed up, the manifest too.
-fn backed_up(sample: &Sample) -> Repository {
+pub(crate) fn backed_up(sample: &Sample) -> Repository {
     let repository = sample.repository();
     for component in &sample.manifest.components {
         backup(&sample.manifest, component, &repository, &Progress::default()).unwrap();
@@ -21,12 +21,17 @@ fn backed_up(sample: &Sample) -> Repository {
     repository
 }
 
-fn recover(sample: &Sample, repository: &Repository, place: Place, only: &[String]) -> Result<Recovered> {
+pub(crate) fn recover(
+    sample: &Sample,
+    repository: &Repository,
+    place: Place,
+    only: &[String],
+) -> Result<Recovered> {
     recover_with(Some(&supervisor()), sample, repository, place, only)
 }
 
 /// Without a supervisor the service is not started.
-fn recover_with(
+pub(crate) fn recover_with(
     supervisor: Option<&Supervisor>,
     sample: &Sample,
     repository: &Repository,
@@ -42,7 +47,7 @@ fn recover_with(
     })
 }
 
-fn rows(path: &std::path::Path) -> i64 {
+pub(crate) fn rows(path: &std::path::Path) -> i64 {
     let connection = rusqlite::Connection::open(path).unwrap();
     connection.query_row("SELECT count(*) FROM predictions", (), |row| row.get(0)).unwrap()
 }
@@ -106,7 +111,7 @@ fn in_place_the_snapshot_takes_the_place_of_what_is_there() {
 }
 
 /// Names that a recovery leaves while it is not complete.
-fn leftovers(sample: &Sample) -> Vec<String> {
+pub(crate) fn leftovers(sample: &Sample) -> Vec<String> {
     let mut found = Vec::new();
     let mut folders = vec![sample.path("service")];
     while let Some(folder) = folders.pop() {

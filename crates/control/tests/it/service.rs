@@ -146,3 +146,55 @@ fn a_service_whose_supervisor_was_killed_is_ended_by_us() {
     drop(service);
     wait_for(|| (!process.runs()).then_some(()));
 }
+
+fn pid_in(file: &std::path::Path) -> Identity {
+    let pid = wait_for(|| std::fs::read_to_string(file).ok()?.trim().parse().ok());
+    Identity::of(pid).unwrap()
+}
+
+#[test]
+fn a_command_that_starts_something_and_ends_well_runs_as_long_as_that_does() {
+    let sample = Sample::new();
+    let pid_file = sample.path("pid");
+    let script = format!("sleep 600 & echo $! > {0}.tmp; mv {0}.tmp {0}; exit 0", pid_file.display());
+    let mut service = shell(&sample, &script).unwrap();
+    let daemon = pid_in(&pid_file);
+    wait_for(|| Identity::of(service.pid()).is_none().then_some(()));
+    assert_eq!(service.ended().unwrap(), None);
+    assert!(daemon.runs());
+    service.wait_ready(&[], PATIENCE, &Interrupt::default()).unwrap();
+    kill(daemon.pid);
+    assert_eq!(wait_for(|| service.ended().unwrap()), 0);
+}
+
+#[test]
+fn what_a_command_leaves_that_fails_is_killed() {
+    let sample = Sample::new();
+    let pid_file = sample.path("pid");
+    let script = format!("setsid sleep 600 & echo $! > {0}.tmp; mv {0}.tmp {0}; exit 7", pid_file.display());
+    let mut service = shell(&sample, &script).unwrap();
+    assert_eq!(wait_for(|| service.ended().unwrap()), 7);
+    let pid: u32 = std::fs::read_to_string(&pid_file).unwrap().trim().parse().unwrap();
+    assert_eq!(Identity::of(pid), None);
+}
+
+#[test]
+fn a_service_that_a_signal_ends_has_its_number_in_the_status() {
+    let sample = Sample::new();
+    let mut service = shell(&sample, "kill -15 $$").unwrap();
+    assert_eq!(wait_for(|| service.ended().unwrap()), 128 + 15);
+}
+
+#[test]
+fn a_service_that_is_not_ready_in_time_tells_the_last_answer_and_a_stop_ends_the_wait() {
+    let sample = Sample::new();
+    let mut service = shell(&sample, "echo waiting for nothing; exec sleep 600").unwrap();
+    wait_for(|| std::fs::read_to_string(sample.path("log")).unwrap().contains("nothing").then_some(()));
+    let checks = of_service(&sample.manifest.service);
+    let error = service.wait_ready(&checks, Duration::ZERO, &Interrupt::default()).unwrap_err();
+    assert_eq!(error.code(), codes::SERVICE_NOT_READY);
+    assert!(error.message().contains("/healthz`: ") && error.hint().unwrap().contains("waiting for nothing"));
+    let interrupt = Interrupt::default();
+    interrupt.set();
+    assert_eq!(service.wait_ready(&checks, PATIENCE, &interrupt).unwrap_err().code(), codes::CANCELLED);
+}

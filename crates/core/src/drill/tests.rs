@@ -128,3 +128,27 @@ fn every_control_is_judged_by_its_codes() {
         assert_eq!(ControlResult::judge(kind, expected, found), outcome, "{kind:?} {expected:?} {found:?}");
     }
 }
+
+#[test]
+fn of_steps_that_take_equally_long_the_one_that_comes_first_in_a_recovery_dominates() {
+    let mut recorder = WaterfallRecorder::start(Duration::ZERO, StepName::Check);
+    let seconds = Duration::from_secs;
+    recorder.begin(StepName::Start, None, seconds(2)).unwrap();
+    recorder.begin(StepName::Decide, None, seconds(4)).unwrap();
+    let waterfall = recorder.finish(seconds(5)).unwrap();
+    assert_eq!(waterfall.dominating(), Some((StepName::Start, Seconds::from_secs(2))));
+}
+
+#[test]
+fn shares_lie_between_nothing_and_all_and_milliseconds_are_rounded_to_the_nearest() {
+    let micros = Seconds::from_micros;
+    for (part, whole, share) in
+        [(0, 0, 0.0), (5, 0, 0.0), (0, 5, 0.0), (1, 4, 0.25), (4, 4, 1.0), (5, 4, 1.0)]
+    {
+        assert!((micros(part).share_of(micros(whole)) - share).abs() < f64::EPSILON, "{part} of {whole}");
+    }
+    for (time, millis) in [(0, 0), (499, 0), (500, 1), (1_499, 1), (1_500, 2)] {
+        assert_eq!(micros(time).as_millis_rounded(), millis);
+    }
+    assert_eq!(micros(5).minus(micros(7)), Seconds::ZERO);
+}

@@ -218,4 +218,47 @@ mod tests {
         assert_eq!(http("https://example.org/healthz"), Ok(()));
         assert!(http("http:///healthz").is_err());
     }
+
+    #[test]
+    fn ports_are_numbers_that_can_be_connected_to() {
+        for (port, is_one) in [
+            ("1", true),
+            ("65535", true),
+            ("65536", false),
+            ("0", false),
+            ("", false),
+            ("-1", false),
+            ("8 0", false),
+        ] {
+            for host in ["host", "[::1]", "user@host"] {
+                assert_eq!(http(&format!("http://{host}:{port}/x")).is_ok(), is_one, "{host}:{port}");
+                assert_eq!(server(&format!("redis://{host}:{port}"), REDIS).is_ok(), is_one, "{host}:{port}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_of_its_kind_is_refused_for_its_own_reason() {
+        for (text, reason) in [
+            ("host", "has no scheme"),
+            ("http:/host", "has no scheme"),
+            ("ftp://host", "has a scheme that is not supported here"),
+            ("HTTP://host", "has a scheme that is not supported here"),
+            ("http://", "has no host"),
+            ("http://?x", "has no host"),
+            ("http://user@", "has no host"),
+            ("http://host/a\tb", "contains a space or a control character"),
+            ("http://u:@host", "contains a password or another secret"),
+            ("http://host/x?token=pw", "contains a password or another secret"),
+        ] {
+            assert_eq!(http(text).map_err(|fault| fault.reason), Err(reason), "{text}");
+        }
+        let reason = |text: &str| repository(text).map_err(|fault| fault.reason);
+        assert_eq!(reason("sftp://host/"), Err("has no path"));
+        assert_eq!(reason("sftp://host/x"), Ok(Scheme::Sftp));
+        assert_eq!(reason("file:////"), Err("has no path"));
+        assert_eq!(reason("file:///a\u{7}"), Err("contains a control character"));
+        assert_eq!(reason("file://a/b"), Err("has no absolute path"));
+        assert_eq!(reason("az:///x"), Err("has no bucket, container or host"));
+    }
 }

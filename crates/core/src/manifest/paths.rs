@@ -30,6 +30,7 @@ pub(super) fn anchored_pattern(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn relative_paths_start_at_the_manifest() {
@@ -51,5 +52,37 @@ mod tests {
         assert_eq!(rest("/a/b", "/a/b/c/d"), Some("c/d".into()));
         assert_eq!(rest("/a/b", "/a/b"), Some(String::new()));
         assert_eq!(rest("/a/b", "/a/bc"), None);
+    }
+
+    proptest! {
+        /// Whatever is written, what is resolved is absolute, keeps its meaning and is resolved already.
+        #[test]
+        fn a_resolved_path_is_absolute_and_stays_as_it_is(path in "[./a]{0,12}", dir in "(/[ab.]{1,3}){0,3}/") {
+            let (path, dir) = (Path::new(&path), Path::new(&dir));
+            let resolved = resolve(dir, path);
+            prop_assert!(resolved.is_absolute());
+            prop_assert!(resolved.components().all(|part| part != Component::CurDir));
+            prop_assert_eq!(resolve(dir, &resolved), resolved.clone());
+            let ups = |path: &Path| path.components().filter(|part| *part == Component::ParentDir).count();
+            let from_dir = if path.is_absolute() { 0 } else { ups(dir) };
+            prop_assert_eq!(ups(&resolved), ups(path) + from_dir, "`..` stays");
+        }
+
+        #[test]
+        fn what_is_below_leads_back(outer in "(/[ab]{1,2}){1,3}", rest in "([ab]{1,2}/){0,3}") {
+            let outer = Path::new(&outer);
+            let inner = outer.join(&rest);
+            let found = below(outer, &inner).unwrap();
+            prop_assert_eq!(outer.join(&found), inner.components().collect::<PathBuf>());
+            prop_assert_eq!(found.as_str(), rest.trim_end_matches('/'));
+            prop_assert_eq!(below(&inner, outer).is_some(), rest.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_path_that_is_no_text_has_no_name_below() {
+        use std::os::unix::ffi::OsStrExt as _;
+        let odd = Path::new("/a").join(std::ffi::OsStr::from_bytes(b"\xff"));
+        assert_eq!(below(Path::new("/a"), &odd), None);
     }
 }

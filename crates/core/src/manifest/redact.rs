@@ -205,6 +205,7 @@ pub(super) fn is_inside_multiline_string(before: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn hidden(line: &str, ranges: &[Range<usize>]) -> String {
         let keep = |(at, _): &(usize, char)| !ranges.iter().any(|range| range.contains(at));
@@ -260,5 +261,69 @@ mod tests {
     fn open_multiline_strings_are_noticed() {
         assert!(is_inside_multiline_string("a = 1\nb = \"\"\"\nx"));
         assert!(!is_inside_multiline_string("b = \"\"\"\nx\"\"\"\n"));
+    }
+
+    proptest! {
+        /// Whatever a password is made of, nothing of it is shown where one is expected.
+        #[test]
+        fn no_password_is_shown(
+            password in "[ -~é]{1,20}",
+            user in "[a-z]{1,4}",
+            scheme in prop::sample::select(vec!["postgres", "sftp", "http", "x"]),
+        ) {
+            let secret = format!("\u{1}{password}\u{1}");
+            for (text, shown) in [
+                (format!("{scheme}://{user}:{secret}@h/x"), format!("{scheme}://{user}:@h/x")),
+                (format!("see {scheme}://{user}:{secret}@h"), format!("see {scheme}://{user}:@h")),
+            ] {
+                let rest = hidden(&text, &in_text(&text));
+                prop_assert!(!rest.contains('\u{1}'), "{:?}", rest);
+                prop_assert!(shown.starts_with(&rest) || rest == shown, "{:?}", rest);
+            }
+            for key in ["password", "db_password", "Token", "AWS_SECRET_ACCESS_KEY", "api-key"] {
+                for line in [format!("{key} = {secret}"), format!("# {key}: {secret}"), format!("'{key}'='{secret}'")] {
+                    let rest = hidden(&line, &in_line(&line));
+                    prop_assert!(!rest.contains('\u{1}'), "{:?}", rest);
+                }
+            }
+        }
+
+        /// Ranges are inside the text, at characters, and nothing panics.
+        #[test]
+        fn any_text_has_ranges_that_fit(text in "[a-c:/@?=&\\[ .\"'é0-9]{0,30}") {
+            let broken = in_broken_line(&text);
+            for range in in_text(&text).into_iter().chain(in_line(&text)).chain(parameters(&text)).chain(broken) {
+                prop_assert!(text.get(range.clone()).is_some(), "{:?} of {:?}", range, text);
+            }
+        }
+    }
+
+    #[test]
+    fn parameters_end_where_the_next_begins_and_only_secret_ones_are_hidden() {
+        for (text, rest) in [
+            ("x?sig=a&sv=1&sig=b", "x?sig=&sv=1&sig="),
+            ("x?sig=a;b", "x?sig=;b"),
+            ("x?design=a&signature=b", "x?design=a&signature="),
+            ("SSLPassword=a b", "SSLPassword= b"),
+            ("password=a=b&c=d", "password=&c=d"),
+            ("design=a", "design=a"),
+        ] {
+            assert_eq!(hidden(text, &parameters(text)), rest);
+        }
+    }
+
+    #[test]
+    fn ports_are_no_passwords_and_words_after_a_colon_may_be() {
+        for (text, rest) in [
+            ("http://h:80", "http://h:80"),
+            ("http://h:80/x:y", "http://h:80/x:y"),
+            ("http://[::1]:80/x", "http://[::1]:80/x"),
+            ("http://h:80a", "http://h:"),
+            ("http://h:", "http://h:"),
+            ("http://u:1234@h", "http://u:@h"),
+            ("a://u:x@h b://v:y@i", "a://u:@i"),
+        ] {
+            assert_eq!(hidden(text, &in_text(text)), rest);
+        }
     }
 }

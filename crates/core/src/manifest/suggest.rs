@@ -38,6 +38,7 @@ fn distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn distances_count_single_edits() {
@@ -62,5 +63,57 @@ mod tests {
         assert_eq!(nearest("colour", words), None);
         assert_eq!(nearest("", words), None);
         assert_eq!(nearest(&"x".repeat(10_000), words), None);
+    }
+
+    #[test]
+    fn a_third_of_the_letters_may_differ_and_the_first_of_the_nearest_is_meant() {
+        // One letter of a short word, two of six, not three of eight.
+        for (word, candidate, is_near) in [
+            ("a", "b", true),
+            ("ab", "xy", false),
+            ("abcdef", "abcdxy", true),
+            ("abcdef", "abcxyz", false),
+            ("abcdefgh", "abcdexyz", false),
+            ("abc", "abcdef", false),
+            ("abcd", "abcdef", true),
+            ("été", "ete", false),
+        ] {
+            assert_eq!(nearest(word, [candidate]).is_some(), is_near, "{word} {candidate}");
+        }
+        assert_eq!(nearest("aaaa", ["aaab", "aaac"]).as_deref(), Some("aaab"));
+        assert_eq!(
+            nearest("aaaaaa", ["aaaabb", "aaaaac"]),
+            Some("aaaaac".to_owned()),
+            "the nearest, not the first near one"
+        );
+        let longest = "x".repeat(64);
+        assert_eq!(nearest(&longest, [longest.as_str()]), Some(longest.clone()));
+        assert_eq!(nearest(&format!("{longest}x"), [longest.as_str()]), None);
+    }
+
+    /// The definition, written down as it is in books: slow.
+    fn by_definition(one: &[char], other: &[char]) -> usize {
+        let (Some((last, rest)), Some((other_last, other_rest))) = (one.split_last(), other.split_last())
+        else {
+            return one.len() + other.len();
+        };
+        let replaced = by_definition(rest, other_rest) + usize::from(last != other_last);
+        let edited = replaced.min(by_definition(rest, other) + 1).min(by_definition(one, other_rest) + 1);
+        match (rest.split_last(), other_rest.split_last()) {
+            (Some((before, rest)), Some((other_before, other_rest)))
+                if before == other_last && last == other_before =>
+            {
+                edited.min(by_definition(rest, other_rest) + 1)
+            }
+            _ => edited,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn distances_are_those_of_the_definition(a in "[abc]{0,6}", b in "[abc]{0,6}") {
+            let letters = |text: &str| text.chars().collect::<Vec<_>>();
+            prop_assert_eq!(distance(&a, &b), by_definition(&letters(&a), &letters(&b)));
+        }
     }
 }

@@ -349,3 +349,51 @@ fn wrap(text: &str, width: usize) -> Vec<String> {
     }
     lines
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// A bar is seen, never leaves its room, and the next one begins where it ends.
+        #[test]
+        fn bars_are_drawn_in_their_room_and_touch(start in 0.0..=1.0f64, share in 0.0..=1.0f64, room in 8usize..200) {
+            let share = share.min(1.0 - start);
+            let (left, length) = cells(start, share, room);
+            prop_assert!(length >= 1 && left + length <= room, "{} {}", left, length);
+            let (next, _) = cells(start + share, 1.0 - start - share, room);
+            if length > 1 && next < room - 1 {
+                prop_assert_eq!(left + length, next);
+            }
+        }
+
+        #[test]
+        fn wrapped_lines_are_the_words_in_order_and_as_full_as_can_be(text in "[a-zé]{0,9}( [a-zé]{1,9}){0,9}", width in 1usize..20) {
+            let lines = wrap(&text, width);
+            prop_assert_eq!(lines.join(" "), text.split_whitespace().collect::<Vec<_>>().join(" "));
+            for line in &lines {
+                prop_assert!(columns(line) <= width || !line.contains(' '));
+            }
+            for pair in lines.windows(2) {
+                let first = pair[1].split(' ').next().unwrap_or_default();
+                prop_assert!(columns(&pair[0]) + 1 + columns(first) > width, "`{}` has room for `{first}`", pair[0]);
+            }
+        }
+
+        #[test]
+        fn a_cell_has_its_width(text in "[a-zé]{0,12}", width in 2usize..12) {
+            prop_assert_eq!(columns(&pad(&shorten(&text, width), width)), width);
+            prop_assert_eq!(columns(&pad_left(&shorten(&text, width), width)), width);
+            prop_assert_eq!(shorten(&text, width) == text, columns(&text) <= width, "what fits is not cut");
+        }
+    }
+
+    #[test]
+    fn what_is_cut_says_so() {
+        assert_eq!((shorten("abcdef", 5).as_str(), shorten("abcde", 5).as_str()), ("abc..", "abcde"));
+        assert_eq!((pad("ab", 4).as_str(), pad_left("ab", 4).as_str()), ("ab  ", "  ab"));
+        assert_eq!(cells(0.0, 0.0, 10), (0, 1), "a step without length is seen");
+        assert_eq!(cells(1.0, 0.0, 10), (9, 1));
+    }
+}

@@ -163,3 +163,45 @@ fn missing(first: u64, last: u64) -> Error {
     Error::new(ErrorKind::Corrupt, codes::EVIDENCE_SEQUENCE, message)
         .with_hint("look for them in another copy of the repository or in an export")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evidence::chain::RECORD_LIMIT_BYTES;
+    use crate::evidence::envelope::Envelope;
+    use crate::evidence::{Draft, Outcome, SigningKey, Subject, What};
+    use crate::id::KeyId;
+    use crate::lane::Lane;
+    use crate::store::{BlockingStore, Key, ObjectStore, PutMode};
+    use retoma_core::Secret;
+
+    #[test]
+    fn a_record_that_a_later_version_wrote_is_told_in_its_place() {
+        let store = BlockingStore::new(std::sync::Arc::new(ObjectStore::memory())).unwrap();
+        let repository = Repository::init(store, &Secret::new("a test".to_owned())).unwrap();
+        let subject =
+            Subject { manifest_hash: "00".repeat(32), key_id: KeyId([7; 32]), components: Vec::new() };
+        let draft = Draft {
+            time: jiff::Timestamp::from_second(1).unwrap(),
+            tool_version: "1".to_owned(),
+            what: What::Backup,
+            outcome: Outcome::Passed,
+            subject,
+            details: serde_json::Value::Null,
+        };
+        let key = SigningKey::generate().unwrap();
+        let chain = Chain::open(&repository, "ana").unwrap();
+        chain.append(&key, &draft).unwrap();
+        let second = chain.append(&key, &draft).unwrap();
+        let later = serde_json::to_string(second.payload()).unwrap().replace("evidence/1", "evidence/2");
+        let text = Envelope::sign(&key, later.into_bytes()).unwrap().text;
+        let name = Key::new("evidence/ana/00000000000000000002").unwrap();
+        let lane = Lane::new(repository.key(), FOLDER, RECORD_LIMIT_BYTES);
+        let sealed = lane.seal(&name, text.as_bytes()).unwrap();
+        repository.store().put(&name, sealed.into(), PutMode::Overwrite).unwrap();
+        let listing = list(&repository, &BTreeMap::new()).unwrap().remove(0);
+        assert_eq!(listing.records().map(Record::sequence).collect::<Vec<_>>(), [1]);
+        let codes: Vec<_> = listing.damages().map(|damage| damage.error.code()).collect();
+        assert_eq!(codes, [codes::EVIDENCE_SCHEMA]);
+    }
+}

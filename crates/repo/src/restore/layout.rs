@@ -233,6 +233,7 @@ pub(super) fn kind_of(node: &Node) -> Option<Kind> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn an_entry_is_small() {
@@ -259,5 +260,105 @@ mod tests {
         let found: Vec<(u32, u64)> = (0..3).map(|chunk| layout.place(chunk)).collect();
         assert_eq!(found, expected);
         assert_eq!(layout.path(4), b"one");
+    }
+
+    fn kinds() -> impl Strategy<Value = NodeKind> {
+        use NodeKind::{BlockDevice, CharDevice, Directory, Fifo, File, Symlink};
+        prop::sample::select(vec![Directory, File, Symlink, Fifo, CharDevice, BlockDevice])
+    }
+
+    prop_compose! {
+        fn nodes()(
+            kind in kinds(),
+            name in "[a-z]{1,9}",
+            mode in any::<u32>(),
+            ids in any::<(u32, u32)>(),
+            mtime in (-1000i64..4_000_000_000, 0i64..1_000_000_000),
+            atime in prop::option::of((0i64..1000, 0i64..1_000_000_000)),
+            attributes in prop::collection::vec(any::<u8>(), 0..3),
+            device in any::<u64>(),
+        ) -> Node {
+            let mut node = Node::new(name.as_str(), kind);
+            node.mode = mode;
+            (node.uid, node.gid) = ids;
+            node.mtime = Time::from_unix(mtime.0, mtime.1);
+            node.atime = atime.map_or(node.mtime, |(seconds, nanoseconds)| Time::from_unix(seconds, nanoseconds));
+            node.xattrs = attributes.iter()
+                .map(|value| Xattr { name: format!("user.{value}"), value: vec![*value] }).collect();
+            node.device = device;
+            node.link_target = (kind == NodeKind::Symlink).then(|| name.as_bytes().into());
+            node
+        }
+    }
+
+    proptest! {
+        /// Everything of a node that a restore sets is there again, wherever in the plan it stands.
+        #[test]
+        fn what_is_added_is_given_back(
+            added in prop::collection::vec((nodes(), any::<prop::sample::Index>(), prop::collection::vec(1u64..50, 0..3)), 0..20),
+        ) {
+            let mut layout = Layout::default();
+            layout.add(ROOT, &Node::new("", NodeKind::Directory), Kind::Directory, 0).unwrap();
+            let (mut directories, mut paths) = (vec![ROOT], vec![Vec::new()]);
+            let mut chunks = Vec::new();
+            for (node, place, lengths) in &added {
+                let parent = *place.get(&directories);
+                let kind = kind_of(node).unwrap();
+                let number = layout.add(parent, node, kind, 0).unwrap();
+                let path: Vec<u8> = [&paths[parent as usize][..], &node.name].join(&b'/');
+                paths.push(if parent == ROOT { node.name.clone() } else { path });
+                let mut end = 0;
+                if kind == Kind::Directory {
+                    directories.push(number);
+                } else if kind == Kind::File {
+                    for length in lengths {
+                        chunks.push((number, end));
+                        end += length;
+                        layout.add_chunk(BlobId::of(&end.to_le_bytes()), end);
+                    }
+                }
+            }
+            prop_assert_eq!(layout.len() as usize, added.len() + 1);
+            for ((node, _, lengths), number) in added.iter().zip(1u32..) {
+                let entry = layout.get(number);
+                prop_assert_eq!(layout.name(number), &node.name[..]);
+                prop_assert_eq!(&layout.path(number), &paths[number as usize]);
+                prop_assert_eq!((entry.uid, entry.gid), (node.uid, node.gid));
+                prop_assert_eq!(u32::from(entry.mode), node.mode & 0o7777);
+                prop_assert_eq!(entry.mtime(), node.mtime.to_unix());
+                let extra = layout.extra(number);
+                let atime = extra.and_then(|extra| extra.atime).unwrap_or(node.mtime);
+                prop_assert_eq!(atime, node.atime);
+                prop_assert_eq!(extra.map_or(&[][..], |extra| &extra.xattrs), &node.xattrs[..]);
+                if matches!(entry.kind, Kind::CharDevice | Kind::BlockDevice) {
+                    prop_assert_eq!(extra.unwrap().device, node.device);
+                }
+                if entry.kind == Kind::Symlink {
+                    prop_assert_eq!(&extra.unwrap().target[..], node.link_target.as_deref().unwrap());
+                }
+                if entry.kind == Kind::File {
+                    prop_assert_eq!(layout.size_bytes(number), lengths.iter().sum::<u64>());
+                    let ids: Vec<BlobId> = layout.chunks(number).map(|chunk| layout.chunk(chunk).id).collect();
+                    prop_assert!(layout.same_content(number, &ids));
+                    prop_assert!(!layout.same_content(number, &[&ids[..], &[BlobId([9; 32])]].concat()));
+                }
+            }
+            let places: Vec<(u32, u64)> = (0..).take(layout.chunk_count()).map(|chunk| layout.place(chunk)).collect();
+            prop_assert_eq!(places, chunks);
+        }
+    }
+
+    #[test]
+    fn a_hard_link_knows_its_file_and_the_file_its_other_names() {
+        let mut layout = Layout::default();
+        layout.add(ROOT, &Node::new("", NodeKind::Directory), Kind::Directory, 0).unwrap();
+        let add = |layout: &mut Layout, name, kind, first| {
+            layout.add(ROOT, &Node::new(name, NodeKind::File), kind, first).unwrap()
+        };
+        let file = add(&mut layout, "a", Kind::File, 0);
+        let other = add(&mut layout, "b", Kind::File, 0);
+        let links = ["c", "d"].map(|name| add(&mut layout, name, Kind::HardLink, file));
+        assert_eq!((layout.links(file), layout.links(other)), (&links[..], &[][..]));
+        assert_eq!(links.map(|link| layout.extra(link).unwrap().first), [file; 2]);
     }
 }

@@ -190,3 +190,116 @@ impl Object<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::time::Time;
+    use crate::format::tree::{Node, NodeKind, Xattr};
+    use crate::restore::layout::{Kind, Layout, ROOT};
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+
+    /// A file's metadata as a snapshot has them: owned by us, mode 0640, read later than it was changed.
+    fn node() -> Node {
+        let mut node = Node::new("file", NodeKind::File);
+        (node.uid, node.gid) = crate::host::ids();
+        node.mode = 0o640;
+        (node.mtime, node.atime) = (Time::from_unix(1_000, 5), Time::from_unix(2_000, 7));
+        node
+    }
+
+    fn apply_to(
+        file: &std::path::Path,
+        node: &Node,
+        is_new: bool,
+        privileged: bool,
+    ) -> Result<NoteCounts, Failure> {
+        let mut layout = Layout::default();
+        let number = layout.add(ROOT, node, Kind::File, 0).unwrap();
+        let opened: OwnedFd = std::fs::File::options().write(true).open(file).unwrap().into();
+        let current = rustix::fs::fstat(&opened).unwrap();
+        let notes = NoteCounts::default();
+        let (entry, extra) = (layout.get(number), layout.extra(number));
+        let current = (!is_new).then_some(&current);
+        apply(Object::Open(&opened), entry, extra, current, privileged, &notes).map(|()| notes)
+    }
+
+    #[test]
+    fn the_mode_is_set_on_new_files_and_on_those_that_have_another_and_times_come_last() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, "x").unwrap();
+        for (mode, is_new) in [(0o600, true), (0o600, false), (0o640, false), (0o4640, false)] {
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+            apply_to(&file, &node(), is_new, true).unwrap();
+            let now = file.metadata().unwrap();
+            assert_eq!(now.mode() & 0o7777, 0o640, "from {mode:o}");
+            assert_eq!((now.mtime(), now.mtime_nsec()), (1_000, 5));
+            assert_eq!((now.atime(), now.atime_nsec()), (2_000, 7));
+        }
+        let set_id = Node { mode: 0o4755, ..node() };
+        apply_to(&file, &set_id, true, true).unwrap();
+        assert_eq!(
+            file.metadata().unwrap().mode() & 0o7777,
+            0o4755,
+            "the owner's change did not take it away"
+        );
+    }
+
+    #[test]
+    fn what_was_never_read_since_its_change_has_one_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, "x").unwrap();
+        apply_to(&file, &Node { atime: node().mtime, ..node() }, true, true).unwrap();
+        assert_eq!(file.metadata().unwrap().atime(), 1_000);
+    }
+
+    #[test]
+    fn attributes_that_the_snapshot_does_not_have_go_and_labels_of_the_system_stay() {
+        for (name, goes) in [
+            ("user.mine", true),
+            ("system.posix_acl_access", true),
+            ("system.posix_acl_default", true),
+            ("security.capability", true),
+            ("security.selinux", false),
+            ("security.ima", false),
+            ("trusted.overlay.opaque", false),
+            ("system.nfs4_acl", false),
+            ("username", false),
+        ] {
+            assert_eq!(is_ours_to_remove(name.as_bytes()), goes, "{name}");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, "x").unwrap();
+        let opened: OwnedFd = std::fs::File::open(&file).unwrap().into();
+        let object = Object::Open(&opened);
+        if object.set_xattr("user.old", b"1") == Err(Errno::OPNOTSUPP) {
+            return;
+        }
+        object.set_xattr("user.both", b"1").unwrap();
+        let wanted = ["user.both", "user.new"];
+        let xattrs = wanted.map(|name| Xattr { name: name.to_owned(), value: b"2".to_vec() }).to_vec();
+        apply_to(&file, &Node { xattrs, ..node() }, false, true).unwrap();
+        let mut names = object.xattr_names().unwrap();
+        names.retain(|name| name.starts_with(b"user."));
+        names.sort();
+        assert_eq!(names, wanted.map(|name| name.as_bytes().to_vec()));
+        let mut value = [0; 8];
+        let length = rustix::fs::fgetxattr(&opened, "user.both", &mut value[..]).unwrap();
+        assert_eq!(&value[..length], b"2");
+    }
+
+    #[test]
+    fn nobody_owns_what_belongs_to_the_number_that_means_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, "x").unwrap();
+        for (uid, gid) in [(u32::MAX, 0), (0, u32::MAX)] {
+            let failed = apply_to(&file, &Node { uid, gid, ..node() }, true, true).unwrap_err();
+            assert_eq!(failed, ("set the owner", Errno::INVAL));
+            assert_eq!(file.metadata().unwrap().mtime(), 1_000, "the rest is set all the same");
+        }
+    }
+}

@@ -101,6 +101,7 @@ impl PathSet {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn set(paths: &[&str]) -> PathSet {
         PathSet::new(&paths.iter().map(|path| path.as_bytes().to_vec()).collect::<Vec<_>>()).unwrap()
@@ -133,6 +134,37 @@ mod tests {
     fn dots_are_refused() {
         for path in ["/a/../b", ".", "a/./b", ".."] {
             assert!(PathSet::new(&[path.as_bytes().to_vec()]).is_err(), "{path}");
+        }
+    }
+
+    proptest! {
+        /// The set is what a list of paths says: inside is what one of them leads to, towards is what leads to one.
+        #[test]
+        fn a_set_is_the_same_as_its_list_of_paths(
+            paths in prop::collection::vec(prop::collection::vec(0u8..3, 0..4), 0..5),
+            asked in prop::collection::vec(0u8..3, 0..5),
+        ) {
+            let written = |path: &[u8]| -> Vec<u8> { path.iter().flat_map(|part| [b'/', b'a' + part]).collect() };
+            let mut set = PathSet::new(&paths.iter().map(|path| written(path)).collect::<Vec<_>>()).unwrap();
+            let mut at = set.start();
+            for part in &asked {
+                at = set.step(at, &[b'a' + part]);
+            }
+            let inside = paths.iter().any(|path| asked.starts_with(path));
+            let towards = asked.is_empty() || paths.iter().any(|path| path.starts_with(&asked));
+            match at {
+                Reach::Inside => prop_assert!(inside),
+                Reach::Towards(_) => prop_assert!(!inside && towards),
+                Reach::Outside => prop_assert!(!inside && !towards),
+            }
+            // What was asked for and has not been reached is told, unless another path of the set holds it.
+            let outermost = paths.iter().filter(|path| !paths.iter().any(|outer| outer != *path && path.starts_with(outer)));
+            let unseen: Vec<Vec<u8>> =
+                outermost.filter(|path| !asked.starts_with(path)).map(|path| written(path)).collect();
+            match set.unseen() {
+                Some(path) => prop_assert!(unseen.contains(&path.to_vec())),
+                None => prop_assert!(unseen.is_empty()),
+            }
         }
     }
 }

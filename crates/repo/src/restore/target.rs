@@ -254,3 +254,150 @@ pub(super) fn write_all(file: impl AsFd, mut data: &[u8], mut offset: u64) -> Re
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    fn target() -> (tempfile::TempDir, Target) {
+        let folder = tempfile::tempdir().unwrap();
+        let target = Target::open(folder.path()).unwrap();
+        (folder, target)
+    }
+
+    #[test]
+    fn a_name_is_one_part_and_nothing_else() {
+        for name in [&b""[..], b".", b"..", b"a/b", b"/", b"a\0", b"../a"] {
+            assert_eq!(checked(name), Err(Errno::INVAL), "{}", name.escape_ascii());
+        }
+        for name in [&b"a"[..], b"...", b".a", b"\xff", b"a b", b"-"] {
+            assert_eq!(checked(name), Ok(name));
+        }
+    }
+
+    #[test]
+    fn only_a_folder_that_is_made_is_said_to_be_made_and_it_is_private() {
+        let folder = tempfile::tempdir().unwrap();
+        let deep = folder.path().join("a/b");
+        assert!(Target::create(&deep).unwrap().created);
+        assert_eq!(deep.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+        assert!(!Target::create(&deep).unwrap().created);
+        std::fs::write(folder.path().join("file"), "").unwrap();
+        Target::create(&folder.path().join("file")).unwrap_err();
+        // The user's own path may be a link.
+        std::os::unix::fs::symlink(&deep, folder.path().join("link")).unwrap();
+        assert!(!Target::create(&folder.path().join("link")).unwrap().created);
+        assert_eq!(
+            Target::open(&deep).unwrap().shown(b"x/y"),
+            deep.join("x/y").as_os_str().as_encoded_bytes()
+        );
+        assert_eq!(Target::open(&deep).unwrap().shown(b""), deep.as_os_str().as_encoded_bytes());
+    }
+
+    #[test]
+    fn a_folder_goes_with_its_contents_only_when_asked_and_links_in_it_lead_nowhere() {
+        let (folder, target) = target();
+        let precious = tempfile::tempdir().unwrap();
+        std::fs::write(precious.path().join("file"), "p").unwrap();
+        std::fs::create_dir_all(folder.path().join("full/deep/er")).unwrap();
+        std::fs::write(folder.path().join("full/deep/file"), "f").unwrap();
+        std::os::unix::fs::symlink(precious.path(), folder.path().join("full/deep/link")).unwrap();
+        std::os::unix::fs::symlink(precious.path(), folder.path().join("link")).unwrap();
+        std::fs::create_dir(folder.path().join("empty")).unwrap();
+        let remove = |name: &str, clear| remove(target.root(), name.as_bytes(), clear);
+        assert_eq!(remove("full", Clear::Empty), Err(Errno::NOTEMPTY));
+        assert!(folder.path().join("full/deep/file").exists());
+        for name in ["full", "empty", "link", "absent"] {
+            remove(name, if name == "full" { Clear::Everything } else { Clear::Empty }).unwrap();
+        }
+        assert_eq!(
+            names(&std::fs::File::open(folder.path()).unwrap().into()).unwrap(),
+            Vec::<Vec<u8>>::new()
+        );
+        assert!(precious.path().join("file").exists());
+        assert_eq!(remove("..", Clear::Everything), Err(Errno::INVAL));
+    }
+
+    #[test]
+    fn folders_nested_without_end_are_left_where_descriptors_would_run_out() {
+        let (folder, target) = target();
+        let nest = |name: &str, depth: usize| {
+            let path =
+                std::iter::repeat_n("d", depth - 1).fold(folder.path().join(name), |at, part| at.join(part));
+            std::fs::create_dir_all(path).unwrap();
+            remove(target.root(), name.as_bytes(), Clear::Everything)
+        };
+        assert_eq!(nest("deepest", DEEPEST), Ok(()));
+        assert_eq!(nest("deeper", DEEPEST + 1), Err(Errno::NAMETOOLONG));
+        assert!(folder.path().join("deeper").exists());
+    }
+
+    #[test]
+    fn a_file_is_made_anew_and_what_had_its_name_keeps_its_contents_elsewhere() {
+        let (folder, target) = target();
+        let outside = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(outside.path(), "precious").unwrap();
+        std::os::unix::fs::symlink(outside.path(), folder.path().join("link")).unwrap();
+        std::fs::hard_link(outside.path(), folder.path().join("same")).ok();
+        std::fs::create_dir_all(folder.path().join("full/in")).unwrap();
+        for name in ["new", "link", "same"] {
+            let file = create_file(target.root(), name.as_bytes(), Clear::Empty).unwrap();
+            write_all(&file, b"abc", 0).unwrap();
+            write_all(&file, b"BC", 1).unwrap();
+            let path = folder.path().join(name);
+            assert_eq!(std::fs::read(&path).unwrap(), b"aBC", "{name}");
+            assert_eq!(path.symlink_metadata().unwrap().permissions().mode() & 0o777, 0o600, "{name}");
+        }
+        assert_eq!(std::fs::read(outside.path()).unwrap(), b"precious");
+        assert_eq!(create_file(target.root(), b"full", Clear::Empty).unwrap_err(), Errno::NOTEMPTY);
+        create_file(target.root(), b"full", Clear::Everything).unwrap();
+    }
+
+    #[test]
+    fn only_a_regular_file_is_opened_to_be_changed() {
+        let (folder, target) = target();
+        std::fs::write(folder.path().join("file"), "f").unwrap();
+        std::fs::create_dir(folder.path().join("folder")).unwrap();
+        std::os::unix::fs::symlink("file", folder.path().join("link")).unwrap();
+        rustix::fs::mknodat(target.root(), "pipe", FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        let open = |name: &str| open_file(target.root(), name.as_bytes()).map(|(_, stat)| stat.st_size);
+        assert_eq!(open("file"), Ok(1));
+        assert_eq!(open("pipe"), Err(Errno::INVAL), "and nobody waits for its other end");
+        assert_eq!(open("link"), Err(Errno::LOOP));
+        open("folder").unwrap_err();
+        assert!(
+            open_directory(target.root(), b"link").is_err()
+                && open_directory(target.root(), b"folder").is_ok()
+        );
+    }
+
+    #[test]
+    fn more_directories_than_are_kept_open_are_found_all_the_same() {
+        use crate::format::tree::{Node, NodeKind};
+        use crate::restore::layout::Kind;
+        let (folder, target) = target();
+        let mut layout = Layout::default();
+        layout.add(ROOT, &Node::new("", NodeKind::Directory), Kind::Directory, 0).unwrap();
+        let mut parent = ROOT;
+        for number in 0..3 * KEPT {
+            let name = format!("d{number}");
+            // Every third one lies in the one before it.
+            let around = if number % 3 == 0 { parent } else { ROOT };
+            parent = layout
+                .add(around, &Node::new(name.as_str(), NodeKind::Directory), Kind::Directory, 0)
+                .unwrap();
+            let path =
+                std::str::from_utf8(&layout.path(parent)).map(|path| folder.path().join(path)).unwrap();
+            std::fs::create_dir_all(&path).unwrap();
+        }
+        let mut directories = Directories::new(&layout, &target);
+        for (number, _) in layout.iter().chain(layout.iter().rev()) {
+            let found = rustix::fs::fstat(&*directories.get(number).unwrap()).unwrap().st_ino;
+            let path = folder.path().join(std::str::from_utf8(&layout.path(number)).unwrap());
+            let expected = std::os::unix::fs::MetadataExt::ino(&path.metadata().unwrap());
+            assert_eq!(found, expected, "{}", path.display());
+            assert!(directories.open.len() <= KEPT);
+        }
+    }
+}

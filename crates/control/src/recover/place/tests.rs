@@ -92,7 +92,7 @@ fn previous_data_come_back() {
 /// Kills `work`, which gets the units and what `prepared` made of them, at each of its steps; gives how many there are.
 /// The next run must bring the previous data back each time.
 fn kill_everywhere<T>(prepared: impl Fn(&[Unit]) -> T, work: impl Fn(&[Unit], T) -> Result<()>) -> u32 {
-    for kills in 0.. {
+    for kills in 0..1000 {
         let folder = tempfile::tempdir().unwrap();
         let units = stage(folder.path());
         let ready = prepared(&units);
@@ -105,7 +105,7 @@ fn kill_everywhere<T>(prepared: impl Fn(&[Unit]) -> T, work: impl Fn(&[Unit], T)
             return kills;
         }
     }
-    unreachable!()
+    panic!("it fails also when nothing kills it")
 }
 
 #[test]
@@ -147,4 +147,83 @@ fn a_journal_of_something_else_stops_everything() {
     let live = folder.path().join("db");
     std::fs::write(beside(&live, JOURNAL), "{}").unwrap();
     assert_eq!(settle(&[live]).unwrap_err().code(), codes::RECOVERY_UNCLEAR);
+}
+
+#[test]
+fn the_name_for_previous_data_is_one_that_neither_a_file_nor_a_journal_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let unit = stage(folder.path()).swap_remove(1);
+    let taken = |name: &str| std::fs::write(folder.path().join(name), "").unwrap();
+    let next = || unit.previous().unwrap().file_name().unwrap().to_str().unwrap().to_owned();
+    assert_eq!(next(), "db.retoma-previous-abc");
+    // Only the WAL of an earlier one is left: it must not become that of this one.
+    taken("db.retoma-previous-abc-wal");
+    assert_eq!(next(), "db.retoma-previous-abc-2");
+    taken("db.retoma-previous-abc-2");
+    assert_eq!(next(), "db.retoma-previous-abc-3");
+}
+
+#[test]
+fn every_journal_of_a_database_comes_back_with_it_or_stays_beside() {
+    for keep in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let units = stage(folder.path());
+        std::fs::write(folder.path().join("db-journal"), "hot").unwrap();
+        let prepare = |path: &Path| BESIDE.iter().try_for_each(|suffix| remove(&beside(path, suffix)));
+        let exchange = Exchange::begin(&units).unwrap();
+        exchange.forward(prepare).unwrap();
+        if keep {
+            exchange.confirm(true).unwrap();
+            let kept = |suffix: &str| folder.path().join(format!("db.retoma-previous-abc{suffix}"));
+            assert_eq!(std::fs::read_to_string(kept("-journal")).unwrap(), "hot");
+            assert_eq!(std::fs::read_to_string(kept("-wal")).unwrap(), "old wal");
+            assert!(!folder.path().join("db-wal").exists() && !folder.path().join("db-journal").exists());
+        } else {
+            exchange.back().unwrap();
+            let [db, wal, models] = OLD;
+            assert_eq!(listing(folder.path()), files(&[db, ("db-journal", "hot"), wal, models]));
+        }
+    }
+}
+
+#[test]
+fn what_a_killed_recovery_had_exchanged_is_named_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let units = stage(folder.path());
+    Exchange::begin(&units).unwrap().forward(prepare).unwrap();
+    assert_eq!(settle(&lives(&units)).unwrap(), lives(&units));
+    assert_eq!(settle(&lives(&units)).unwrap(), Vec::<PathBuf>::new());
+    assert_eq!(listing(folder.path()), files(&OLD));
+}
+
+/// People were there meanwhile: nothing is guessed, nothing is removed, and it is said every time.
+#[test]
+fn previous_data_that_are_gone_stop_everything() {
+    for (gone, left) in
+        [("models.retoma-previous-abc", "models/m"), ("models", "models.retoma-previous-abc/m")]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let units = stage(folder.path());
+        Exchange::begin(&units).unwrap().forward(prepare).unwrap();
+        remove(&folder.path().join(gone)).unwrap();
+        for _ in 0..2 {
+            let error = settle(&lives(&units)).unwrap_err();
+            assert_eq!(error.code(), codes::RECOVERY_UNCLEAR, "without {gone}");
+            assert!(
+                folder.path().join(left).exists() && folder.path().join("models.retoma-journal").exists()
+            );
+        }
+    }
+}
+
+#[test]
+fn a_journal_of_another_version_stops_everything() {
+    let folder = tempfile::tempdir().unwrap();
+    let units = stage(folder.path());
+    Exchange::begin(&units).unwrap();
+    let journal = folder.path().join("models.retoma-journal");
+    let text = std::fs::read_to_string(&journal).unwrap().replace("recover-journal/1", "recover-journal/2");
+    std::fs::write(&journal, text).unwrap();
+    assert_eq!(settle(&lives(&units)).unwrap_err().code(), codes::RECOVERY_UNCLEAR);
+    assert!(folder.path().join("models.retoma-new").exists(), "what it says is not ours to undo");
 }

@@ -335,3 +335,6 @@ fn sort_marks(
         plan.sweep.push(SweepPlan { id: *id, time: mark.time, indexed, unindexed, needed_again, size_bytes });
     }
 }
+
+#[cfg(test)]
+mod tests;

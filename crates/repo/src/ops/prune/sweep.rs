@@ -155,3 +155,87 @@ fn write(repository: &Repository, packs: Vec<IndexPack>) -> Result<()> {
     // `supersedes` stays empty: until all new files are there, the old ones must count for every reader.
     repository.save_index_file(&IndexFile { supersedes: Vec::new(), packs }).map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::BlobKind;
+    use crate::format::pack::PackedBlob;
+    use crate::id::BlobId;
+    use crate::store::{BlockingStore, ObjectStore};
+    use retoma_core::Secret;
+
+    #[test]
+    fn a_backup_of_a_host_whose_clock_is_an_hour_ahead_may_have_begun_before_the_mark() {
+        let at = |seconds: i64| Time::from_unix(100_000 + seconds, 0);
+        for (since, may) in [
+            (-1_000_000, true),
+            (-1, true),
+            (0, true),
+            (1, true),
+            (3600, true),
+            (3601, false),
+            (90_000, false),
+        ] {
+            assert_eq!(may_predate(at(since), at(0)), may, "{since} s after the mark");
+        }
+    }
+
+    fn pack(number: u8) -> IndexPack {
+        let blob = PackedBlob {
+            id: BlobId::of(&[number]),
+            kind: BlobKind::Data,
+            offset_bytes: 0,
+            length_bytes: 100,
+            uncompressed_bytes: None,
+        };
+        IndexPack { id: PackId([number; 32]), blobs: vec![blob] }
+    }
+
+    /// Every index file, as the numbers of its packs.
+    fn files(repository: &Repository) -> Vec<Vec<u8>> {
+        let read = |(id, _)| {
+            let file = repository.index_file(IndexId(id)).unwrap();
+            assert!(file.supersedes.is_empty(), "an old file must count until it is deleted");
+            file.packs.iter().map(|pack| pack.id.0[0]).collect()
+        };
+        let mut files: Vec<Vec<u8>> = repository.list(Folder::Index).unwrap().into_iter().map(read).collect();
+        files.sort();
+        files
+    }
+
+    #[test]
+    fn the_new_index_says_of_each_pack_that_stays_what_the_old_said_and_no_file_is_deleted_yet() {
+        type Files<'a> = &'a [&'a [u8]];
+        let cases: [(Files<'_>, &[u8], Files<'_>, usize); 6] = [
+            (&[&[1, 2], &[3]], &[], &[&[1, 2], &[3]], 0),
+            (&[&[1, 2], &[3]], &[4], &[&[1, 2], &[3]], 0),
+            (&[&[1, 2], &[3]], &[1], &[&[1, 2], &[2], &[3]], 1),
+            // Nothing is left of a file, so nothing takes its place.
+            (&[&[1, 2], &[3]], &[3], &[&[1, 2], &[3]], 1),
+            // A prune was killed: another file has the pack already.
+            (&[&[1, 2], &[2, 3]], &[1], &[&[1, 2], &[2, 3]], 1),
+            // What two files say that both go is written once.
+            (&[&[1, 2, 4], &[1, 2, 5]], &[1], &[&[1, 2, 4], &[1, 2, 5], &[2, 4, 5]], 2),
+        ];
+        for (before, doomed, after, outdated) in cases {
+            let store = BlockingStore::new(std::sync::Arc::new(ObjectStore::memory())).unwrap();
+            let repository = Repository::init(store, &Secret::new("a test".to_owned())).unwrap();
+            for numbers in before {
+                write(&repository, numbers.iter().map(|number| pack(*number)).collect()).unwrap();
+            }
+            let doomed = doomed.iter().map(|number| PackId([*number; 32])).collect();
+            let gone = write_index_without(&repository, &doomed).unwrap();
+            assert_eq!(gone.len(), outdated, "{before:?} without {doomed:?}");
+            let found: Vec<Vec<u8>> = files(&repository)
+                .into_iter()
+                .map(|mut packs| {
+                    packs.sort_unstable();
+                    packs
+                })
+                .collect();
+            let expected: Vec<Vec<u8>> = after.iter().map(|packs| packs.to_vec()).collect();
+            assert_eq!(found, expected, "{before:?} without {doomed:?}");
+        }
+    }
+}

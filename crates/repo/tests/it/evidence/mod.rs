@@ -4,6 +4,8 @@ mod chain;
 mod export;
 mod faults;
 mod keys;
+mod listing;
+mod unconditional;
 
 use retoma_core::Secret;
 use retoma_repo::evidence::{Chain, Draft, Outcome, Record, SigningKey, Subject, SubjectComponent, What};

@@ -147,3 +147,25 @@ fn a_prune_at_once_leaves_alone_what_somebody_begins_to_write_after_it() {
     assert_eq!(pruned.leftovers.count, 1);
     assert!(Key::new("data/#").is_err(), "no object has such a name");
 }
+
+/// Beside a prune that waits, backups go on: what they have begun to write must not vanish.
+#[test]
+fn a_prune_that_waits_takes_only_what_was_left_more_than_a_day_ago() {
+    let folder = tempfile::tempdir().unwrap();
+    let local: Arc<dyn Store> = Arc::new(LocalStore::new(folder.path()).unwrap());
+    let repository = Repository::init(BlockingStore::new(local).unwrap(), &secret(PASSWORD)).unwrap();
+    back_up(&repository, &files(0..3)).unwrap();
+    let written = |name: &str, hours: u64| {
+        let path = folder.path().join("data").join(name);
+        std::fs::write(&path, "the first half of a pack").unwrap();
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        let ago = std::time::Duration::from_hours(hours);
+        file.set_modified(std::time::SystemTime::now() - ago).unwrap();
+        path
+    };
+    let young = [written("#0123456789abcdef", 0), written("#1123456789abcdef", 23)];
+    let old = written("#2123456789abcdef", 25);
+    let pruned = prune(&repository, &options(now())).unwrap();
+    assert_eq!(pruned.leftovers.count, 1);
+    assert!(young.iter().all(|path| path.exists()) && !old.exists());
+}

@@ -5,6 +5,7 @@ mod compare;
 mod damage;
 mod hostile;
 mod in_place;
+mod nodes;
 mod range;
 mod restic;
 mod support;

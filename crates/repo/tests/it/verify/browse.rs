@@ -172,3 +172,39 @@ fn diff_tells_what_changed_and_how_much() {
     assert_eq!(back.len(), expect.len());
     assert!(back.contains(&("/was-dir/inner".to_owned(), ChangeKind::Added, 40, 0)));
 }
+
+#[test]
+fn a_whole_id_names_a_snapshot_and_a_component_or_host_that_does_not_fit_is_told() {
+    let mut fixture = Fixture::new();
+    let id = fixture.back_up("data", &files([("a", noise(1, 10))]));
+    let find = |prefix: &str, component: Option<&str>| {
+        let which = Which::Id(prefix.to_owned());
+        let component = component.map(str::to_owned);
+        find::snapshot(&fixture.repository, &Selector { component, which, ..Selector::default() })
+    };
+    let whole = id.to_hex();
+    assert_eq!(find(&whole, None).unwrap().0, id);
+    assert_eq!(find(&whole[..1], Some("data")).unwrap().0, id);
+    let long = find(&format!("{whole}0"), None).unwrap_err();
+    assert!(long.message().contains("is not the beginning"), "{long}");
+    let other = find(&whole, Some("models")).unwrap_err();
+    assert_eq!(other.code(), codes::SNAPSHOT_NOT_FOUND);
+    assert!(other.message().contains("of component `models`"), "{other}");
+    assert!(other.hint().unwrap().contains("is of component `data`, host `db1`"), "{:?}", other.hint());
+    let absent = find(if whole.starts_with('0') { "1" } else { "0" }, None).unwrap_err();
+    assert!(absent.hint().unwrap().contains(&id.short()), "{:?}", absent.hint());
+}
+
+#[test]
+fn a_hint_lists_the_newest_snapshots_and_how_many_more_there_are() {
+    let mut fixture = Fixture::new();
+    let mut ids = Vec::new();
+    for (count, more) in [(8, None), (1, Some("and 1 more")), (2, Some("and 3 more"))] {
+        ids.extend((0..count).map(|n| fixture.back_up("data", &files([("a", noise(n, 10))]))));
+        let error = find::snapshot(&fixture.repository, &latest("models")).unwrap_err();
+        let hint = error.hint().unwrap();
+        assert_eq!(ids.iter().rev().take(8).filter(|id| hint.contains(&id.short())).count(), 8, "{hint}");
+        assert_eq!(hint.contains("more"), more.is_some(), "{hint}");
+        assert!(more.is_none_or(|more| hint.ends_with(more)), "{hint}");
+    }
+}
