@@ -28,6 +28,7 @@ pub(super) fn planned(to: &str, is_database: bool) -> PlannedComponent {
         from: PathBuf::from(to),
         to: PathBuf::from(to),
         is_folder: !is_database,
+        server: None,
         unit: None,
     }
 }

@@ -1,4 +1,4 @@
-//! Directories under way: nodes arrive in any order and leave as JSON in the order of their names.
+//! Directories under way: places are reserved in the order of names, filled in any order, and leave as JSON.
 //!
 //! A directory whose nodes are all the same as in the parent snapshot is not serialised at all: its tree is known. A
 //! very large one is compressed while it grows, so that a million files in one folder cost their compressed JSON.

@@ -48,6 +48,8 @@ struct Frame {
     directory: Arc<Directory>,
     /// How far the parent's nodes were passed: both are sorted by name.
     passed: usize,
+    /// The last name: the next one must be behind it.
+    last: Vec<u8>,
     /// The path of the directory that was left for this one.
     outer_path: Vec<u8>,
 }
@@ -72,7 +74,7 @@ struct Reserved {
 pub(super) fn walk(shared: &Shared<'_>, source: &mut dyn Source, parent: Option<&Parent>) -> Result<Walked> {
     let root = Node::new("root", NodeKind::Directory);
     let directory = Directory::new(root, None, parent.map(|parent| parent.root.clone()));
-    let frame = Frame { directory, passed: 0, outer_path: Vec::new() };
+    let frame = Frame { directory, passed: 0, last: Vec::new(), outer_path: Vec::new() };
     let mut walk = Walk {
         shared,
         parent,
@@ -168,6 +170,13 @@ impl Walk<'_, '_> {
     /// The next place in the current directory, for `name`.
     fn spot(&mut self, name: &[u8]) -> Result<Spot> {
         let frame = self.top()?;
+        // Readers of trees look names up by their order.
+        if name <= frame.last.as_slice() {
+            let message = format!("the source gave `{}` out of order", name.escape_ascii());
+            return Err(Error::internal(message));
+        }
+        frame.last.clear();
+        frame.last.extend_from_slice(name);
         let before = Self::before(frame, name);
         let directory = Arc::clone(&frame.directory);
         Ok(Spot { place: directory.reserve(), directory, before })
@@ -184,7 +193,7 @@ impl Walk<'_, '_> {
         let path = [folder, b"/", &node.name].concat();
         let directory = Directory::new(node, Some((spot.directory, spot.place)), before);
         let outer_path = std::mem::replace(&mut self.path, path);
-        self.stack.push(Frame { directory, passed: 0, outer_path });
+        self.stack.push(Frame { directory, passed: 0, last: Vec::new(), outer_path });
         self.walked.directories += 1;
     }
 

@@ -258,3 +258,16 @@ fn what_may_be_gone_is_left_out_and_the_snapshot_is_complete() {
     assert!(summary.unreadable.is_empty());
     assert_eq!(listing(&repository, &summary), [("/a".to_owned(), b"stays".to_vec())]);
 }
+
+#[test]
+fn names_out_of_order_end_the_backup() {
+    for names in [["b", "a"], ["a", "a"]] {
+        let (_folder, repository) = repository();
+        let mut source = MemorySource::default();
+        for name in names {
+            source.file(name.as_bytes(), b"x");
+        }
+        assert_eq!(run(&repository, &mut source, None).unwrap_err().kind(), ErrorKind::Internal, "{names:?}");
+        assert_eq!(repository.snapshots().unwrap(), vec![]);
+    }
+}
