@@ -219,6 +219,8 @@ fn cut(
     let max = shared.chunker.sizes().max_bytes;
     let limit = reader.size_bytes().unwrap_or(u64::MAX);
     let block = reader.block_bytes().map(|bytes| bytes.clamp(1, max));
+    // So much must be seen to know the next cut.
+    let ahead = block.unwrap_or(max);
     let mut buffer = vec![0; 2 * max];
     // What was read and not yet cut is `buffer[start..end]`; `total` counts what was read.
     let (mut start, mut end, mut total, mut ended) = (0, 0, 0u64, false);
@@ -229,7 +231,7 @@ fn cut(
                 Err(error) => return Ok(Err(error)),
             }
         }
-        while end - start < max && !ended {
+        while end - start < ahead && !ended {
             if end == buffer.len() {
                 buffer.copy_within(start..end, 0);
                 (start, end) = (0, end - start);
