@@ -18,4 +18,4 @@ pub mod wire;
 
 pub use facts::{Database, Extension, FACTS_PATH, PostgresFacts, Server, Tablespace, facts_of};
 pub use source::{PostgresSource, Previous};
-pub use wal_files::SegmentHeader;
+pub use retoma_core::postgres::SegmentHeader;
