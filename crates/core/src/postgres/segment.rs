@@ -132,8 +132,9 @@ mod tests {
     fn a_segment_is_what_its_name_says_or_refused_with_the_reason() {
         let name: SegmentName = NAME.parse().unwrap();
         let mib = 1 << 20;
-        let check =
-            |bytes: &[u8], length| SegmentHeader::check(bytes, length, name, SegmentSize::new(mib).unwrap(), SERVER);
+        let check = |bytes: &[u8], length| {
+            SegmentHeader::check(bytes, length, name, SegmentSize::new(mib).unwrap(), SERVER)
+        };
         let good = header(2, 3 * mib, SERVER, 1 << 20);
         check(&good, mib).unwrap();
         check(&header(1, 3 * mib, SERVER, 1 << 20), mib).unwrap();

@@ -146,9 +146,7 @@ impl Archive {
         match self.assemble(segment) {
             Ok(assembled) => Ok(assembled.map(|assembled| assembled.bytes)),
             // Parts go only when the whole is there.
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                self.fetch(name)?.ok_or(error).map(Some)
-            }
+            Err(error) if error.kind() == ErrorKind::NotFound => self.fetch(name)?.ok_or(error).map(Some),
             Err(error) => Err(error),
         }
     }
@@ -302,6 +300,3 @@ fn length(size: SegmentSize) -> usize {
     // At most 2^30.
     usize::try_from(size.bytes()).unwrap_or(usize::MAX)
 }
-
-#[cfg(test)]
-mod tests;

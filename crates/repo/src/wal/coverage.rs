@@ -86,16 +86,14 @@ fn gap(timeline: TimelineId, first: u64, last: u64, size: SegmentSize) -> Option
 
 /// Every way from a position to a timeline on which WAL or a history is there: the histories of those that nothing
 /// branched off from later, seen from `timeline` at `from`.
-pub fn ways<'a>(
-    histories: &'a BTreeMap<TimelineId, TimelineHistory>,
+pub fn ways(
+    histories: &BTreeMap<TimelineId, TimelineHistory>,
     timeline: TimelineId,
     from: Lsn,
-) -> Vec<&'a TimelineHistory> {
+) -> Vec<&TimelineHistory> {
     let reaches = |history: &&TimelineHistory| {
-        history.timeline() == timeline || (history.timeline() > timeline && history.timeline_at(from) == timeline)
+        history.timeline() == timeline
+            || (history.timeline() > timeline && history.timeline_at(from) == timeline)
     };
     histories.values().filter(reaches).collect()
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,8 +1,8 @@
 //! What an archive holds, in memory that grows with its gaps, not with its segments.
 
+use super::FOLDER;
 use super::archive::Archive;
 use super::name::{PartName, WalObject};
-use super::FOLDER;
 use crate::repository::Repository;
 use retoma_core::postgres::{SegmentName, SegmentSize, TimelineHistory, TimelineId, WalFileName};
 use retoma_core::{Error, ErrorKind, Result, ResultExt as _, error::codes};
@@ -73,7 +73,8 @@ impl Numbers {
             if begin > next {
                 gaps.push((next, begin - 1));
             }
-            next = next.max(end.saturating_add(1));
+            let Some(behind) = end.checked_add(1) else { return gaps };
+            next = next.max(behind);
         }
         if next <= last {
             gaps.push((next, last));
@@ -133,19 +134,30 @@ pub struct Server {
 /// What the store says.
 pub fn servers(repository: &Repository) -> Result<Vec<Server>> {
     let mut found: BTreeMap<(String, u64), Option<SegmentName>> = BTreeMap::new();
-    repository.store().for_each(FOLDER, |meta| {
-        let Some((component, system_identifier, object)) = WalObject::parse(meta.key.as_str()) else { return };
-        // Not `entry` with an owned name for each object: there may be a million.
-        let first = match found.iter_mut().find(|((name, server), _)| name == component && *server == system_identifier) {
-            Some((_, first)) => first,
-            None => found.entry((component.to_owned(), system_identifier)).or_default(),
-        };
-        if let WalObject::File(WalFileName::Segment(segment)) = object {
-            *first = Some(first.map_or(segment, |known| known.min(segment)));
-        }
-    })
-    .context("list the WAL")?;
-    let server = |((component, system_identifier), first_segment)| Server { component, system_identifier, first_segment };
+    repository
+        .store()
+        .for_each(FOLDER, |meta| {
+            let Some((component, system_identifier, object)) = WalObject::parse(meta.key.as_str()) else {
+                return;
+            };
+            // Not `entry` with an owned name for each object: there may be a million.
+            let first = match found
+                .iter_mut()
+                .find(|((name, server), _)| name == component && *server == system_identifier)
+            {
+                Some((_, first)) => first,
+                None => found.entry((component.to_owned(), system_identifier)).or_default(),
+            };
+            if let WalObject::File(WalFileName::Segment(segment)) = object {
+                *first = Some(first.map_or(segment, |known| known.min(segment)));
+            }
+        })
+        .context("list the WAL")?;
+    let server = |((component, system_identifier), first_segment)| Server {
+        component,
+        system_identifier,
+        first_segment,
+    };
     Ok(found.into_iter().map(server).collect())
 }
 
