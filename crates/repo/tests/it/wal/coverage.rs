@@ -129,7 +129,9 @@ proptest! {
     fn the_window_ends_at_the_first_number_that_is_missing(numbers: BTreeSet<u8>, from: u8) {
         let mut listing = Listing { size: size(), timelines: BTreeMap::new(), foreign: 0 };
         let stored = listing.timelines.entry(timeline(1)).or_default();
-        numbers.iter().for_each(|number| stored.segments.insert(u64::from(*number)));
+        for number in &numbers {
+            stored.segments.insert(u64::from(*number));
+        }
         let found = coverage(&listing, &TimelineHistory::first(), Lsn(u64::from(from) * MIB), &Numbers::default());
         let until = (from..=255).find(|number| !numbers.contains(number)).map_or(256, u64::from);
         prop_assert_eq!(found.until, Lsn(until * MIB));

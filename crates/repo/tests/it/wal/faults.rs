@@ -41,7 +41,7 @@ fn a_push_that_says_it_is_stored_has_stored_it() {
             for result in results {
                 match result {
                     Ok(_) => {
-                        assert_eq!(truth.fetch(file(1, 7)).unwrap().unwrap(), whole, "{fault:?} {when:?}")
+                        assert_eq!(truth.fetch(file(1, 7)).unwrap().unwrap(), whole, "{fault:?} {when:?}");
                     }
                     Err(error) => assert!(
                         matches!(
