@@ -7,8 +7,8 @@ use super::spool::{Ahead, Spool};
 use super::{Job, no_wal_file, server, threads};
 use crate::durable;
 use retoma_core::postgres::{SegmentName, SegmentSize, WalFileName};
-use retoma_core::{Result, ResultExt as _};
-use retoma_repo::wal::Archive;
+use retoma_core::{ErrorKind, Result, ResultExt as _};
+use retoma_repo::wal::{Archive, Assembled};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -98,21 +98,33 @@ fn look_everywhere(
             Err(error) => failed = failed.or(Some(error)),
         }
     }
-    // A whole one anywhere is better than parts: they may end before it does.
-    let mut best: Option<(Archive, Vec<u8>, usize)> = None;
-    if let (WalFileName::Segment(segment), None) = (name, &failed) {
-        for archive in archives {
-            if let Some(found) = archive.assemble(segment)?
-                && best.as_ref().is_none_or(|(_, _, known)| found.known_bytes > *known)
-            {
-                best = Some((archive, found.bytes, found.known_bytes));
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    match name {
+        WalFileName::Segment(segment) => longest(archives, segment),
+        _ => Ok(None),
+    }
+}
+
+/// What parts give, in the repository that has the most of them: a whole one is nowhere.
+fn longest(archives: Vec<Archive>, segment: SegmentName) -> Result<Option<(Archive, Vec<u8>, Source)>> {
+    let mut best: Option<(Archive, Assembled)> = None;
+    for archive in archives {
+        match archive.assemble(segment) {
+            Ok(Some(found)) if best.as_ref().is_none_or(|(_, best)| best.known_bytes < found.known_bytes) => {
+                best = Some((archive, found));
             }
+            Ok(_) => {}
+            // Parts go only when the whole is there.
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let bytes = archive.fetch(WalFileName::Segment(segment))?.ok_or(error)?;
+                return Ok(Some((archive, bytes, Source::Repository)));
+            }
+            Err(error) => return Err(error),
         }
     }
-    match failed {
-        Some(error) => Err(error),
-        None => Ok(best.map(|(archive, bytes, _)| (archive, bytes, Source::Parts))),
-    }
+    Ok(best.map(|(archive, found)| (archive, found.bytes, Source::Parts)))
 }
 
 /// Fetches the segments behind `segment` into the spool, in parallel, until one is not there. What goes wrong is left to

@@ -235,3 +235,6 @@ fn read(path: &Path, buffer: &mut Vec<u8>) -> Result<FileId> {
     Err(Error::new(ErrorKind::Unavailable, codes::SOURCE_CHANGED, message)
         .with_hint("name files that the server has finished, as `archive_command` does"))
 }
+
+#[cfg(test)]
+mod tests;
