@@ -18,3 +18,4 @@ mod recover;
 mod retention;
 mod service;
 mod usage;
+mod wal;
