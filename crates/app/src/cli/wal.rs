@@ -6,8 +6,8 @@ use crate::output::table;
 use clap::Subcommand;
 use retoma_control::wal::check::{self, ServerWal, SnapshotWindow};
 use retoma_control::wal::{self, Job, Source, Stored};
-use retoma_core::Result;
 use retoma_core::units::counted;
+use retoma_core::{Error, ErrorKind, Result, error::codes};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -21,7 +21,7 @@ pub(super) struct Args {
 enum Action {
     /// Store a WAL file in every repository of the component: `archive_command = 'retoma … wal push %p --component NAME'`
     Push {
-        /// The file, in the server's pg_wal
+        /// The file, in the `pg_wal` of the server
         path: PathBuf,
         #[command(flatten)]
         server: Server,
@@ -92,6 +92,12 @@ fn job(context: &Context, server: &Server) -> Result<Job> {
 
 /// On success nothing is said but as JSON: it would be in the server's log for every segment.
 fn push(context: &Context, path: &Path, server: &Server) -> Result<Exit> {
+    if let Some(name) = &context.repository {
+        let message =
+            format!("`wal push` stores in every repository of the component, not in `{name}` alone");
+        return Err(Error::new(ErrorKind::Invalid, codes::USAGE, message)
+            .with_hint("leave `--repository` out, or list the component's `repositories` in the manifest"));
+    }
     let report = wal::push(&job(context, server)?, path)?;
     let stored = match report.stored {
         Stored::New => "new",

@@ -184,8 +184,6 @@ fn a_server_archives_under_load_and_another_recovers_to_the_end() {
             assert!(fs::read(&target).unwrap() == written, "{name} in {repository} differs");
         }
     }
-    let spool = fs::read_dir(site.home().join(".retoma/wal")).unwrap().count();
-    assert!(spool > 0, "nothing was done ahead");
     let checked = site.retoma(&["wal", "check", "--json"]).expect(0).document();
     assert_eq!(checked["servers"][0]["gaps"].as_array().unwrap().len(), 0, "{checked:#}");
 
@@ -299,9 +297,53 @@ fn a_push_is_refused_when_it_would_replace_or_mix() {
     let history = site.home().join("00000002.history");
     site.server.write(&history, "1\t0/3000000\tx\n", 0o600);
     assert!(push(&history, &[]).expect(1).stderr.contains("R0420"));
+    // One repository alone is not what success would promise.
+    assert!(push(&own, &["-r", "near"]).expect(1).stderr.contains("R0002"));
     // A repository is gone: not durable everywhere.
     fs::rename(site.home().join("far"), site.home().join("away")).unwrap();
     push(&own, &["--no-spool"]).expect(10);
+}
+
+#[test]
+fn what_waits_is_done_ahead_and_the_calls_that_follow_need_no_repository() {
+    let Some(site) = Site::start() else { return };
+    // The archive fails while segments pile up.
+    site.pgbench(&["-i", "-q", "-s", "1"]);
+    let folder = site.server.data_dir().join("pg_wal");
+    site.server.psql("CREATE TABLE t (n int); INSERT INTO t VALUES (1); SELECT pg_switch_wal()");
+    let ready = fs::read_dir(folder.join("archive_status")).unwrap();
+    let ready = ready.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let waiting: BTreeSet<String> =
+        ready.filter_map(|name| Some(name.strip_suffix(".ready")?.to_owned())).collect();
+    let waiting: Vec<String> = waiting.into_iter().collect();
+    assert!(waiting.len() > 3, "{waiting:?}");
+    let ahead = waiting.len().min(33) - 1;
+    let push = |name: &str| {
+        let path = folder.join(name).display().to_string();
+        site.retoma(&["wal", "push", &path, "--component", "db", "--json"])
+    };
+    let first = push(&waiting[0]).expect(0).document();
+    assert_eq!((&first["stored"], &first["ahead"]), (&"new".into(), &ahead.into()));
+    // Nobody can be asked now.
+    for name in ["near", "far"] {
+        fs::rename(site.home().join(name), site.home().join(format!("{name}-away"))).unwrap();
+    }
+    let second = push(&waiting[1]).expect(0).document();
+    assert_eq!((&second["stored"], &second["ahead"]), (&"ahead".into(), &0.into()));
+    // Once told, it is asked for again.
+    push(&waiting[1]).expect(10);
+    for name in ["near", "far"] {
+        fs::rename(site.home().join(format!("{name}-away")), site.home().join(name)).unwrap();
+    }
+    let fetch = |name: &str| {
+        let target = folder.join("RECOVERYXLOG").display().to_string();
+        site.retoma(&["wal", "fetch", name, &target, "--component", "db", "--json"])
+    };
+    assert_eq!(fetch(&waiting[0]).expect(0).document()["source"], "repository");
+    fs::rename(site.home().join("near"), site.home().join("near-away")).unwrap();
+    assert_eq!(fetch(&waiting[1]).expect(0).document()["source"], "spool");
+    assert!(fs::read(folder.join("RECOVERYXLOG")).unwrap() == fs::read(folder.join(&waiting[1])).unwrap());
+    fetch("00000009.history").expect(200);
 }
 
 #[test]

@@ -74,8 +74,10 @@ impl Job {
             hash.update(repository.url.as_bytes());
             hash.update([0]);
         }
-        let digits: String = hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        let name = format!("{}-{system_identifier}-{digits}", self.component);
+        let mut name = format!("{}-{system_identifier}-", self.component);
+        for byte in hash.finalize().iter().take(8) {
+            name += &format!("{byte:02x}");
+        }
         Spool::open(&self.spool.as_ref()?.join(name), system_identifier)
     }
 

@@ -113,7 +113,7 @@ impl Spool {
     /// What the file system says; then there is none.
     pub fn acknowledge(&self, _right: &Ahead, name: SegmentName, file: FileId) -> Result<()> {
         let path = self.stored(name);
-        self.publish(&path, file.line().as_bytes(), false)
+        Self::publish(&path, file.line().as_bytes(), false)
     }
 
     /// Whether this very file was acknowledged.
@@ -137,7 +137,7 @@ impl Spool {
     /// What the file system says; then it is not kept.
     pub fn put(&self, _right: &Ahead, name: SegmentName, bytes: &[u8]) -> Result<()> {
         let path = self.folder.join(FETCHED).join(format!("{name}.{:08x}", crc32c::crc32c(bytes)));
-        self.publish(&path, bytes, true)
+        Self::publish(&path, bytes, true)
     }
 
     /// Whether there is a file for this segment.
@@ -199,7 +199,7 @@ impl Spool {
     }
 
     /// Writes under a temporary name, which no reader looks at, and renames.
-    fn publish(&self, path: &Path, bytes: &[u8], synced: bool) -> Result<()> {
+    fn publish(path: &Path, bytes: &[u8], synced: bool) -> Result<()> {
         let temporary = crate::durable::temporary(path);
         let write = || {
             std::fs::remove_file(&temporary).ok();
