@@ -102,15 +102,23 @@ pub fn open_repository(described: &manifest::Repository, create: bool) -> Result
 /// # Errors
 /// As [`open_repository`].
 pub fn open_address(url: &str, password: &Secret<String>, create: bool) -> Result<Opened> {
-    let address: Address = url.parse()?;
-    let layered = stack(store::open(&address)?, layers()?);
-    let store = BlockingStore::new(layered.store)?;
+    let store = open_store(url)?;
     let (repository, created) = if create {
         Repository::open_or_init(store, password)?
     } else {
         (Repository::open(store, password)?, false)
     };
     Ok(Opened { repository, created })
+}
+
+/// The store at `url` with all layers around it. Nothing is read yet, and no password is needed.
+///
+/// # Errors
+/// `R0304` about the address.
+pub fn open_store(url: &str) -> Result<BlockingStore> {
+    let address: Address = url.parse()?;
+    let layered = stack(store::open(&address)?, layers()?);
+    BlockingStore::new(layered.store)
 }
 
 /// The default layers; a store that fails is tried again in a rhythm of its own, so that not all come back together.

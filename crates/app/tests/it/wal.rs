@@ -324,17 +324,18 @@ fn what_waits_is_done_ahead_and_the_calls_that_follow_need_no_repository() {
     };
     let first = push(&waiting[0]).expect(0).document();
     assert_eq!((&first["stored"], &first["ahead"]), (&"new".into(), &ahead.into()));
-    // Nobody can be asked now.
-    for name in ["near", "far"] {
-        fs::rename(site.home().join(name), site.home().join(format!("{name}-away"))).unwrap();
-    }
+    // Nothing can be opened now, and an acknowledgement needs no key.
+    let (password, away) = (site.home().join("password"), site.home().join("password-away"));
+    fs::rename(&password, &away).unwrap();
     let second = push(&waiting[1]).expect(0).document();
     assert_eq!((&second["stored"], &second["ahead"]), (&"ahead".into(), &0.into()));
-    // Once told, it is asked for again.
-    push(&waiting[1]).expect(10);
-    for name in ["near", "far"] {
-        fs::rename(site.home().join(format!("{name}-away")), site.home().join(name)).unwrap();
-    }
+    // Once told, it is looked at again.
+    assert_eq!(push(&waiting[1]).expect(1).document()["code"], "R0102");
+    fs::rename(&away, &password).unwrap();
+    // What is no longer there is stored again, whatever was acknowledged.
+    fs::remove_file(site.object("far", &waiting[2])).unwrap();
+    assert_eq!(push(&waiting[2]).expect(0).document()["stored"], "new");
+    assert!(site.object("far", &waiting[2]).exists());
     let fetch = |name: &str| {
         let target = folder.join("RECOVERYXLOG").display().to_string();
         site.retoma(&["wal", "fetch", name, &target, "--component", "db", "--json"])

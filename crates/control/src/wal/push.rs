@@ -1,13 +1,15 @@
 //! `archive_command`: a file of `pg_wal` into every repository of its component.
 //!
 //! The first push in a row takes those that wait behind it along, in parallel, and acknowledges each *after* it is durable
-//! everywhere; the pushes that follow find that and end at once, without opening a repository.
+//! everywhere; the pushes that follow find that, ask each store whether the object is there, and end without a key.
 
 use super::spool::{Ahead, FileId, Spool};
 use super::{Job, file_name, no_wal_file, server, threads};
+use crate::open::open_store;
+use retoma_core::manifest;
 use retoma_core::postgres::{SegmentName, WalFileName};
 use retoma_core::{Error, ErrorKind, Result, ResultExt as _, error::codes};
-use retoma_repo::wal::{self, Archive, Pushed};
+use retoma_repo::wal::{self, Archive, Pushed, WalObject};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read as _;
@@ -64,7 +66,9 @@ fn push_file(job: &Job, path: &Path, name: WalFileName) -> Result<PushReport> {
         && spool.is_acknowledged(segment, FileId::from(&metadata))
     {
         spool.forget(segment);
-        return Ok(report(Stored::Ahead, 0));
+        if is_everywhere(job, name, system_identifier) {
+            return Ok(report(Stored::Ahead, 0));
+        }
     }
     let right = spool.as_ref().and_then(|spool| Some((spool, spool.try_ahead()?)));
     let mut files = vec![Waiting { path: path.to_owned(), name }];
@@ -74,6 +78,16 @@ fn push_file(job: &Job, path: &Path, name: WalFileName) -> Result<PushReport> {
     let archives = open_all(job, system_identifier)?;
     let pushed = Batch::new(&archives, right.as_ref(), files).run()?;
     Ok(report(pushed.own, pushed.ahead))
+}
+
+/// Whether every repository still has an object of this name: somebody may have replaced a repository since it was
+/// acknowledged. To ask takes neither password nor key.
+fn is_everywhere(job: &Job, name: WalFileName, system_identifier: u64) -> bool {
+    let has = |repository: &manifest::Repository| -> Result<()> {
+        let key = WalObject::File(name).key(&job.component, system_identifier)?;
+        open_store(&repository.url)?.head(&key).map(drop)
+    };
+    job.repositories.iter().all(|repository| has(repository).is_ok())
 }
 
 fn which_server(path: &Path, name: WalFileName) -> Result<u64> {

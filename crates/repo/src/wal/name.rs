@@ -57,6 +57,16 @@ impl WalObject {
         }
     }
 
+    /// The name of this object in the archive of a server.
+    ///
+    /// # Errors
+    /// `Invalid` with `R0304` for a component that cannot be part of a name.
+    pub fn key(self, component: &str, system_identifier: u64) -> Result<Key> {
+        let place = Place { component, system_identifier };
+        place.check()?;
+        place.key(self)
+    }
+
     /// Reads the name of an object: component, system identifier, object. `None` for other objects.
     pub fn parse(name: &str) -> Option<(&str, u64, Self)> {
         let mut segments = name.split('/');
