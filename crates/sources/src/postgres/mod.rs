@@ -17,5 +17,5 @@ mod walk;
 pub mod wire;
 
 pub use facts::{Database, Extension, FACTS_PATH, PostgresFacts, Server, Tablespace, facts_of};
-pub use source::{PostgresSource, Previous};
 pub use retoma_core::postgres::SegmentHeader;
+pub use source::{PostgresSource, Previous};
