@@ -23,6 +23,11 @@ pub(crate) enum Exit {
     Locked,
     /// Wrong key.
     WrongKey,
+    /// `wal fetch`: the file is not in the archive.
+    NotArchived,
+    /// `wal fetch`: whether the file is in the archive cannot be known. Above 125, PostgreSQL stops; and not 126 to 192,
+    /// which shells use for commands that they cannot run and for signals.
+    Unknown,
     /// Stopped by a signal.
     Interrupted,
 }
@@ -31,7 +36,7 @@ impl Exit {
     pub(crate) fn code(self) -> u8 {
         match self {
             Self::Ok => 0,
-            Self::Failed => 1,
+            Self::Failed | Self::NotArchived => 1,
             Self::Bug => 2,
             Self::Incomplete => 3,
             Self::Missed => 4,
@@ -40,6 +45,7 @@ impl Exit {
             Self::Locked => 11,
             Self::WrongKey => 12,
             Self::Interrupted => 130,
+            Self::Unknown => 200,
         }
     }
 

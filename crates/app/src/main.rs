@@ -14,5 +14,5 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     output::panic::install();
     let exit = std::panic::catch_unwind(cli::run).unwrap_or(Exit::Bug);
-    ExitCode::from(exit.code())
+    ExitCode::from(cli::end_for_caller(exit).code())
 }

@@ -16,6 +16,7 @@ pub mod probe;
 pub mod recover;
 pub mod service;
 pub mod timeline;
+pub mod wal;
 pub mod watch;
 
 pub use interrupt::{Interrupt, Stopwatch};

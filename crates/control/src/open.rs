@@ -115,14 +115,22 @@ pub fn open_address(url: &str, password: &Secret<String>, create: bool) -> Resul
 }
 
 fn open_at(address: &Address, password: &Secret<String>, create: bool) -> Result<Opened> {
-    let layered = stack(store::open(address)?, layers()?);
-    let store = BlockingStore::new(layered.store)?;
+    let store = open_store(address)?;
     let (repository, created) = if create {
         Repository::open_or_init(store, password)?
     } else {
         (Repository::open(store, password)?, false)
     };
     Ok(Opened { repository, created })
+}
+
+/// The store at `address` with all layers around it. Nothing is read yet, and no password is needed.
+///
+/// # Errors
+/// `R0304` about the address.
+pub fn open_store(address: &Address) -> Result<BlockingStore> {
+    let layered = stack(store::open(address)?, layers()?);
+    BlockingStore::new(layered.store)
 }
 
 /// The default layers; a store that fails is tried again in a rhythm of its own, so that not all come back together.

@@ -4,7 +4,7 @@ use crate::format::malformed;
 use retoma_core::{Error, Result, units::counted};
 use sha2::{Digest, Sha256};
 use std::cell::RefCell;
-use std::io::Read;
+use std::io::{Cursor, Read};
 
 /// The level for everything: on files as services keep them (models, logs, tables) it packs tighter than level 3 in
 /// half of the time, because the chunks are about 1 MiB and the higher level's larger tables do not pay off there. The
@@ -43,11 +43,18 @@ fn with_compressor<T>(
 /// # Errors
 /// `Exhausted` or `Internal` from zstd; there is no other.
 pub fn append(data: &[u8], output: &mut Vec<u8>) -> Result<()> {
-    let start = output.len();
-    output.resize(start + zstd::zstd_safe::compress_bound(data.len()), 0);
-    let length = with_compressor(|compressor| compressor.compress_to_buffer(data, &mut output[start..]))?;
-    output.truncate(start + length);
-    Ok(())
+    output.reserve(bound(data.len()));
+    // Behind what is there, into memory that nobody has to zero first.
+    let mut rest = Cursor::new(std::mem::take(output));
+    rest.set_position(rest.get_ref().len() as u64);
+    let packed = with_compressor(|compressor| compressor.compress_to_buffer(data, &mut rest));
+    *output = rest.into_inner();
+    packed.map(drop)
+}
+
+/// The most bytes that [`append`] adds for so many.
+pub fn bound(bytes: usize) -> usize {
+    zstd::zstd_safe::compress_bound(bytes)
 }
 
 /// Whether compressing `data` is worth the time: three samples, from its start, middle and end, shrink by 2 % or more.
@@ -132,6 +139,15 @@ fn check_possible(data: &[u8], length: usize) -> Result<()> {
 /// `Corrupt` when it is not zstd or longer.
 pub fn decompress_unknown(data: &[u8], limit: usize) -> Result<Vec<u8>> {
     let bad = |error: std::io::Error| malformed(format!("zstd: {error}"));
+    // What we packed says its length; others need not, and may lie.
+    if let Ok(Some(length)) = zstd::zstd_safe::get_frame_content_size(data)
+        && let Ok(length) = usize::try_from(length)
+        && length <= limit
+        && check_possible(data, length).is_ok()
+        && let Ok(output) = decompress(data, length)
+    {
+        return Ok(output);
+    }
     let mut output = Vec::new();
     let decoder = zstd::stream::read::Decoder::with_buffer(data).map_err(failed)?;
     let limit_bytes = u64::try_from(limit).unwrap_or(u64::MAX);

@@ -12,8 +12,8 @@ use crate::compress;
 use crate::crypto::{self, MasterKey};
 use crate::format::malformed;
 use crate::store::Key;
-use aes_gcm::aead::{Aead as _, KeyInit as _, Payload};
-use aes_gcm::{Aes256Gcm, Nonce};
+use aes_gcm::aead::{AeadInOut as _, KeyInit as _};
+use aes_gcm::{Aes256Gcm, Nonce, Tag};
 use retoma_core::{Error, ErrorKind, Result, error::codes};
 use zeroize::Zeroize as _;
 
@@ -56,19 +56,23 @@ impl Lane {
             let message = format!("`{name}` would hold more than {} bytes", self.limit_bytes);
             return Err(Error::new(ErrorKind::Exhausted, codes::MALFORMED, message));
         }
-        let mut packed = Vec::new();
-        compress::append(plaintext, &mut packed)?;
         let mut nonce = [0; NONCE_BYTES];
         crypto::random(&mut nonce)?;
-        let payload = Payload { msg: &packed, aad: &associated(name) };
-        let ciphertext = self
-            .cipher
-            .encrypt(&Nonce::from(nonce), payload)
-            .map_err(|_| Error::internal(format!("`{name}` is too long for AES-GCM")))?;
-        let mut sealed = Vec::with_capacity(HEADER_BYTES + ciphertext.len());
+        // Compressed, sealed and sent in one buffer.
+        let room = HEADER_BYTES + compress::bound(plaintext.len()) + TAG_BYTES;
+        let mut sealed = Vec::with_capacity(room);
         sealed.push(VERSION);
         sealed.extend_from_slice(&nonce);
-        sealed.extend_from_slice(&ciphertext);
+        compress::append(plaintext, &mut sealed)?;
+        let tag = self
+            .cipher
+            .encrypt_inout_detached(
+                &Nonce::from(nonce),
+                &associated(name),
+                (&mut sealed[HEADER_BYTES..]).into(),
+            )
+            .map_err(|_| Error::internal(format!("`{name}` is too long for AES-GCM")))?;
+        sealed.extend_from_slice(&tag);
         Ok(sealed)
     }
 
@@ -87,10 +91,19 @@ impl Lane {
             }
             _ => return Err(not_authentic(name)),
         }
-        let mut nonce = [0; NONCE_BYTES];
-        nonce.copy_from_slice(&sealed[1..HEADER_BYTES]);
-        let payload = Payload { msg: &sealed[HEADER_BYTES..], aad: &associated(name) };
-        let packed = self.cipher.decrypt(&Nonce::from(nonce), payload).map_err(|_| not_authentic(name))?;
+        let (mut nonce, mut tag) = ([0; NONCE_BYTES], [0; TAG_BYTES]);
+        let (text, end) = sealed.split_at(sealed.len() - TAG_BYTES);
+        nonce.copy_from_slice(&text[1..HEADER_BYTES]);
+        tag.copy_from_slice(end);
+        let mut packed = text[HEADER_BYTES..].to_vec();
+        self.cipher
+            .decrypt_inout_detached(
+                &Nonce::from(nonce),
+                &associated(name),
+                packed.as_mut_slice().into(),
+                &Tag::from(tag),
+            )
+            .map_err(|_| not_authentic(name))?;
         compress::decompress_unknown(&packed, self.limit_bytes)
             .map_err(|error| malformed(format!("`{name}`: {}", error.message())))
     }

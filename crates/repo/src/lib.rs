@@ -25,6 +25,7 @@ pub mod ops;
 pub mod repository;
 pub mod restore;
 pub mod store;
+pub mod wal;
 
 pub use id::{BlobId, IndexId, KeyId, LockId, MarkId, PackId, RepositoryId, SnapshotId};
 pub use repository::{Folder, Repository};

@@ -14,6 +14,7 @@ pub mod memory;
 pub mod postgres;
 pub mod tools;
 pub mod wait;
+pub mod wal;
 
 pub use clock::ManualClock;
 pub use data::{Random, bytes};

@@ -20,6 +20,7 @@ mod snapshots;
 mod status;
 mod usage;
 mod verify;
+mod wal;
 
 use crate::context::Context;
 use crate::exit::Exit;
@@ -97,6 +98,8 @@ enum Verb {
     Forget(forget::Args),
     /// Give back the space of what no snapshot needs: marked first, deleted a day later
     Prune(prune::Args),
+    /// Archive and fetch the WAL of PostgreSQL servers, and name what is missing of it
+    Wal(wal::Args),
     /// List, add and remove the passwords of a repository
     Key(key::Args),
     /// Print a completion script for a shell
@@ -114,6 +117,16 @@ enum Verb {
     Marabet(shell::MarabetArgs),
 }
 
+/// How a run that ended with `exit` ends, given who called it. As `restore_command`, "not in the archive" is the one
+/// failure that may end a recovery; after every other, a bug or wrong usage too, the server must not start.
+pub(crate) fn end_for_caller(exit: Exit) -> Exit {
+    match exit {
+        Exit::Ok | Exit::NotArchived => exit,
+        _ if wal::is_fetch(std::env::args_os().skip(1)) => Exit::Unknown,
+        _ => exit,
+    }
+}
+
 /// Runs the program.
 pub(crate) fn run() -> Exit {
     let cli = match Cli::try_parse() {
@@ -123,8 +136,9 @@ pub(crate) fn run() -> Exit {
         }
     };
     let printer = Printer::new(cli.json, cli.quiet);
-    // These two handle signals themselves.
-    let serves = matches!(cli.verb, Verb::Marabet(_) | Verb::Supervise(_));
+    // The first two handle signals themselves. PostgreSQL wants to see that its command died by the signal that it sent,
+    // and nothing that this one does is left half-done.
+    let serves = matches!(cli.verb, Verb::Marabet(_) | Verb::Supervise(_) | Verb::Wal(_));
     let context = Context {
         manifest_path: cli.manifest,
         yes: cli.yes,
@@ -158,6 +172,7 @@ fn dispatch(context: &Context, verb: Verb) -> Result<Exit> {
         Verb::Verify(args) => verify::run(context, &args),
         Verb::Forget(args) => forget::run(context, &args),
         Verb::Prune(args) => prune::run(context, &args),
+        Verb::Wal(args) => wal::run(context, &args),
         Verb::Key(args) => key::run(context, &args),
         Verb::Completions(args) => Ok(shell::completions(context, &args)),
         Verb::Man(args) => shell::man(context, &args),

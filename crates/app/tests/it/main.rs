@@ -19,3 +19,4 @@ mod recover;
 mod retention;
 mod service;
 mod usage;
+mod wal;

@@ -5,10 +5,12 @@
 
 mod file_name;
 mod lsn;
+mod segment;
 mod timeline;
 
 pub use file_name::{SegmentName, WalFileName};
 pub use lsn::{Lsn, SegmentSize};
+pub use segment::SegmentHeader;
 pub use timeline::{HistoryEntry, TimelineHistory, TimelineId};
 
 use std::fmt;

@@ -81,6 +81,16 @@ impl BlockingStore {
         self.runtime.block_on(self.store.list(folder).try_collect())
     }
 
+    /// Shows `each` everything that [`Store::list`] gives, one by one, or ends with the first error. `each` must not use a
+    /// `BlockingStore`: it runs inside one.
+    pub fn for_each(&self, folder: &str, mut each: impl FnMut(ObjectMeta)) -> Result<()> {
+        let objects = self.store.list(folder).try_for_each(|meta| {
+            each(meta);
+            futures::future::ready(Ok(()))
+        });
+        self.runtime.block_on(objects)
+    }
+
     /// See [`Store::delete`].
     pub fn delete(&self, key: &Key) -> Result<()> {
         self.runtime.block_on(self.store.delete(key))

@@ -13,3 +13,4 @@ mod prune;
 mod restore;
 mod store;
 mod verify;
+mod wal;

@@ -21,5 +21,5 @@ pub mod wire;
 pub use facts::{Contents, Database, Extension, FACTS_PATH, PostgresFacts, Server, Tablespace, facts_of};
 pub use programs::{Here, Misfit, Programs, misfits};
 pub use recovery::{Recovery, Target};
+pub use retoma_core::postgres::SegmentHeader;
 pub use source::{Examined, PostgresSource, Previous, examine};
-pub use wal_files::SegmentHeader;

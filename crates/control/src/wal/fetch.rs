@@ -1,0 +1,174 @@
+//! `restore_command`: a file out of the archive to where PostgreSQL wants it.
+//!
+//! "Not in the archive" ends a recovery, so it is said only when every repository was asked and has neither the file nor
+//! parts of it. While it is at it, a fetch fetches the segments that will be asked for next.
+
+use super::spool::{Ahead, Spool};
+use super::{Job, no_wal_file, server, threads};
+use crate::durable;
+use retoma_core::postgres::{SegmentName, SegmentSize, WalFileName};
+use retoma_core::{ErrorKind, Result, ResultExt as _};
+use retoma_repo::wal::{Archive, Assembled};
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// So many segments are fetched ahead at most …
+const AHEAD: u64 = 16;
+/// … and so many bytes.
+const AHEAD_BYTES: u64 = 256 << 20;
+
+/// Where a file came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The repository.
+    Repository,
+    /// Parts of an unfinished segment, laid together; zeros behind them.
+    Parts,
+    /// The spool: an earlier call had fetched it.
+    Spool,
+}
+
+/// What a fetch did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetched {
+    /// The file's name.
+    pub name: WalFileName,
+    /// The server.
+    pub system_identifier: u64,
+    /// Where it came from; `None` when it is not in the archive. Only then `target` was not written.
+    pub source: Option<Source>,
+    /// How many segments were fetched ahead.
+    pub ahead: usize,
+}
+
+/// Fetches `name` to `target`, a place in the `pg_wal` of the server that recovers: whole and durable, or not at all.
+///
+/// # Errors
+/// Whenever it cannot be known whether the file is in the archive, or it cannot be written: `Corrupt` with `R0203` or
+/// `R0421`, `Invalid` with `R0420` when nothing tells the server, `Unavailable`; what a repository says.
+pub fn fetch(job: &Job, name: &str, target: &Path) -> Result<Fetched> {
+    let name: WalFileName = name.parse().map_err(|_| no_wal_file(name))?;
+    fetch_file(job, name, target).with_context(|| format!("fetch `{name}`"))
+}
+
+fn fetch_file(job: &Job, name: WalFileName, target: &Path) -> Result<Fetched> {
+    let given = match job.system_identifier {
+        Some(given) => Some(given),
+        None => server::of_data_directory(target)?,
+    };
+    let system_identifier = given.ok_or_else(|| server::unknown(target))?;
+    let done = |source, ahead| Fetched { name, system_identifier, source, ahead };
+    let spool = job.spool(system_identifier);
+    if let (Some(spool), WalFileName::Segment(segment)) = (&spool, name)
+        && spool.take(segment, target)?
+    {
+        return Ok(done(Some(Source::Spool), 0));
+    }
+    let Some((archive, bytes, source)) = look_everywhere(job, name, system_identifier)? else {
+        return Ok(done(None, 0));
+    };
+    durable::write(target, &bytes, durable::PRIVATE)?;
+    let mut ahead = 0;
+    if let (Some(spool), WalFileName::Segment(segment), Source::Repository) = (&spool, name, source)
+        && let Ok(size) = SegmentSize::new(bytes.len() as u64)
+        && let Some(right) = spool.try_ahead()
+    {
+        drop(bytes);
+        ahead = fetch_ahead(&archive, spool, &right, segment, size);
+    }
+    Ok(done(Some(source), ahead))
+}
+
+/// Asks one repository after the other, until one has it. `None` only when all have answered that they have not.
+fn look_everywhere(
+    job: &Job,
+    name: WalFileName,
+    system_identifier: u64,
+) -> Result<Option<(Archive, Vec<u8>, Source)>> {
+    let (mut failed, mut archives) = (None, Vec::new());
+    for repository in &job.repositories {
+        let looked = job.open(repository, system_identifier).and_then(|archive| {
+            let found = archive.fetch(name)?;
+            Ok((archive, found))
+        });
+        match looked {
+            Ok((archive, Some(bytes))) => return Ok(Some((archive, bytes, Source::Repository))),
+            Ok((archive, None)) => archives.push(archive),
+            Err(error) => failed = failed.or(Some(error)),
+        }
+    }
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    match name {
+        WalFileName::Segment(segment) => longest(archives, segment),
+        _ => Ok(None),
+    }
+}
+
+/// What parts give, in the repository that has the most of them: a whole one is nowhere.
+fn longest(archives: Vec<Archive>, segment: SegmentName) -> Result<Option<(Archive, Vec<u8>, Source)>> {
+    let mut best: Option<(Archive, Assembled)> = None;
+    for archive in archives {
+        match archive.assemble(segment) {
+            Ok(Some(found)) if best.as_ref().is_none_or(|(_, best)| best.known_bytes < found.known_bytes) => {
+                best = Some((archive, found));
+            }
+            Ok(_) => {}
+            // Parts go only when the whole is there.
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let bytes = archive.fetch(WalFileName::Segment(segment))?.ok_or(error)?;
+                return Ok(Some((archive, bytes, Source::Repository)));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(best.map(|(archive, found)| (archive, found.bytes, Source::Parts)))
+}
+
+/// Fetches the segments behind `segment` into the spool, in parallel, until one is not there. What goes wrong is left to
+/// the call that asks for it.
+fn fetch_ahead(
+    archive: &Archive,
+    spool: &Spool,
+    right: &Ahead,
+    segment: SegmentName,
+    size: SegmentSize,
+) -> usize {
+    let count = AHEAD.min(AHEAD_BYTES / size.bytes());
+    let following = std::iter::successors(segment.next(size), |segment| segment.next(size));
+    let wanted: Vec<SegmentName> = following.take(usize::try_from(count).unwrap_or_default()).collect();
+    let names: BTreeSet<SegmentName> = wanted.iter().copied().collect();
+    spool.keep(right, &names);
+    let (next, fetched, is_stopped) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicBool::new(false));
+    let fetch_one = |name: SegmentName| -> Result<bool> {
+        let Some(bytes) = archive.fetch(WalFileName::Segment(name))? else { return Ok(false) };
+        spool.put(right, name, &bytes).map(|()| true)
+    };
+    let work = || {
+        while !is_stopped.load(Ordering::Relaxed) {
+            let Some(name) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
+            if spool.has(*name) {
+                continue;
+            }
+            let is_there = fetch_one(*name).is_ok_and(|found| found);
+            is_stopped.fetch_or(!is_there, Ordering::Relaxed);
+            fetched.fetch_add(usize::from(is_there), Ordering::Relaxed);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads(size.bytes()).min(wanted.len()) {
+            scope.spawn(work);
+        }
+        work();
+    });
+    fetched.into_inner()
+}
+
+impl Fetched {
+    /// Whether it is in the archive.
+    pub fn is_found(&self) -> bool {
+        self.source.is_some()
+    }
+}

@@ -1,0 +1,67 @@
+//! Every changed byte in the store is found, and the object is named.
+
+use super::{archive, file, key, name, segment, size, timeline};
+use retoma_core::ErrorKind;
+use retoma_core::error::codes;
+use retoma_core::postgres::WalFileName;
+use retoma_repo::store::{BlockingStore, ObjectStore, PutMode};
+use std::sync::Arc;
+
+/// Changes the byte in the middle of an object.
+fn damage(store: &Arc<ObjectStore>, object: &str) {
+    let store = BlockingStore::new(store.clone()).unwrap();
+    let mut bytes = store.get(&key(object)).unwrap().to_vec();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x10;
+    store.put(&key(object), bytes.into(), PutMode::Overwrite).unwrap();
+}
+
+#[test]
+fn a_changed_byte_in_each_kind_of_object_is_found_and_named() {
+    let (store, archive) = archive();
+    let files = [
+        (file(1, 7), segment(1, 7), "00000001/000000010000000000000007"),
+        (WalFileName::Partial(name(1, 8)), segment(1, 8), "00000001/000000010000000000000008.partial"),
+        (WalFileName::History(timeline(2)), b"1\t0/800000\tpromoted\n".to_vec(), "00000002/00000002.history"),
+        (
+            WalFileName::Backup { segment: name(1, 7), offset: 0x28 },
+            b"START WAL LOCATION: 0/700028\n".to_vec(),
+            "00000001/000000010000000000000007.00000028.backup",
+        ),
+    ];
+    for (name, bytes, object) in files {
+        archive.push(name, &bytes).unwrap();
+        damage(&store, object);
+        let error = archive.fetch(name).unwrap_err();
+        assert_eq!((error.kind(), error.code()), (ErrorKind::Corrupt, codes::NOT_AUTHENTIC));
+        assert!(error.to_string().contains(object), "{error}");
+        // It is not written over, and not called stored.
+        let error = archive.push(name, &bytes).unwrap_err();
+        assert_eq!(error.code(), codes::NOT_AUTHENTIC);
+        assert!(error.hint().unwrap().contains("delete"), "{:?}", error.hint());
+    }
+}
+
+#[test]
+fn a_damaged_part_is_found_and_named() {
+    let (store, archive) = archive();
+    archive.push_part(name(1, 7), size(), 0, &segment(1, 7)[..500]).unwrap();
+    damage(&store, "00000001/parts/00000000/000000010000000000000007.00000000-000001F4");
+    let error = archive.fetch_or_assemble(file(1, 7)).unwrap_err();
+    assert_eq!(error.code(), codes::NOT_AUTHENTIC);
+    assert!(error.to_string().contains("00000000-000001F4"), "{error}");
+}
+
+#[test]
+fn a_segment_under_the_name_of_another_does_not_open() {
+    let (store, archive) = archive();
+    archive.push(file(1, 7), &segment(1, 7)).unwrap();
+    let store = BlockingStore::new(store).unwrap();
+    let stored = store.get(&key("00000001/000000010000000000000007")).unwrap();
+    for other in ["00000001/000000010000000000000008", "00000002/000000020000000000000007"] {
+        store.put(&key(other), stored.clone(), PutMode::Create).unwrap();
+    }
+    for other in [file(1, 8), file(2, 7)] {
+        assert_eq!(archive.fetch(other).unwrap_err().code(), codes::NOT_AUTHENTIC);
+    }
+}
