@@ -2,6 +2,7 @@
 
 pub mod files;
 mod memory;
+mod net;
 pub mod postgres;
 pub mod sqlite;
 mod stored;

@@ -12,6 +12,7 @@ pub mod lock;
 pub mod manifest;
 pub mod memory;
 pub mod postgres;
+pub mod redis;
 pub mod tools;
 pub mod wait;
 
@@ -22,5 +23,6 @@ pub use folder::Folder;
 pub use lock::restic_lock;
 pub use memory::{MemorySource, noise};
 pub use postgres::{PostgresOptions, PostgresServer, StopMode};
+pub use redis::{RedisOptions, RedisServer, RedisTls, redis_command};
 pub use tools::require_tool;
 pub use wait::{PATIENCE, wait_for, wait_for_what};
