@@ -4,6 +4,7 @@ pub mod files;
 mod memory;
 mod net;
 pub mod postgres;
+pub mod redis;
 pub mod sqlite;
 mod stored;
 

@@ -12,6 +12,7 @@ pub mod lock;
 pub mod manifest;
 pub mod memory;
 pub mod postgres;
+mod process;
 pub mod redis;
 pub mod tools;
 pub mod wait;
