@@ -3,7 +3,7 @@
 use crate::context::{Context, Loaded};
 use crate::exit::Exit;
 use crate::output;
-use retoma_core::manifest::{Manifest, Source};
+use retoma_core::manifest::{Component, Manifest, Source};
 use retoma_core::units::{ByteSize, counted};
 use retoma_core::{Error, Result};
 use retoma_repo::Repository;
@@ -72,10 +72,7 @@ pub(super) fn run(context: &Context) -> Result<Exit> {
         ),
     );
     check_clock(&mut findings);
-    manifest
-        .components
-        .iter()
-        .for_each(|component| check_source(&mut findings, &component.name, &component.source));
+    manifest.components.iter().for_each(|component| check_source(&mut findings, component));
     for configured in &manifest.repositories {
         let subject = format!("repository {}", configured.name);
         if let Some(folder) = configured.folder() {
@@ -102,11 +99,23 @@ fn check_clock(findings: &mut Findings) {
     }
 }
 
-fn check_source(findings: &mut Findings, name: &str, source: &Source) {
-    let subject = format!("component {name}");
-    let path = match source {
+fn check_source(findings: &mut Findings, component: &Component) {
+    let subject = format!("component {}", component.name);
+    let path = match &component.source {
         Source::Files { path, .. } | Source::Sqlite { path } => path,
-        Source::Postgres { .. } | Source::Redis { .. } => {
+        Source::Redis { .. } => {
+            match retoma_control::backup::doubts(component) {
+                Ok(doubts) if doubts.is_empty() => {
+                    findings.good(&subject, "its server answers, and its settings fit")
+                }
+                Ok(doubts) => {
+                    doubts.iter().for_each(|doubt| findings.warn(&subject, doubt.to_string(), doubt.fix()));
+                }
+                Err(error) => findings.bad(&subject, &error),
+            }
+            return;
+        }
+        Source::Postgres { .. } => {
             findings.warn(
                 &subject,
                 "this kind is not supported by this version",

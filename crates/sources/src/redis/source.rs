@@ -22,6 +22,7 @@ const FACTS: u32 = 0;
 pub struct RedisSource {
     path: String,
     server: Server,
+    is_private: bool,
     said: BTreeMap<u64, DatabaseKeys>,
     position: Position,
     previous: Option<RedisFacts>,
@@ -67,6 +68,7 @@ impl RedisSource {
         }
         let mut connection = Connection::connect(address)?;
         let (server, said) = Server::look(&mut connection)?;
+        let is_private = connection.is_private();
         let transfer = Transfer::begin(connection).context("ask for the data set")?;
         let (position, outcome) = (transfer.position().clone(), Outcome::default());
         let mut dump = node(DUMP_NAME, NodeKind::File, 0o600);
@@ -83,12 +85,17 @@ impl RedisSource {
         ]);
         let path = format!("/{component}/{DUMP_NAME}");
         let (facts, has_settled) = (None, false);
-        Ok(Self { path, server, said, position, previous, outcome, facts, steps, has_settled })
+        Ok(Self { path, server, is_private, said, position, previous, outcome, facts, steps, has_settled })
     }
 
     /// The server.
     pub fn server(&self) -> &Server {
         &self.server
+    }
+
+    /// Whether nobody on a network sees what is sent.
+    pub fn is_private(&self) -> bool {
+        self.is_private
     }
 
     /// What was captured; known after the last event.

@@ -50,8 +50,7 @@ pub fn elements(encoding: u8, bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
             elements
         }
         20 => listpack(&reader.string()?)?,
-        // Streams are trees of listpacks, which are loaded as they are.
-        15 | 19 | 21 => vec![std::mem::take(&mut reader.0).to_vec()],
+        15 | 19 | 21 => reader.stream(encoding)?,
         _ => return None,
     };
     if !reader.0.is_empty() {
@@ -125,6 +124,36 @@ impl<'a> Reader<'a> {
             }
             Err(_) => return None,
         })
+    }
+
+    /// A stream's parts in their order: its nodes are loaded as they are, only strings may be packed otherwise.
+    fn stream(&mut self, encoding: u8) -> Option<Vec<Vec<u8>>> {
+        let mut parts = vec![vec![encoding]];
+        parts.extend(self.strings(2)?);
+        self.lengths(if encoding == 15 { 3 } else { 8 }, &mut parts)?;
+        for _ in 0..self.length()? {
+            parts.push(self.string()?);
+            self.lengths(if encoding == 15 { 2 } else { 3 }, &mut parts)?;
+            for _ in 0..self.length()? {
+                parts.push(self.bytes(24)?.to_vec());
+                self.lengths(1, &mut parts)?;
+            }
+            for _ in 0..self.length()? {
+                parts.push(self.string()?);
+                parts.push(self.bytes(if encoding == 21 { 16 } else { 8 })?.to_vec());
+                for _ in 0..self.length()? {
+                    parts.push(self.bytes(16)?.to_vec());
+                }
+            }
+        }
+        Some(parts)
+    }
+
+    fn lengths(&mut self, count: u32, parts: &mut Vec<Vec<u8>>) -> Option<()> {
+        for _ in 0..count {
+            parts.push(self.length()?.to_be_bytes().to_vec());
+        }
+        Some(())
     }
 
     /// A number, and so many times `each` strings.
