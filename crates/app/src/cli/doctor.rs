@@ -106,10 +106,12 @@ fn check_source(findings: &mut Findings, component: &Component) {
         Source::Redis { .. } => {
             match retoma_control::backup::doubts(component) {
                 Ok(doubts) if doubts.is_empty() => {
-                    findings.good(&subject, "its server answers, and its settings fit")
+                    findings.good(&subject, "its server answers, and its settings fit");
                 }
                 Ok(doubts) => {
-                    doubts.iter().for_each(|doubt| findings.warn(&subject, doubt.to_string(), doubt.fix()));
+                    for doubt in doubts {
+                        findings.warn(&subject, doubt.to_string(), doubt.fix());
+                    }
                 }
                 Err(error) => findings.bad(&subject, &error),
             }

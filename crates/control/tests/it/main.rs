@@ -10,5 +10,6 @@ mod demo;
 mod drill;
 mod helper;
 mod recover;
+mod redis;
 mod sample;
 mod service;

@@ -47,8 +47,11 @@ pub(super) fn take(input: &mut BytesMut) -> Result<Option<Value>, &'static str> 
     Ok(value)
 }
 
+/// A line without its end, and what follows.
+type Line<'a> = (&'a [u8], &'a [u8]);
+
 /// The line at the front of `bytes`, without its end, and what follows.
-pub(super) fn line(bytes: &[u8]) -> Result<Option<(&[u8], &[u8])>, &'static str> {
+pub(super) fn line(bytes: &[u8]) -> Result<Option<Line<'_>>, &'static str> {
     let within = &bytes[..bytes.len().min(LINE_BYTES)];
     match within.iter().position(|byte| *byte == b'\n') {
         Some(at) => {

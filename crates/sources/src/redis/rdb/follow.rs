@@ -178,9 +178,9 @@ impl Follower {
         let Some(sample) = &mut self.current else { return };
         if let Some(value) = &mut sample.value {
             if value.len() + bytes.len() > Sampling::VALUE_BYTES {
-                sample.value = None
+                sample.value = None;
             } else {
-                value.extend(bytes)
+                value.extend(bytes);
             }
         }
     }

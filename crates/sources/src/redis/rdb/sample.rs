@@ -20,12 +20,15 @@ pub struct Sample {
     pub value: Option<Vec<u8>>,
 }
 
+/// A key's sum, its database and its name.
+type Rank = (u64, u64, Vec<u8>);
+
 /// How many keys of each type are sampled. Those are taken whose names have the smallest sums: any key may be among
 /// them, and each time the same ones.
 #[derive(Debug, Default)]
 pub struct Sampling {
     per_type: usize,
-    taken: BTreeMap<&'static str, BTreeMap<(u64, u64, Vec<u8>), Sample>>,
+    taken: BTreeMap<&'static str, BTreeMap<Rank, Sample>>,
 }
 
 impl Sampling {
@@ -41,7 +44,7 @@ impl Sampling {
         self.per_type > 0
     }
 
-    fn rank(database: u64, key: &[u8]) -> (u64, u64, Vec<u8>) {
+    fn rank(database: u64, key: &[u8]) -> Rank {
         (crc64::update(0, key), database, key.to_vec())
     }
 

@@ -13,7 +13,7 @@ pub fn elements(encoding: u8, bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
     let mut elements = match encoding {
         0 => vec![reader.string()?],
         1 | 2 => reader.strings(1)?,
-        4 => pairs(reader.strings(2)?),
+        4 => pairs(&reader.strings(2)?),
         5 => {
             let count = reader.length()?;
             let mut elements = Vec::new();
@@ -25,7 +25,7 @@ pub fn elements(encoding: u8, bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
             elements
         }
         11 => integers(&reader.string()?)?,
-        16 => pairs(listpack(&reader.string()?)?),
+        16 => pairs(&listpack(&reader.string()?)?),
         17 => {
             let both = listpack(&reader.string()?)?;
             let scored = |pair: &[Vec<u8>]| {
@@ -67,7 +67,7 @@ fn joined(first: &[u8], second: &[u8]) -> Vec<u8> {
     [&(first.len() as u64).to_be_bytes()[..], first, second].concat()
 }
 
-fn pairs(both: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+fn pairs(both: &[Vec<u8>]) -> Vec<Vec<u8>> {
     both.chunks(2).map(|pair| joined(&pair[0], pair.get(1).map_or(&[][..], Vec::as_slice))).collect()
 }
 
