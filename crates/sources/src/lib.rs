@@ -2,7 +2,9 @@
 
 pub mod files;
 mod memory;
+mod net;
 pub mod postgres;
+pub mod redis;
 pub mod sqlite;
 mod stored;
 

@@ -3,10 +3,9 @@
 //! PostgreSQL refuses to run as root; then it runs as the system's user `postgres`. Nothing outside the folder is touched,
 //! and no other server is asked or stopped: only processes that were started here are ended, by their ids.
 
-mod process;
 mod programs;
 
-use crate::{Folder, wait_for_what};
+use crate::{Folder, process, wait_for_what};
 use programs::Programs;
 use std::fs;
 use std::net::TcpListener;

@@ -188,6 +188,9 @@ fn say(context: &Context, repository: &str, backup: &ComponentBackup) {
         ByteSize(summary.stored_bytes),
         backup.elapsed.as_secs_f64(),
     ));
+    for doubt in &backup.warnings {
+        context.printer.warning(&format!("{}: {doubt}; {}", backup.component, doubt.fix()));
+    }
     for unreadable in &summary.unreadable {
         context.printer.warning(&format!("not backed up: {}", unreadable.error));
     }
@@ -214,5 +217,6 @@ fn object(repository: &str, backup: &ComponentBackup) -> Value {
         "read_bytes": summary.read_bytes, "stored_bytes": summary.stored_bytes,
         "duration_seconds": backup.elapsed.as_secs_f64(),
         "unreadable": unreadable.collect::<Vec<_>>(),
+        "warnings": backup.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
     })
 }

@@ -4,7 +4,7 @@ use crate::context::{Context, Loaded};
 use crate::exit::Exit;
 use crate::output;
 use retoma_control::backup;
-use retoma_core::manifest::{Manifest, ServerUrl, Source};
+use retoma_core::manifest::{Component, Manifest, ServerUrl, Source};
 use retoma_core::units::{ByteSize, counted};
 use retoma_core::{Error, Result};
 use retoma_repo::Repository;
@@ -74,10 +74,7 @@ pub(super) fn run(context: &Context) -> Result<Exit> {
         ),
     );
     check_clock(&mut findings);
-    manifest
-        .components
-        .iter()
-        .for_each(|component| check_source(&mut findings, &component.name, &component.source));
+    manifest.components.iter().for_each(|component| check_source(&mut findings, component));
     for configured in &manifest.repositories {
         let subject = format!("repository {}", configured.name);
         if let Some(folder) = configured.folder() {
@@ -104,25 +101,32 @@ fn check_clock(findings: &mut Findings) {
     }
 }
 
-fn check_source(findings: &mut Findings, name: &str, source: &Source) {
-    let subject = format!("component {name}");
-    let path = match source {
+fn check_source(findings: &mut Findings, component: &Component) {
+    let subject = format!("component {}", component.name);
+    let path = match &component.source {
         Source::Files { path, .. } | Source::Sqlite { path } => path,
         Source::Postgres { url } => return check_postgres(findings, &subject, url),
-        Source::Redis { .. } => {
-            findings.warn(
-                &subject,
-                "this kind is not supported by this version",
-                "leave it out of the manifest for now",
-            );
-            return;
-        }
+        Source::Redis { .. } => return check_redis(findings, &subject, component),
     };
     let readable =
         if path.is_dir() { std::fs::read_dir(path).map(drop) } else { std::fs::File::open(path).map(drop) };
     match readable {
         Ok(()) => findings.good(&subject, format!("`{}` can be read", path.display())),
         Err(error) => findings.bad(&subject, &Error::io(path.display(), error)),
+    }
+}
+
+fn check_redis(findings: &mut Findings, subject: &str, component: &Component) {
+    match backup::doubts(component) {
+        Ok(doubts) if doubts.is_empty() => {
+            findings.good(subject, "its server answers, and its settings fit");
+        }
+        Ok(doubts) => {
+            for doubt in doubts {
+                findings.warn(subject, doubt.to_string(), doubt.fix());
+            }
+        }
+        Err(error) => findings.bad(subject, &error),
     }
 }
 

@@ -9,8 +9,9 @@ pub use memory::MANIFEST_NAME;
 
 use crate::open;
 use memory::MemorySource;
+use retoma_core::decide::redis::{Doubt, Observed, Promise};
 use retoma_core::manifest::{Component, ComponentKind, Manifest, ServerUrl, Source};
-use retoma_core::{Error, ErrorKind, Result, ResultExt, error::codes};
+use retoma_core::{Error, ErrorKind, Result, ResultExt, decide, error::codes};
 use retoma_repo::backup::{self, Options, Progress, Summary};
 use retoma_repo::format::BlobKind;
 use retoma_repo::format::snapshot::{Snapshot, TAG_COMPONENT, TAG_KIND, TAG_MANIFEST, TAG_MANIFEST_HASH};
@@ -19,6 +20,7 @@ use retoma_repo::{Repository, SnapshotId, host};
 use retoma_sources::files::{Excludes, FilesSource};
 use retoma_sources::postgres::wire::Address;
 use retoma_sources::postgres::{PostgresSource, Previous};
+use retoma_sources::redis::{self, RedisFacts, RedisSource};
 use retoma_sources::sqlite::{self, CaptureFacts, SqliteSource};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -36,6 +38,8 @@ pub struct ComponentBackup {
     pub facts: Option<CaptureFacts>,
     /// The snapshot that it was compared with.
     pub parent: Option<SnapshotId>,
+    /// Why the server's settings may lose more than the component promises.
+    pub warnings: Vec<Doubt>,
     /// From the beginning until the snapshot was durable: capture and upload together, since they overlap.
     pub elapsed: Duration,
 }
@@ -55,8 +59,8 @@ impl ComponentBackup {
 /// Backs one component up.
 ///
 /// # Errors
-/// `R0403` for a database that is empty or has lost rows, `R0404` for a damaged one; `R0908` for a kind that comes
-/// later; otherwise as [`backup::backup`]. None of these leaves a snapshot.
+/// `R0403` for a database that is empty or has lost rows, `R0404` for a damaged one; `R041x` and `R043x` for servers;
+/// otherwise as [`backup::backup`]. None of these leaves a snapshot.
 pub fn backup(
     manifest: &Manifest,
     component: &Component,
@@ -84,6 +88,7 @@ fn backup_component(
         parent: parent.as_ref().map(|(id, _)| *id),
         ..Options::default()
     };
+    let mut warnings = Vec::new();
     let (summary, facts) = match &component.source {
         Source::Files { path, exclude } => {
             options.paths = vec![path.to_string_lossy().into_owned()];
@@ -108,7 +113,13 @@ fn backup_component(
             }
             (backup::backup(repository, &mut source, &options, progress)?, None)
         }
-        Source::Redis { .. } => return Err(later(component.kind())),
+        Source::Redis { url } => {
+            let previous = known_of_redis(repository, parent.as_ref())?;
+            let mut source = RedisSource::begin(&redis_address(url)?, &component.name, previous)?;
+            options.paths = source.paths();
+            warnings = redis_doubts(component, source.server(), source.is_private());
+            (backup::backup(repository, &mut source, &options, progress)?, None)
+        }
     };
     Ok(ComponentBackup {
         component: component.name.clone(),
@@ -116,6 +127,7 @@ fn backup_component(
         summary,
         facts,
         parent: options.parent,
+        warnings,
         elapsed: started.elapsed(),
     })
 }
@@ -124,6 +136,43 @@ fn backup_component(
 fn previous_of_server(repository: &Repository, parent: Option<&(SnapshotId, Snapshot)>) -> Option<Previous> {
     let index = repository.load_index().ok()?;
     Previous::of(repository, &index, &parent?.1.tree).ok().flatten()
+}
+
+/// What the last good snapshot knows of a Redis server.
+fn known_of_redis(
+    repository: &Repository,
+    parent: Option<&(SnapshotId, Snapshot)>,
+) -> Result<Option<RedisFacts>> {
+    let Some((id, snapshot)) = parent else { return Ok(None) };
+    let index = repository.load_index()?;
+    redis::facts_of(repository, &index, &snapshot.tree)
+        .with_context(|| format!("read what snapshot {} captured", id.short()))
+}
+
+/// Connects to a component's Redis server and looks whether its settings fit the component; none for other kinds.
+///
+/// # Errors
+/// `R0430` to `R0435`; a secret that cannot be read.
+pub fn doubts(component: &Component) -> Result<Vec<Doubt>> {
+    let Source::Redis { url } = &component.source else { return Ok(Vec::new()) };
+    let mut connection = redis::Connection::connect(&redis_address(url)?)?;
+    let server = redis::Server::ask(&mut connection)?;
+    Ok(redis_doubts(component, &server, connection.is_private()))
+}
+
+fn redis_doubts(component: &Component, server: &redis::Server, is_private: bool) -> Vec<Doubt> {
+    let observed = Observed { settings: server.settings.as_ref(), is_private };
+    let promise =
+        Promise { rpo: component.objectives.rpo, backup_worst_case: component.schedule.worst_case() };
+    decide::redis::doubts(observed, promise)
+}
+
+/// Where a Redis server is, with its secret.
+fn redis_address(url: &ServerUrl) -> Result<redis::Address> {
+    match url {
+        ServerUrl::Literal(text) => redis::Address::of_process(text),
+        ServerUrl::Reference(reference) => redis::Address::of_process(open::secret(reference)?.expose()),
+    }
 }
 
 /// Where a server is, with its secret.

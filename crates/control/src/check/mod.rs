@@ -1,5 +1,5 @@
 //! Checks of what was restored. Each comparison is made in exactly one place: hashes in [`hashes`], rows in
-//! [`retoma_sources::sqlite::check`], answers in [`crate::probe::unfulfilled`], and the end of a command here.
+//! [`retoma_sources::sqlite::check`], keys in [`retoma_sources::redis::check`], answers in [`crate::probe::unfulfilled`], and the end of a command here.
 
 pub mod hashes;
 
@@ -12,6 +12,7 @@ use retoma_core::{Error, ErrorKind, Result, error::codes};
 use retoma_repo::format::snapshot::Snapshot;
 use retoma_repo::index::Index;
 use retoma_repo::{Repository, SnapshotId};
+use retoma_sources::redis;
 use retoma_sources::sqlite::{self, CaptureFacts};
 use std::path::Path;
 use std::process::Stdio;
@@ -70,14 +71,14 @@ pub struct Checked {
     pub checks: Vec<CheckResult>,
     /// Bytes of its files.
     pub bytes: u64,
-    /// Rows, where it has any.
+    /// Rows of a database, keys of a Redis server.
     pub rows: Option<u64>,
     /// What the backup had counted, for a database.
     pub facts: Option<CaptureFacts>,
 }
 
 /// Checks a copy: every file against the snapshot, read again from disk; a database by SQLite, its rows against what
-/// the backup counted; then the user's queries and commands.
+/// the backup counted; a data set of Redis in a server of its own; then the user's queries and commands.
 ///
 /// # Errors
 /// The repository or the disk can't be read; `Cancelled`. What is wrong with the copy is in the result.
@@ -90,6 +91,14 @@ pub fn component(copy: &Copy<'_>, described: &Component, interrupt: &Interrupt) 
         let report =
             sqlite::check(copy.place, facts.as_ref(), &described.checks, sqlite::Options::default())?;
         rows = Some(report.tables.values().sum());
+        checks.extend(report.checks);
+    }
+    if matches!(described.source, Source::Redis { .. }) {
+        let known = redis::facts_of(copy.repository, copy.index, &copy.snapshot.1.tree)?;
+        let is_stopped = || interrupt.is_set();
+        let options = redis::CheckOptions { is_stopped: &is_stopped, ..redis::CheckOptions::default() };
+        let report = redis::check(copy.place, known.as_ref(), &options)?;
+        rows = Some(report.databases.values().sum());
         checks.extend(report.checks);
     }
     let dir = if copy.place.is_dir() { copy.place } else { copy.place.parent().unwrap_or(copy.place) };

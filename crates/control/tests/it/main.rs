@@ -13,5 +13,6 @@ mod helper;
 mod postgres;
 mod recover;
 mod recover_steps;
+mod redis;
 mod sample;
 mod service;

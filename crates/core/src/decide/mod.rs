@@ -4,5 +4,6 @@
 //! applied elsewhere. Nothing here acts.
 
 pub mod drill;
+pub mod redis;
 pub mod retention;
 pub mod staleness;

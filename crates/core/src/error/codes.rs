@@ -188,6 +188,26 @@ codes! {
     POSTGRES_PROGRAMS = "R0424";
     /// A restored PostgreSQL server does not come up.
     POSTGRES_NOT_UP = "R0425";
+    /// The address of a Redis server cannot be understood.
+    REDIS_ADDRESS = "R0430";
+    /// A Redis server is not there, or not ready.
+    REDIS_UNAVAILABLE = "R0431";
+    /// A Redis server refuses the login.
+    REDIS_LOGIN = "R0432";
+    /// A Redis server refuses a command.
+    REDIS_REFUSED = "R0433";
+    /// No TLS connection with a Redis server comes about.
+    REDIS_TLS = "R0434";
+    /// What answers is not Redis.
+    REDIS_PROTOCOL = "R0435";
+    /// A transfer from a Redis server ended before its end.
+    REDIS_TRANSFER = "R0436";
+    /// A data set of Redis is damaged.
+    REDIS_DAMAGED = "R0437";
+    /// A Redis server does not give its data set away.
+    REDIS_NO_REPLICATION = "R0438";
+    /// No server comes up on a copy of a data set.
+    REDIS_SCRATCH = "R0439";
 
     // R05: restore.
     /// A snapshot asks for a path that leads outside of the target.

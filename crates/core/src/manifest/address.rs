@@ -38,7 +38,7 @@ impl Scheme {
 /// Schemes of a PostgreSQL database's address.
 pub(super) const POSTGRES: &[&str] = &["postgres", "postgresql"];
 /// Schemes of a Redis server's address.
-pub(super) const REDIS: &[&str] = &["redis", "rediss"];
+pub(super) const REDIS: &[&str] = &["redis", "rediss", "unix"];
 /// Schemes of what is probed over HTTP.
 pub(super) const HTTP: &[&str] = &["http", "https"];
 
@@ -142,11 +142,16 @@ pub(super) fn server(text: &str, schemes: &[&str]) -> Result<(), Fault> {
     let hint = if is_postgres {
         "write `postgres://user@host:5432/database`, or `env:NAME` for a variable that holds the address"
     } else {
-        "write `redis://host:6379`, or `env:NAME` for a variable that holds the address"
+        "write `redis://host:6379` or `unix:///run/redis/redis.sock`, or `env:NAME` for a variable that holds the address"
     };
     let parts = parts(text, schemes, hint)?;
-    // libpq takes an empty host for the local socket.
-    if parts.host.is_empty() && !is_postgres { Err(shape("has no host", hint)) } else { Ok(()) }
+    // libpq takes an empty host for the local socket; Redis's sockets have paths.
+    match (parts.scheme, parts.host) {
+        ("unix", "") if parts.path.len() > 1 => Ok(()),
+        ("unix", _) => Err(shape("has no absolute path of a socket", hint)),
+        (_, "") if !is_postgres => Err(shape("has no host", hint)),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -213,6 +218,8 @@ mod tests {
             assert_eq!(server(text, POSTGRES), Ok(()), "{text}");
         }
         assert_eq!(server("rediss://cache:6380/0", REDIS), Ok(()));
+        assert_eq!(server("unix:///run/redis/redis.sock?db=1", REDIS), Ok(()));
+        assert!(server("unix://host/x", REDIS).is_err() && server("unix://", REDIS).is_err());
         assert!(server("redis:///0", REDIS).is_err());
         assert!(server("redis://cache", POSTGRES).is_err());
         assert_eq!(http("https://example.org/healthz"), Ok(()));

@@ -5,4 +5,6 @@
 #[cfg(test)]
 mod postgres;
 #[cfg(test)]
+mod redis;
+#[cfg(test)]
 mod sqlite;

@@ -376,20 +376,7 @@ fn split_host(text: &str) -> Result<(&str, &str)> {
 /// Resolves `%40` and the like.
 fn decode(text: &str) -> Result<String> {
     let wrong = || fault("has a `%` without two hexadecimal digits, or one that makes no text", SHAPE);
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, tail)) = rest.split_first() {
-        rest = tail;
-        if first != b'%' {
-            bytes.push(first);
-            continue;
-        }
-        let digit = |at: usize| tail.get(at).and_then(|&byte| char::from(byte).to_digit(16));
-        let (Some(high), Some(low)) = (digit(0), digit(1)) else { return Err(wrong()) };
-        bytes.push(u8::try_from(high * 16 + low).map_err(|_| wrong())?);
-        rest = &tail[2..];
-    }
-    String::from_utf8(bytes).ok().filter(|text| !text.contains('\0')).ok_or_else(wrong)
+    crate::net::percent_decoded(text).ok_or_else(wrong)
 }
 
 fn endpoints(host: Option<&String>, port: Option<&String>) -> Result<Vec<Endpoint>> {

@@ -1,14 +1,15 @@
 //! Messages over a connection: cut out of the stream, bounded in length and time.
 
 use super::error::{protocol, unavailable};
-use super::socket::{Socket, is_timeout};
 use super::{limits, tls};
+use crate::net::Transport;
+use crate::net::socket::{Socket, is_timeout};
 use bytes::{Buf as _, Bytes, BytesMut};
 use postgres_protocol::message::backend::Message;
 use retoma_core::error::codes;
 use retoma_core::{Error, ErrorKind, Result};
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -28,35 +29,6 @@ pub(super) enum Wait {
     Until(Instant),
     /// As long as something comes at least this often.
     Silence(Duration),
-}
-
-/// The bytes below.
-enum Transport {
-    Plain(Socket),
-    Tls(Box<tls::TlsStream>),
-}
-
-impl Transport {
-    fn socket(&self) -> &Socket {
-        match self {
-            Self::Plain(socket) => socket,
-            Self::Tls(stream) => stream.get_ref(),
-        }
-    }
-
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(socket) => socket.read(buffer),
-            Self::Tls(stream) => stream.read(buffer),
-        }
-    }
-
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match self {
-            Self::Plain(socket) => socket.write_all(bytes),
-            Self::Tls(stream) => stream.write_all(bytes).and_then(|()| stream.flush()),
-        }
-    }
 }
 
 /// A connection that carries messages.
@@ -287,6 +259,7 @@ pub(super) fn copy_data(frame: Frame) -> Result<Bytes, Frame> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::io::Write;
     use std::os::unix::net::UnixStream;
 
     fn channel() -> (Channel, UnixStream) {

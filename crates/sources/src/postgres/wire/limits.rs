@@ -26,12 +26,8 @@ pub(super) const SHOWN_CHARS: usize = 1_000;
 pub(super) const READ_BYTES: usize = 64 << 10;
 /// How much of a copy is sent in one message, in bytes.
 pub(super) const COPY_BYTES: usize = 64 << 10;
-/// The largest file of certificates that is read, in bytes.
-pub(super) const CERTIFICATES_BYTES: u64 = 16 << 20;
 
 /// How long a login may take when the address does not say it.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a server may be silent while we wait for its answer.
 pub const SILENCE: Duration = Duration::from_mins(10);
-/// How long a server may not take what we send.
-pub const WRITE_TIMEOUT: Duration = Duration::from_mins(1);

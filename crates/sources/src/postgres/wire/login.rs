@@ -4,8 +4,8 @@ use super::address::{Address, ChannelBinding, Endpoint, SslMode};
 use super::channel::{Channel, Frame, Wait};
 use super::connection::Mode;
 use super::error::{ServerError, protocol, shown, unavailable};
-use super::socket::{Socket, time_left};
 use super::{limits, tls};
+use crate::net::socket::{self, Place, Socket, time_left};
 use bytes::BytesMut;
 use fallible_iterator::FallibleIterator as _;
 use postgres_protocol::authentication::md5_hash;
@@ -87,7 +87,7 @@ impl<'a> Login<'a> {
         deadline: Instant,
         wants_tls: bool,
     ) -> Result<Self> {
-        let socket = Socket::connect(endpoint, deadline)?;
+        let socket = connect(endpoint, deadline)?;
         let who = endpoint.to_string();
         let channel = match endpoint {
             Endpoint::Tcp { host, .. } if wants_tls => {
@@ -95,7 +95,7 @@ impl<'a> Login<'a> {
                     Err(error)
                         if address.ssl_mode == SslMode::Prefer && error.code() == codes::POSTGRES_TLS =>
                     {
-                        Channel::plain(Socket::connect(endpoint, deadline)?, who)
+                        Channel::plain(connect(endpoint, deadline)?, who)
                     }
                     other => other?,
                 }
@@ -302,6 +302,17 @@ impl<'a> Login<'a> {
     fn odd(&self, what: impl std::fmt::Display) -> Error {
         protocol(self.channel.who(), shown(what.to_string().as_bytes()))
     }
+}
+
+/// A socket to the server.
+fn connect(endpoint: &Endpoint, deadline: Instant) -> Result<Socket> {
+    let path = endpoint.socket().unwrap_or_default();
+    let place = match endpoint {
+        Endpoint::Tcp { host, port } => Place::Tcp(host, *port),
+        Endpoint::Unix { .. } => Place::Unix(&path),
+    };
+    Socket::connect(place, deadline)
+        .map_err(|error| unavailable(&endpoint.to_string(), socket::reason(&error)).with_source(error))
 }
 
 /// Asks for TLS and begins it. The server's word to go on is read alone, so that nothing can be slipped in behind it.

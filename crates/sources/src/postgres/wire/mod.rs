@@ -24,7 +24,6 @@ mod login;
 mod pass_file;
 mod replication;
 mod rows;
-mod socket;
 mod stream;
 mod tls;
 

@@ -1,133 +1,22 @@
-//! TLS over a connected socket: what of the server's certificate must hold, and what ties a login to it.
+//! TLS as PostgreSQL has it: what of the server's certificate must hold, and what ties a login to it.
 
 use super::address::{Address, Roots, SslMode};
-use super::limits;
-use super::socket::{Socket, time_left};
+use crate::net::socket::Socket;
+use crate::net::tls::{self, Check, Trust, Trusted};
+use retoma_core::Result;
 use retoma_core::error::codes;
-use retoma_core::{Error, ErrorKind, Result};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::server::ParsedCertificate;
-use rustls::{
-    CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    StreamOwned,
-};
 use sha2::{Digest, Sha256, Sha384, Sha512};
-use std::io::{self, Read};
-use std::path::Path;
-use std::sync::Arc;
 use std::time::Instant;
 
-/// An encrypted connection.
-pub(super) type TlsStream = StreamOwned<ClientConnection, Socket>;
-
-/// Where operating systems keep the authorities that they trust.
-const SYSTEM_ROOTS: [&str; 3] =
-    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+pub(super) use crate::net::tls::TlsStream;
 
 /// Begins TLS on `socket`, on which the server has agreed to it.
 pub(super) fn handshake(
     address: &Address,
     host: &str,
-    mut socket: Socket,
+    socket: Socket,
     deadline: Instant,
 ) -> Result<TlsStream> {
-    let name = ServerName::try_from(host.to_owned()).map_err(|_| {
-        let message = format!("`{host}` is no name that a certificate can have");
-        failure(ErrorKind::Invalid, message, "write a DNS name or an IP address into the address")
-    })?;
-    let config = config(address)?;
-    let mut connection = ClientConnection::new(config, name).map_err(|error| refused(host, error))?;
-    shake(&mut connection, &mut socket, deadline).map_err(|error| match error {
-        Shake::Tls(error) => refused(host, error),
-        Shake::Io(error) => failure(
-            ErrorKind::Unavailable,
-            format!("`{host}` broke off the beginning of TLS: {error}"),
-            "see the server's log, and whether a proxy in between ends such connections",
-        ),
-    })?;
-    Ok(StreamOwned::new(connection, socket))
-}
-
-enum Shake {
-    Tls(rustls::Error),
-    Io(io::Error),
-}
-
-impl From<io::Error> for Shake {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-fn shake(connection: &mut ClientConnection, socket: &mut Socket, deadline: Instant) -> Result<(), Shake> {
-    while connection.is_handshaking() {
-        while connection.wants_write() {
-            connection.write_tls(socket)?;
-        }
-        if !connection.wants_read() {
-            continue;
-        }
-        socket.set_read_timeout(time_left(deadline)?)?;
-        match connection.read_tls(socket) {
-            Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error.into()),
-        }
-        if let Err(error) = connection.process_new_packets() {
-            // The alert that tells the server why; whether it arrives changes nothing.
-            let _told = connection.write_tls(socket).is_ok();
-            return Err(Shake::Tls(error));
-        }
-    }
-    while connection.wants_write() {
-        connection.write_tls(socket)?;
-    }
-    Ok(())
-}
-
-fn failure(kind: ErrorKind, message: String, hint: &'static str) -> Error {
-    Error::new(kind, codes::POSTGRES_TLS, message).with_hint(hint)
-}
-
-fn refused(host: &str, error: rustls::Error) -> Error {
-    let (what, hint) = match &error {
-        rustls::Error::InvalidCertificate(reason) => match reason {
-            CertificateError::UnknownIssuer => (
-                "is signed by nobody who is trusted".to_owned(),
-                "name the file of the authority's certificate with `sslrootcert`",
-            ),
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => (
-                "is for another host".to_owned(),
-                "connect by a name that stands in the certificate as `subjectAltName` (the old common name does not count)",
-            ),
-            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-                ("has expired".to_owned(), "renew the server's certificate; check both clocks")
-            }
-            other => (format!("does not hold: {other}"), "renew the server's certificate"),
-        },
-        other => {
-            let message = format!("no TLS connection with `{host}` comes about: {other}");
-            return failure(ErrorKind::Unsupported, message, "let the server use TLS 1.2 or newer")
-                .with_source(error);
-        }
-    };
-    failure(ErrorKind::Unauthorized, format!("the certificate of `{host}` {what}"), hint).with_source(error)
-}
-
-/// What is checked of a certificate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Check {
-    Nothing,
-    Chain,
-    ChainAndName,
-}
-
-fn config(address: &Address) -> Result<Arc<ClientConfig>> {
     let is_known = match &address.roots {
         Roots::Named(_) | Roots::System => true,
         Roots::Usual(path) => path.exists(),
@@ -140,120 +29,13 @@ fn config(address: &Address) -> Result<Arc<ClientConfig>> {
         SslMode::Require if is_known => Check::Chain,
         SslMode::Require | SslMode::Prefer | SslMode::Disable => Check::Nothing,
     };
-    let (roots, pinned) =
-        if check == Check::Nothing { (RootCertStore::empty(), Vec::new()) } else { trusted(&address.roots)? };
-    let provider = Arc::new(ring::default_provider());
-    let verifier = Verifier { check, roots, pinned, provider: provider.clone() };
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| Error::internal(format!("the TLS library has no protocol: {error}")))?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_no_client_auth();
-    Ok(Arc::new(config))
-}
-
-/// The trusted authorities, and the same certificates as they are.
-fn trusted(roots: &Roots) -> Result<(RootCertStore, Vec<CertificateDer<'static>>)> {
-    const HINT: &str =
-        "write `sslrootcert=/path/of/the/authority.crt` into the address, or `sslrootcert=system`";
-    let path = match roots {
-        Roots::Named(path) | Roots::Usual(path) => path.as_path(),
-        Roots::System => {
-            let found = SYSTEM_ROOTS.iter().map(Path::new).find(|path| path.exists());
-            found.ok_or_else(|| {
-                failure(
-                    ErrorKind::NotFound,
-                    "this system has no list of trusted authorities".into(),
-                    "install `ca-certificates`",
-                )
-            })?
-        }
-        Roots::Nowhere => {
-            return Err(failure(ErrorKind::Invalid, "no file of trusted certificates is named".into(), HINT));
-        }
+    let trusted = match &address.roots {
+        Roots::Named(path) | Roots::Usual(path) => Trusted::File(path),
+        Roots::System => Trusted::System,
+        Roots::Nowhere => Trusted::Nobody,
     };
-    let wrong = |reason: String| {
-        failure(
-            ErrorKind::Invalid,
-            format!("the trusted certificates in `{}` {reason}", path.display()),
-            HINT,
-        )
-    };
-    let mut text = Vec::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(limits::CERTIFICATES_BYTES).read_to_end(&mut text))
-        .map_err(|error| wrong(format!("cannot be read: {error}")))?;
-    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&text)
-        .collect::<Result<_, _>>()
-        .map_err(|error| wrong(format!("are malformed: {error}")))?;
-    let mut store = RootCertStore::empty();
-    // One that cannot be used is no reason to use none.
-    let (used, _unused) = store.add_parsable_certificates(certificates.iter().cloned());
-    if used == 0 { Err(wrong("are none".into())) } else { Ok((store, certificates)) }
-}
-
-/// Checks as much of a certificate as the address asks for; signatures of the handshake always.
-#[derive(Debug)]
-struct Verifier {
-    check: Check,
-    roots: RootCertStore,
-    /// A server's own certificate may be among the trusted ones: self-signed, as PostgreSQL's documentation shows it.
-    pinned: Vec<CertificateDer<'static>>,
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for Verifier {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        if self.check == Check::Nothing {
-            return Ok(ServerCertVerified::assertion());
-        }
-        let certificate = ParsedCertificate::try_from(end_entity)?;
-        // Who trusts this very certificate needs no authority; its dates then do not count.
-        if !self.pinned.iter().any(|pinned| pinned == end_entity) {
-            let algorithms = self.provider.signature_verification_algorithms.all;
-            verify_server_cert_signed_by_trust_anchor(
-                &certificate,
-                &self.roots,
-                intermediates,
-                now,
-                algorithms,
-            )?;
-        }
-        if self.check == Check::ChainAndName {
-            verify_server_name(&certificate, server_name)?;
-        }
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
+    let trust = Trust { check, trusted, identity: None, parameter: "sslrootcert", code: codes::POSTGRES_TLS };
+    tls::handshake(&trust, host, socket, deadline)
 }
 
 /// What SCRAM is tied to: the hash of the server's certificate (RFC 5929, `tls-server-end-point`). `None` where the

@@ -1,6 +1,6 @@
 //! Processes of a server: found below its first one, ended by their ids.
 
-pub(super) use rustix::process::Signal;
+pub(crate) use rustix::process::Signal;
 
 use crate::wait_for_what;
 use rustix::process::Pid;
@@ -8,13 +8,13 @@ use std::fs;
 use std::process::Child;
 
 /// Sends a signal; a process that is gone already needs none.
-pub(super) fn signal(pid: u32, signal: Signal) {
+pub(crate) fn signal(pid: u32, signal: Signal) {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
     let _was_there = pid.is_some_and(|pid| rustix::process::kill_process(pid, signal).is_ok());
 }
 
 /// Kills a process with all that it started, and waits until they are gone.
-pub(super) fn kill_family(mut child: Child) {
+pub(crate) fn kill_family(mut child: Child) {
     let root = child.id();
     // A stopped parent starts nobody new while we look.
     signal(root, Signal::STOP);
@@ -27,7 +27,7 @@ pub(super) fn kill_family(mut child: Child) {
 }
 
 /// A process and its descendants.
-pub(super) fn family(root: u32) -> Vec<u32> {
+pub(crate) fn family(root: u32) -> Vec<u32> {
     let mut family = vec![root];
     let processes: Vec<(u32, u32)> = fs::read_dir("/proc")
         .into_iter()
@@ -47,7 +47,7 @@ pub(super) fn family(root: u32) -> Vec<u32> {
 }
 
 /// Whether a process has ended; one that nobody has waited for yet counts as ended.
-pub(super) fn is_gone(pid: u32) -> bool {
+pub(crate) fn is_gone(pid: u32) -> bool {
     stat(pid).is_none_or(|(state, _)| state == 'Z' || state == 'X')
 }
 

@@ -1,9 +1,5 @@
 //! The connection below: TCP or a socket of this machine, with time limits for everything.
 
-use super::address::Endpoint;
-use super::error::unavailable;
-use super::limits;
-use retoma_core::{Error, Result};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
@@ -11,35 +7,42 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+/// Where a server listens.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Place<'a> {
+    /// A name or address, and a port.
+    Tcp(&'a str, u16),
+    /// The path of a socket of this machine.
+    Unix(&'a Path),
+}
+
 /// A connected socket.
 #[derive(Debug)]
-pub(super) enum Socket {
+pub(crate) enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
 /// How long a full queue of a local socket is left alone before the next try.
 const QUEUE_PAUSE: Duration = Duration::from_millis(10);
+/// How long a server may not take what we send.
+const WRITE_TIMEOUT: Duration = Duration::from_mins(1);
 /// When TCP asks a silent server whether it is still there.
 const KEEPALIVE: Duration = Duration::from_mins(1);
 
 impl Socket {
     /// Connects; names are resolved by the system, which has its own time limits.
-    pub(super) fn connect(endpoint: &Endpoint, deadline: Instant) -> Result<Self> {
-        let failed = |error: io::Error| unreachable(endpoint, error);
-        let socket = match endpoint {
-            Endpoint::Tcp { host, port } => Self::Tcp(tcp(host, *port, deadline).map_err(failed)?),
-            Endpoint::Unix { .. } => {
-                let path = endpoint.socket().unwrap_or_default();
-                Self::Unix(unix(&path, deadline).map_err(failed)?)
-            }
+    pub(crate) fn connect(place: Place<'_>, deadline: Instant) -> io::Result<Self> {
+        let socket = match place {
+            Place::Tcp(host, port) => Self::Tcp(tcp(host, port, deadline)?),
+            Place::Unix(path) => Self::Unix(unix(path, deadline)?),
         };
-        socket.set_write_timeout(limits::WRITE_TIMEOUT).map_err(failed)?;
+        socket.set_write_timeout(WRITE_TIMEOUT)?;
         Ok(socket)
     }
 
     /// Whether nobody on a network sees what goes through.
-    pub(super) fn is_local(&self) -> bool {
+    pub(crate) fn is_local(&self) -> bool {
         match self {
             Self::Tcp(stream) => stream.peer_addr().is_ok_and(|address| is_loopback(address.ip())),
             Self::Unix(_) => true,
@@ -47,7 +50,7 @@ impl Socket {
     }
 
     /// Another handle to the same connection.
-    pub(super) fn try_clone(&self) -> io::Result<Self> {
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
         match self {
             Self::Tcp(stream) => stream.try_clone().map(Self::Tcp),
             Self::Unix(stream) => stream.try_clone().map(Self::Unix),
@@ -55,7 +58,7 @@ impl Socket {
     }
 
     /// Ends the connection for all handles; who waits in a read or write is woken.
-    pub(super) fn shutdown(&self) -> io::Result<()> {
+    pub(crate) fn shutdown(&self) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => stream.shutdown(Shutdown::Both),
             Self::Unix(stream) => stream.shutdown(Shutdown::Both),
@@ -63,7 +66,7 @@ impl Socket {
     }
 
     /// How long a read waits; a moment at least, since zero would mean for ever.
-    pub(super) fn set_read_timeout(&self, timeout: Duration) -> io::Result<()> {
+    pub(crate) fn set_read_timeout(&self, timeout: Duration) -> io::Result<()> {
         let timeout = Some(timeout.max(Duration::from_millis(1)));
         match self {
             Self::Tcp(stream) => stream.set_read_timeout(timeout),
@@ -109,24 +112,24 @@ fn is_loopback(address: IpAddr) -> bool {
 }
 
 /// Whether a read or write ended because its time was over.
-pub(super) fn is_timeout(error: &io::Error) -> bool {
+pub(crate) fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
 /// The time left until `deadline`; an error when there is none.
-pub(super) fn time_left(deadline: Instant) -> io::Result<Duration> {
+pub(crate) fn time_left(deadline: Instant) -> io::Result<Duration> {
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
 }
 
-fn unreachable(endpoint: &Endpoint, error: io::Error) -> Error {
-    let what = match error.kind() {
+/// Why nobody was reached, to be put behind the server's name.
+pub(crate) fn reason(error: &io::Error) -> String {
+    match error.kind() {
         io::ErrorKind::ConnectionRefused => "refuses connections".to_owned(),
         io::ErrorKind::NotFound => "is not there: the socket does not exist".to_owned(),
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => "does not answer in time".to_owned(),
         _ => format!("cannot be reached: {error}"),
-    };
-    unavailable(&endpoint.to_string(), what).with_source(error)
+    }
 }
 
 /// The addresses of a name are tried in turn; the last failure counts.
@@ -169,7 +172,6 @@ fn unix(path: &Path, deadline: Instant) -> io::Result<UnixStream> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use retoma_core::error::codes;
     use std::os::unix::net::UnixListener;
 
     fn soon() -> Instant {
@@ -192,33 +194,31 @@ mod tests {
     #[test]
     fn a_socket_whose_queue_is_full_is_given_up() {
         let folder = retoma_testkit::Folder::new();
-        let endpoint = Endpoint::Unix { folder: folder.path().into(), port: 5 };
-        let listener = UnixListener::bind(endpoint.socket().unwrap()).unwrap();
+        let path = folder.join("socket");
+        let listener = UnixListener::bind(&path).unwrap();
         rustix::net::listen(&listener, 0).unwrap();
         // Nobody accepts: after a few the queue is full.
         let mut waiting = Vec::new();
         let error = loop {
-            match Socket::connect(&endpoint, soon()) {
+            match Socket::connect(Place::Unix(&path), soon()) {
                 Ok(socket) => waiting.push(socket),
                 Err(error) => break error,
             }
             assert!(waiting.len() < 100);
         };
-        assert_eq!(error.code(), codes::POSTGRES_UNAVAILABLE);
-        assert!(error.to_string().contains("does not answer in time"), "{error}");
+        assert_eq!(reason(&error), "does not answer in time");
     }
 
     #[test]
     fn what_is_missing_is_told_apart() {
         let folder = retoma_testkit::Folder::new();
-        let endpoint = Endpoint::Unix { folder: folder.path().into(), port: 5 };
-        let error = Socket::connect(&endpoint, later()).unwrap_err();
-        assert!(error.to_string().contains("the socket does not exist"), "{error}");
+        let missing = folder.join("socket");
+        let error = Socket::connect(Place::Unix(&missing), later()).unwrap_err();
+        assert_eq!(reason(&error), "is not there: the socket does not exist");
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let error =
-            Socket::connect(&Endpoint::Tcp { host: "127.0.0.1".into(), port: free }, later()).unwrap_err();
-        assert!(error.to_string().contains("refuses connections"), "{error}");
-        let long = Endpoint::Unix { folder: format!("/{}", "x".repeat(200)).into(), port: 5 };
-        assert_eq!(Socket::connect(&long, later()).unwrap_err().code(), codes::POSTGRES_UNAVAILABLE);
+        let error = Socket::connect(Place::Tcp("127.0.0.1", free), later()).unwrap_err();
+        assert_eq!(reason(&error), "refuses connections");
+        let long = format!("/{}", "x".repeat(200));
+        assert!(Socket::connect(Place::Unix(Path::new(&long)), later()).is_err());
     }
 }
