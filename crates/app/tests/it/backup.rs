@@ -45,6 +45,7 @@ fn the_document_of_a_backup_has_the_documented_fields() {
         "stored_bytes",
         "total_bytes",
         "unreadable",
+        "warnings",
     ];
     for one in backup["backups"].as_array().unwrap() {
         assert_eq!(fields(one), documented);

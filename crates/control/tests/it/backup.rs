@@ -132,18 +132,3 @@ fn what_is_stored_as_a_manifest_and_is_no_text_or_far_too_long_is_damage() {
         assert_eq!((error.kind(), error.code()), (ErrorKind::Corrupt, codes::MALFORMED), "{error}");
     }
 }
-
-#[test]
-fn a_kind_of_a_later_version_is_refused_by_its_name_and_nothing_is_stored() {
-    let sample = Sample::with(|text| {
-        let cache =
-            "[[component]]\nname = \"cache\"\nkind = \"redis\"\ntier = \"low\"\nurl = \"redis://h\"\n\n";
-        text.replace("[drill]", &format!("{cache}[drill]"))
-    });
-    let repository = sample.repository();
-    let component = sample.manifest.component("cache").unwrap();
-    let error = backup(&sample.manifest, component, &repository, &Progress::default()).unwrap_err();
-    assert_eq!((error.kind(), error.code()), (ErrorKind::Unsupported, codes::KIND_LATER));
-    assert!(error.to_string().contains("`cache`"), "{error}");
-    assert_eq!(repository.snapshots().unwrap().len(), 0);
-}

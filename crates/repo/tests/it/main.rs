@@ -14,3 +14,4 @@ mod restore;
 mod store;
 mod verify;
 mod wal;
+mod written;

@@ -1,7 +1,11 @@
 //! Neither the snapshot nor the target leads a restore outside the target.
 
 use super::support::*;
+use retoma_repo::BlobId;
 use retoma_repo::backup::Progress;
+use retoma_repo::format::BlobKind;
+use retoma_repo::format::index::IndexFile;
+use retoma_repo::format::tree::{self, Node};
 use retoma_repo::restore::Options;
 use std::fs;
 use std::os::unix::fs::symlink as make_symlink;
@@ -50,12 +54,15 @@ fn a_link_of_the_snapshot_and_a_directory_of_its_name_later_do_not_meet() {
 fn a_tree_with_one_name_twice_is_refused() {
     let fixture = Fixture::new();
     let outside = fixture.outside();
-    let tree = fixture.backup(&[
-        directory("d"),
-        symlink("d/x", &outside),
-        directory("d/x"),
-        file("d/x/evil", "evil"),
-    ]);
+    let inner = fixture.backup(&[directory("x"), file("x/evil", "evil")]);
+    let mut twice = fixture.repository.read_tree(&fixture.repository.load_index().unwrap(), &inner).unwrap();
+    twice.insert(0, symlink("x", &outside).1);
+    let twice = tree::to_json(&twice).unwrap();
+    let d = Node { subtree: Some(BlobId::of(&twice)), ..directory("d").1 };
+    let root = tree::to_json(&[d]).unwrap();
+    let pack = crate::written::pack(&fixture.repository, BlobKind::Tree, &[&twice, &root], None);
+    fixture.repository.save_index_file(&IndexFile { supersedes: Vec::new(), packs: vec![pack] }).unwrap();
+    let tree = BlobId::of(&root);
     let outcome = fixture.restore(tree, &Options::default());
     assert_eq!(outcome.failed.len(), 1, "{outcome:?}");
     assert!(outcome.failed[0].path.ends_with(b"/d"));

@@ -3,10 +3,8 @@
 use super::{Fixture, files, noise, text};
 use retoma_core::{ErrorKind, error::codes};
 use retoma_repo::backup::Progress;
-use retoma_repo::blob;
 use retoma_repo::format::BlobKind;
 use retoma_repo::format::index::{IndexFile, IndexPack};
-use retoma_repo::format::pack::{self, PackedBlob};
 use retoma_repo::format::snapshot::Snapshot;
 use retoma_repo::format::tree::{self, Node, NodeKind};
 use retoma_repo::ops::verify::{Options, ReadData, Report, Severity, verify};
@@ -19,25 +17,8 @@ fn small() -> Fixture {
     fixture
 }
 
-/// Stores `plaintexts` as a pack that is sealed and hashed right, whatever is in it.
 fn store_pack(fixture: &Fixture, kind: BlobKind, plaintexts: &[&[u8]], claimed: Option<BlobId>) -> IndexPack {
-    let (mut bytes, mut sealed, mut blobs) = (Vec::new(), Vec::new(), Vec::new());
-    for plaintext in plaintexts {
-        let uncompressed_bytes = blob::seal(&fixture.repository, plaintext, &mut sealed).unwrap();
-        blobs.push(PackedBlob {
-            id: claimed.unwrap_or_else(|| BlobId::of(plaintext)),
-            kind,
-            offset_bytes: u32::try_from(bytes.len()).unwrap(),
-            length_bytes: u32::try_from(sealed.len()).unwrap(),
-            uncompressed_bytes,
-        });
-        bytes.extend_from_slice(&sealed);
-    }
-    bytes.extend(pack::seal_header(fixture.repository.key(), &blobs).unwrap());
-    let id = PackId::of(&bytes);
-    let key = fixture.repository.pack_key(id).unwrap();
-    fixture.repository.store().put(&key, bytes.into(), PutMode::Create).unwrap();
-    IndexPack { id, blobs }
+    crate::written::pack(&fixture.repository, kind, plaintexts, claimed)
 }
 
 fn store_index(fixture: &Fixture, packs: Vec<IndexPack>) -> IndexId {

@@ -108,6 +108,9 @@ fn a_server_comes_back_from_a_backup_under_load() {
     retoma_testkit::wait_for(|| {
         (server.psql("SELECT count(*) > 20 FROM pgbench_history") == "t").then_some(())
     });
+    // What changed shortly before a backup is read again by the next one.
+    let made = std::fs::metadata(server.data_dir().join("base/1/PG_VERSION")).unwrap().modified().unwrap();
+    retoma_testkit::wait_for(|| (made.elapsed().unwrap().as_secs() >= 4).then_some(()));
     let (first, _) = home.back_up(&server, None);
     let (second, facts) = home.back_up(&server, Some(&first));
     drop(load);
