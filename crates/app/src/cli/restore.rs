@@ -10,9 +10,10 @@ use retoma_core::units::{ByteSize, counted};
 use retoma_core::{Error, Result};
 use retoma_repo::SnapshotId;
 use retoma_repo::ops::find;
-use retoma_repo::restore::{self, Outcome};
+use retoma_repo::restore::{self, Outcome, Plan};
+use retoma_sources::sqlite;
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 #[derive(Debug, clap::Args)]
@@ -44,7 +45,8 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     let (id, snapshot) = find::snapshot(&repository, &args.which.selector(&args.component)?)?;
     // What a damaged index file names cannot be restored; the plan knows whether this snapshot needs it.
     let index = repository.load_readable_index()?;
-    for care in postgres::check_restore(&repository, &index, &snapshot, &args.target)? {
+    let replaces = args.delete && args.path.is_empty();
+    for care in postgres::check_restore(&repository, &index, &snapshot, &args.target, replaces)? {
         context.printer.warning(&care);
     }
     let root = snapshot.paths.first().map_or("/", String::as_str);
@@ -86,12 +88,8 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     {
         return Ok(Exit::Failed);
     }
-    let progress = context.interrupt.progress();
-    let display = Display::start(context.printer, "restore", &progress);
-    let outcome = restore::apply(plan, &progress);
-    drop(display);
-    let outcome = outcome?;
-    say(context, &outcome);
+    let database = (snapshot.kind() == Some("sqlite")).then(|| args.target.join(file_name(root)));
+    let outcome = apply(context, plan, database.as_deref())?;
     Ok(finish(
         context,
         args,
@@ -100,6 +98,27 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
         index.unreadable(),
         started.elapsed().as_secs_f64(),
     ))
+}
+
+fn file_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+/// Carries the plan out. What an old SQLite database left beside itself must not be taken for the restored one's.
+fn apply(context: &Context, plan: Plan<'_>, database: Option<&Path>) -> Result<Outcome> {
+    if let Some(database) = database {
+        sqlite::prepare_target(database, sqlite::Options::default())?;
+    }
+    let progress = context.interrupt.progress();
+    let display = Display::start(context.printer, "restore", &progress);
+    let outcome = restore::apply(plan, &progress);
+    drop(display);
+    let outcome = outcome?;
+    if let Some(database) = database {
+        sqlite::after_restore(database)?;
+    }
+    say(context, &outcome);
+    Ok(outcome)
 }
 
 /// Says what came of it.

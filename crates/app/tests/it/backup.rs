@@ -230,3 +230,29 @@ fn nothing_is_restored_from_a_component_without_a_backup() {
     );
     assert!(!home.path("restored").exists());
 }
+
+/// As a service leaves its database when it is killed: commits in the WAL that nobody moved into the file.
+#[test]
+fn what_an_old_database_left_beside_itself_is_not_taken_for_the_restored_ones() {
+    let home = Home::with(DATABASE);
+    home.seed_database();
+    home.back_up();
+    let database = rusqlite::Connection::open(home.path("data/app.sqlite")).unwrap();
+    database.pragma_update(None, "journal_mode", "WAL").unwrap();
+    database
+        .execute_batch(
+            "BEGIN; DELETE FROM orders WHERE id >= 10; CREATE TABLE more AS SELECT * FROM orders; COMMIT",
+        )
+        .unwrap();
+    std::fs::create_dir(home.path("target")).unwrap();
+    for name in ["app.sqlite", "app.sqlite-wal"] {
+        std::fs::copy(home.path("data").join(name), home.path("target").join(name)).unwrap();
+    }
+    drop(database);
+    home.json(&["restore", "database", "--target", "target"], 0, "retoma.restore/1");
+    assert!(!home.path("target/app.sqlite-wal").exists());
+    let restored = rusqlite::Connection::open(home.path("target/app.sqlite")).unwrap();
+    let one = |sql: &str| restored.query_row(sql, (), |row| row.get::<_, String>(0)).unwrap();
+    assert_eq!(one("PRAGMA integrity_check"), "ok");
+    assert_eq!(one("SELECT CAST(count(*) AS TEXT) FROM orders"), ROWS.to_string());
+}

@@ -52,6 +52,9 @@ fn doctor_backup_recover_and_restore_know_a_server() {
     // Over a stopped one: the difference is written, and the server starts on it.
     server.psql("DELETE FROM orders WHERE id > 10");
     server.stop(StopMode::Fast);
+    // Without removing what is not in the snapshot, the WAL that is left would delete the rows again.
+    let refused = home.json(&["restore", "database", "--target", &data, "--yes"], 1, "retoma.error/1");
+    assert_eq!(refused["code"], "R0502", "{refused:#}");
     home.json(&["restore", "database", "--target", &data, "--delete", "--yes"], 0, "retoma.restore/1");
     server.go();
     assert_eq!(server.psql("SELECT count(*) FROM orders"), "1000");

@@ -97,20 +97,31 @@ pub fn check_not_live(data: &Path) -> Result<()> {
         .with_hint("stop it first; if its `postmaster.pid` is stale, remove that file"))
 }
 
-/// Looks whether the data directory of a snapshot can be laid into `target` as it is. Gives what needs care.
+/// Looks whether the data directory of a snapshot can be laid into `target` as it is. Gives what needs care. `replaces`: what
+/// is not in the snapshot will be removed from the target.
 ///
 /// # Errors
-/// `R0424` when it does not fit this machine; `R0502` when a server runs there, or links in it would lead to the
-/// tablespaces of the original.
+/// `R0424` when it does not fit this machine; `R0502` when a server runs there, when WAL that is left there would be replayed
+/// over what is restored, or links in it would lead to the tablespaces of the original.
 pub fn check_restore(
     repository: &Repository,
     index: &Index,
     snapshot: &Snapshot,
     target: &Path,
+    replaces: bool,
 ) -> Result<Vec<String>> {
     let Some(facts) = facts_of(repository, index, &snapshot.tree)? else { return Ok(Vec::new()) };
     let care = check_fit(&facts)?;
     check_not_live(target)?;
+    if !replaces && target.join("PG_VERSION").exists() {
+        let message = format!(
+            "`{}` is a data directory already: the server would replay its WAL over what is restored",
+            target.display()
+        );
+        return Err(Error::new(ErrorKind::Conflict, codes::RESTORE_TARGET, message).with_hint(
+            "use `retoma recover --in-place`, or restore all of it with `--delete`, which removes what is not in the snapshot",
+        ));
+    }
     match facts.tablespaces.first() {
         None => Ok(care),
         Some(space) => {
