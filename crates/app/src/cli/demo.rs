@@ -17,7 +17,7 @@ pub(super) struct Args {
     /// What breaks
     #[arg(long, default_value = "application-failure", value_parser = super::drill::scenario)]
     scenario: Scenario,
-    /// The folder in which each run makes its own (default: retoma-demo in the folder for temporary files)
+    /// The folder in which each run makes its own (default: retoma-demo-USER in the folder for temporary files)
     #[arg(long, value_name = "DIR")]
     folder: Option<PathBuf>,
     /// The language of the page and the terminal

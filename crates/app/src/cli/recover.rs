@@ -69,7 +69,8 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     let supervisor = super::shell::supervisor()?;
     let log = plan.manifest.dir().join("retoma-service.log");
     let options = Options {
-        supervisor: (!args.no_start).then_some(&supervisor),
+        supervisor: &supervisor,
+        starts_service: !args.no_start,
         log: &log,
         keep_previous: args.keep_previous,
         runs_stop: true,

@@ -43,6 +43,11 @@ fn doctor_backup_recover_and_restore_know_a_server() {
     assert!(checks.contains("pg_amcheck"), "{checks}");
     assert!(below(&home, "blank", &server).join("PG_VERSION").exists());
 
+    let copy = home.json(&["recover", "--to", "copy", "--no-start", "--yes"], 0, "retoma.recover/1");
+    assert_eq!(copy["passed"], true, "its checks run, though no service is started: {copy:#}");
+    let drill = home.json(&["drill", "application-failure"], 1, "retoma.error/1");
+    assert_eq!(drill["code"], "R0713", "{drill:#}");
+
     // Over a living server's files: refused, nothing touched.
     let data = server.data_dir().display().to_string();
     let refused = home.json(&["restore", "database", "--target", &data, "--yes"], 1, "retoma.error/1");

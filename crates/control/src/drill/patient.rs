@@ -7,7 +7,7 @@ use crate::recover::{self, Place, Request};
 use crate::timeline::Timeline;
 use crate::watch::Note;
 use retoma_core::drill::StepName;
-use retoma_core::manifest::{self, Manifest};
+use retoma_core::manifest::{self, ComponentKind, Manifest};
 use retoma_core::{Error, ErrorKind, Result, ResultExt, Secret, error::codes};
 use retoma_repo::store::Address;
 use std::path::{Path, PathBuf};
@@ -35,6 +35,18 @@ pub struct Patient {
     pub folder: Option<TempDir>,
 }
 
+/// A drill that breaks nothing of a database server, and counts none of its rows, would prove nothing about it.
+fn refuse_servers(manifest: &Manifest) -> Result<()> {
+    let is_server = |kind| matches!(kind, ComponentKind::Postgres | ComponentKind::Redis);
+    let Some(server) = manifest.components.iter().find(|component| is_server(component.kind())) else {
+        return Ok(());
+    };
+    let message =
+        format!("drills of a service with components of kind `{}` come with a later version", server.kind());
+    Err(Error::new(ErrorKind::Unsupported, codes::DRILL_UNSUITED, message)
+        .with_hint("`retoma recover --to DIR` restores, starts and checks a PostgreSQL server"))
+}
+
 /// Restores the newest snapshots of a manifest's components from `described` into a scratch folder, and gives that copy
 /// for a drill. With `only`, just these components are broken and brought back.
 ///
@@ -48,6 +60,7 @@ pub fn prepare(
     only: &[String],
     context: &Context<'_>,
 ) -> Result<Patient> {
+    refuse_servers(manifest)?;
     live::refuse_live_arguments(manifest)?;
     let folder = scratch_folder(manifest)?;
     live::refuse_live(folder.path(), manifest)?;
@@ -72,7 +85,13 @@ pub fn prepare(
     };
     let plan = recover::plan(&request)?;
     let log = folder.path().join("service.log");
-    let options = recover::Options { supervisor: None, log: &log, keep_previous: false, runs_stop: false };
+    let options = recover::Options {
+        supervisor: context.supervisor,
+        starts_service: false,
+        log: &log,
+        keep_previous: false,
+        runs_stop: false,
+    };
     let mut timeline = Timeline::start(context.clock, StepName::Decide);
     let recovered =
         recover::apply(&plan, &repository, &options, &mut timeline, context.watch, context.interrupt)?;

@@ -294,7 +294,8 @@ impl<'a> Drill<'a> {
         let request = Request { repository, at: None, only: &[], place: Place::InPlace, manifest: told };
         let plan = recover::plan(&request)?;
         let options = recover::Options {
-            supervisor: Some(self.context.supervisor),
+            supervisor: self.context.supervisor,
+            starts_service: true,
             log: &self.log,
             keep_previous: false,
             runs_stop: false,

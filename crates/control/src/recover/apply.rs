@@ -32,8 +32,10 @@ pub(crate) const STOP_GRACE: Duration = Duration::from_secs(10);
 /// How a plan is carried out.
 #[derive(Debug)]
 pub struct Options<'a> {
-    /// Starts services; without one the service is not started.
-    pub supervisor: Option<&'a Supervisor>,
+    /// Ends what we start when we end.
+    pub supervisor: &'a Supervisor,
+    /// Starts the service at the end. A database server is started for its checks in any case, and stopped.
+    pub starts_service: bool,
     /// The file that the service's output is appended to.
     pub log: &'a Path,
     /// Keeps what was there before, beside, also when all went well.
@@ -140,7 +142,7 @@ impl Run<'_> {
     /// A service that still runs would write into what is replaced, or hold the port that the new one needs.
     fn check_nobody_answers(&self) -> Result<()> {
         let service = &self.plan.manifest.service;
-        let starts = service.start.is_some() && self.options.supervisor.is_some();
+        let starts = service.start.is_some() && self.options.starts_service;
         let Some(url) = service.health.as_ref().filter(|_| starts || self.plan.place == Place::InPlace)
         else {
             return Ok(());
@@ -261,7 +263,7 @@ impl Run<'_> {
     /// away: the manifest's `stop` ends it. The previous data come back in any case; what went wrong is a warning.
     fn stop_what_is_left(&self) {
         let described = &self.plan.manifest.service;
-        if described.start.is_none() || self.options.supervisor.is_none() {
+        if described.start.is_none() || !self.options.starts_service {
             return;
         }
         let dir = self.plan.manifest.dir();
@@ -361,7 +363,7 @@ impl Run<'_> {
     /// Starts the service and asks it from outside.
     fn start(&mut self) -> Result<Answered> {
         let described = &self.plan.manifest.service;
-        let (Some(command), Some(supervisor)) = (&described.start, self.options.supervisor) else {
+        let Some(command) = described.start.as_ref().filter(|_| self.options.starts_service) else {
             return Ok((None, Vec::new()));
         };
         self.timeline.begin(StepName::Start, None)?;
@@ -375,7 +377,7 @@ impl Run<'_> {
             log: self.options.log,
             variables: &[("RETOMA_ROOT".to_owned(), root)],
         };
-        let mut service = Service::start(supervisor, &start)?;
+        let mut service = Service::start(self.options.supervisor, &start)?;
         let limit = Duration::from_secs(described.ready_seconds);
         service.wait_ready(&check::of_service(described), limit, self.interrupt)?;
         if let Some(url) = &described.health {

@@ -104,13 +104,10 @@ impl Server<'_> {
     /// `R0425` when it does not come up or does not stop; `Cancelled`. What is wrong with its data is in the results.
     pub(super) fn try_out(
         &self,
-        supervisor: Option<&Supervisor>,
+        supervisor: &Supervisor,
         timeline: &mut Timeline,
         interrupt: &Interrupt,
     ) -> Result<Vec<CheckResult>> {
-        let Some(supervisor) = supervisor else {
-            return Ok(vec![CheckResult::not_run("the server starts", &"nothing is to be started")]);
-        };
         let name = Some(self.described.name.as_str());
         timeline.begin(StepName::Replay, name)?;
         let recovery = Recovery::default();

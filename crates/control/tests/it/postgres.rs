@@ -60,8 +60,13 @@ impl Home {
         let request = Request { repository: &self.repository, at: None, only: &[], place, manifest: None };
         let plan = recover::plan(&request).unwrap();
         let (supervisor, log) = (supervisor(), self.folder.join("log"));
-        let options =
-            Options { supervisor: Some(&supervisor), log: &log, keep_previous: false, runs_stop: false };
+        let options = Options {
+            supervisor: &supervisor,
+            starts_service: true,
+            log: &log,
+            keep_previous: false,
+            runs_stop: false,
+        };
         // PostgreSQL's user must be able to get there.
         open_to_everybody(self.folder.path());
         in_context(|context| {

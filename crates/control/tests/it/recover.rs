@@ -4,7 +4,7 @@ use super::sample::{Sample, in_context, supervisor};
 use retoma_control::backup::{backup, backup_manifest};
 use retoma_control::drill::port;
 use retoma_control::recover::{self, Options, Place, Recovered, Request};
-use retoma_control::{Result, Supervisor, Timeline};
+use retoma_control::{Result, Timeline};
 use retoma_core::drill::StepName;
 use retoma_core::error::codes;
 use retoma_core::manifest::Manifest;
@@ -27,12 +27,11 @@ pub(crate) fn recover(
     place: Place,
     only: &[String],
 ) -> Result<Recovered> {
-    recover_with(Some(&supervisor()), sample, repository, place, only)
+    recover_with(true, sample, repository, place, only)
 }
 
-/// Without a supervisor the service is not started.
 pub(crate) fn recover_with(
-    supervisor: Option<&Supervisor>,
+    starts_service: bool,
     sample: &Sample,
     repository: &Repository,
     place: Place,
@@ -40,7 +39,9 @@ pub(crate) fn recover_with(
 ) -> Result<Recovered> {
     let plan = recover::plan(&Request { repository, at: None, only, place, manifest: None })?;
     let log = sample.path("log");
-    let options = Options { supervisor, log: &log, keep_previous: false, runs_stop: true };
+    let supervisor = supervisor();
+    let options =
+        Options { supervisor: &supervisor, starts_service, log: &log, keep_previous: false, runs_stop: true };
     in_context(|context| {
         let mut timeline = Timeline::start(context.clock, StepName::Decide);
         recover::apply(&plan, repository, &options, &mut timeline, context.watch, context.interrupt)
@@ -136,8 +137,13 @@ fn recover_in_place_as(manifest: &Manifest, sample: &Sample, repository: &Reposi
         Request { repository, at, only, place: Place::InPlace, manifest: Some((manifest, &sample.text)) };
     let plan = recover::plan(&request).unwrap();
     let log = sample.path("log");
-    let options =
-        Options { supervisor: Some(&supervisor()), log: &log, keep_previous: false, runs_stop: true };
+    let options = Options {
+        supervisor: &supervisor(),
+        starts_service: true,
+        log: &log,
+        keep_previous: false,
+        runs_stop: true,
+    };
     in_context(|context| {
         let mut timeline = Timeline::start(context.clock, StepName::Decide);
         recover::apply(&plan, repository, &options, &mut timeline, context.watch, context.interrupt).unwrap()
@@ -260,7 +266,7 @@ fn a_damaged_index_file_stops_only_what_needs_it_and_is_told() {
 
     let only = ["database".to_owned(), "config".to_owned()];
     let target = Place::Under(sample.path("parts"));
-    let recovered = recover_with(None, &sample, &repository, target, &only).unwrap();
+    let recovered = recover_with(false, &sample, &repository, target, &only).unwrap();
     assert_eq!(recovered.components.len(), 2);
     assert_eq!(recovered.damage.len(), 1);
     assert!(recovered.damage[0].to_string().contains(&retoma_repo::IndexId(id).to_hex()));

@@ -24,7 +24,8 @@ fn apply(
     let request = Request { repository, at: None, only: &[], place: Place::InPlace, manifest: None };
     let plan = recover::plan(&request).unwrap();
     let log = sample.path("log");
-    let options = Options { supervisor: Some(context.supervisor), log: &log, keep_previous, runs_stop };
+    let options =
+        Options { supervisor: context.supervisor, starts_service: true, log: &log, keep_previous, runs_stop };
     let mut timeline = Timeline::start(context.clock, StepName::Decide);
     let done = recover::apply(&plan, repository, &options, &mut timeline, context.watch, context.interrupt);
     (done, timeline.finish().unwrap())
@@ -100,9 +101,9 @@ fn a_blank_folder_is_not_filled_while_the_service_answers_unless_none_is_to_be_s
     let error = recover(&sample, &repository, blank.clone(), &[]).unwrap_err();
     assert_eq!(error.code(), codes::SERVICE_RUNS, "{error}");
     assert!(!sample.path("blank").exists());
-    let error = recover_with(None, &sample, &repository, Place::InPlace, &[]).unwrap_err();
+    let error = recover_with(false, &sample, &repository, Place::InPlace, &[]).unwrap_err();
     assert_eq!(error.code(), codes::SERVICE_RUNS, "it would write into what is replaced: {error}");
-    let copy = recover_with(None, &sample, &repository, blank, &[]).unwrap();
+    let copy = recover_with(false, &sample, &repository, blank, &[]).unwrap();
     assert!(copy.passed() && copy.service.is_none() && copy.service_checks.is_empty());
     drop(running);
 }
@@ -121,7 +122,7 @@ fn a_recovery_into_a_folder_that_was_stopped_is_run_again_and_one_that_ended_is_
     std::fs::rename(&pack, sample.path("away")).unwrap();
     let blank = sample.path("blank");
     let root = blank.join(sample.path("service").strip_prefix("/").unwrap());
-    let into = || recover_with(None, &sample, &repository, Place::Under(blank.clone()), &[]);
+    let into = || recover_with(false, &sample, &repository, Place::Under(blank.clone()), &[]);
     let error = into().unwrap_err();
     assert_eq!(error.code(), codes::PACK_MISSING, "{error}");
     assert!(root.join("data/marabet.sqlite").exists(), "what came before it is there");
