@@ -6,6 +6,7 @@ use crate::exit::Exit;
 use crate::output::progress::Display;
 use crate::output::{self, table};
 use retoma_control::backup::{self, ComponentBackup};
+use retoma_control::open::Opened;
 use retoma_core::manifest::{self, Component, Manifest};
 use retoma_core::units::{ByteSize, counted};
 use retoma_core::{Error, ErrorKind, Result, error::codes};
@@ -63,7 +64,11 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
 }
 
 fn open(loaded: &Loaded, configured: &manifest::Repository, context: &Context) -> Result<Repository> {
-    let repository = retoma_control::open::open_repository(configured, true)?.repository;
+    let Opened { repository, created } = retoma_control::open::open_repository(configured, true)?;
+    if created {
+        // Right for the first backup; a shock for whoever had one there.
+        context.printer.warning(&format!("there was no repository at `{}`: made a new one", configured.url));
+    }
     let progress = context.interrupt.progress();
     backup::backup_manifest(&loaded.manifest, &loaded.text, &repository, &progress)?;
     Ok(repository)
