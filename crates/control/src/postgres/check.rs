@@ -6,8 +6,8 @@ use retoma_core::drill::CheckResult;
 use retoma_core::manifest::{Check, SqlExpectation};
 use retoma_core::units::counted;
 use retoma_core::{Error, Result};
-use retoma_sources::postgres::PostgresFacts;
-use retoma_sources::postgres::wire::{Connection, Mode, Timeouts, quote_identifier};
+use retoma_sources::postgres::wire::{Connection, Mode, Timeouts};
+use retoma_sources::postgres::{Contents, PostgresFacts, contents};
 use std::time::Duration;
 
 /// How long `pg_amcheck` may take: it reads everything.
@@ -32,25 +32,19 @@ pub fn check(
         let Some(contents) = &database.contents else { continue };
         interrupt.check()?;
         let name = format!("database `{}`", database.name.escape_debug());
-        let expected = if contents.tables == 0 {
-            "it can be read".to_owned()
-        } else if contents.rows_estimated == 0 {
-            "it has tables".to_owned()
-        } else {
-            "it has tables with rows".to_owned()
-        };
-        let found = connect(instance, &database.name).and_then(|mut connection| holds(&mut connection));
+        let expected = shown(contents);
+        let found =
+            connect(instance, &database.name).and_then(|mut connection| self::contents(&mut connection));
         results.push(match found {
-            Ok(Holds { tables, rows }) => {
-                let passed = (contents.tables == 0 || tables > 0) && (contents.rows_estimated == 0 || rows);
-                let rows = if rows { "rows" } else { "no rows" };
-                let found = format!("{} with {rows}", counted(tables, "table", "tables"));
-                CheckResult::ran(&name, passed, &expected, if passed { &expected } else { &found })
+            Ok(found) => {
+                let kept =
+                    (contents.tables == 0 || found.tables > 0) && (!contents.has_rows || found.has_rows);
+                CheckResult::ran(&name, kept, expected, shown(&found))
             }
-            Err(error) => CheckResult::ran(&name, false, &expected, &error.to_string()),
+            Err(error) => CheckResult::ran(&name, false, expected, &error.to_string()),
         });
     }
-    results.push(amcheck(instance, interrupt)?);
+    results.push(amcheck(instance, facts, interrupt)?);
     for check in checks {
         if let Check::Sql { sql, expectation } = check {
             interrupt.check()?;
@@ -65,35 +59,30 @@ fn connect(instance: &Instance, database: &str) -> Result<Connection> {
     Connection::connect(&instance.address(database), Mode::Sql, timeouts)
 }
 
-struct Holds {
-    tables: u64,
-    /// Whether any of them has a row.
-    rows: bool,
-}
-
-fn holds(connection: &mut Connection) -> Result<Holds> {
-    let tables = connection.query(
-        "SELECT n.nspname AS schema, c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-         WHERE c.relkind IN ('r', 'm') AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema' \
-         ORDER BY c.relpages DESC",
-    )?;
-    let mut rows = false;
-    for table in &tables {
-        let table =
-            format!("{}.{}", quote_identifier(table.text("schema")?), quote_identifier(table.text("name")?));
-        let found = connection.query(&format!("SELECT EXISTS (SELECT FROM {table}) AS found"))?;
-        if found.one()?.boolean("found")? {
-            rows = true;
-            break;
-        }
+fn shown(contents: &Contents) -> &'static str {
+    match contents {
+        Contents { has_rows: true, .. } => "tables with rows",
+        Contents { tables: 0, .. } => "no tables",
+        _ => "tables without rows",
     }
-    Ok(Holds { tables: tables.len() as u64, rows })
 }
 
-fn amcheck(instance: &Instance, interrupt: &Interrupt) -> Result<CheckResult> {
+/// Runs `pg_amcheck` over everything. The extension that it needs is put into the databases that lack it, and taken out again:
+/// these files may go on as the live ones.
+fn amcheck(instance: &Instance, facts: &PostgresFacts, interrupt: &Interrupt) -> Result<CheckResult> {
     const NAME: &str = "pg_amcheck";
     let options = ["--all", "--install-missing", "--no-strict-names"];
-    match instance.run("pg_amcheck", &options, AMCHECK_LIMIT, interrupt) {
+    let ran = instance.run("pg_amcheck", &options, AMCHECK_LIMIT, interrupt);
+    for database in &facts.databases {
+        let had_it = |contents: &Contents| contents.extensions.iter().any(|it| it.name == "amcheck");
+        if database.contents.as_ref().is_some_and(|contents| !had_it(contents))
+            && let Err(error) = connect(instance, &database.name)
+                .and_then(|mut connection| connection.execute("DROP EXTENSION IF EXISTS amcheck"))
+        {
+            return Ok(CheckResult::not_run(NAME, &error));
+        }
+    }
+    match ran {
         Ok((0, _)) => Ok(CheckResult::ran(NAME, true, "no corruption", "no corruption")),
         Ok((_, said)) => Ok(CheckResult::ran(NAME, false, "no corruption", &said)),
         Err(error) if error.kind() == retoma_core::ErrorKind::Cancelled => Err(error),

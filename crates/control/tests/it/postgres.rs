@@ -3,14 +3,16 @@
 use super::sample::{in_context, supervisor};
 use retoma_control::backup::{ComponentBackup, backup, backup_manifest};
 use retoma_control::open::open_address;
+use retoma_control::postgres::{Instance, Launch, check};
 use retoma_control::recover::{self, Options, Place, Recovered, Request};
-use retoma_control::{Result, Timeline};
+use retoma_control::{Interrupt, Result, Timeline};
 use retoma_core::Secret;
 use retoma_core::drill::{CheckOutcome, StepName};
 use retoma_core::error::codes;
 use retoma_core::manifest::{Manifest, Origin, parse, render};
 use retoma_repo::Repository;
 use retoma_repo::backup::Progress;
+use retoma_sources::postgres::{PostgresFacts, Recovery};
 use retoma_testkit::{Folder, PostgresServer};
 use std::path::PathBuf;
 
@@ -117,11 +119,10 @@ fn a_server_is_recovered_started_and_asked() {
 }
 
 #[test]
-fn a_table_that_lost_its_rows_and_a_query_that_fails_are_found() {
+fn a_query_that_fails_is_found() {
     let check = "[[component.check]]\nsql = \"SELECT count(*) FROM orders\"\nexpect = \"1001\"\n\
         [[component.check]]\nsql = \"SELECT nonsense\"\nmin_rows = 1\n";
     let Some(home) = Home::new(check) else { return };
-    home.server.psql("ANALYZE orders");
     home.back_up().unwrap();
     let (_, recovered) = home.recover("blank");
     let recovered = recovered.unwrap();
@@ -145,7 +146,7 @@ fn a_bad_page_is_named_and_the_snapshot_is_incomplete() {
     let [unreadable] = &backed_up.summary.unreadable[..] else { panic!("{:?}", backed_up.summary) };
     assert_eq!(unreadable.error.code(), codes::POSTGRES_BAD_PAGE);
     assert!(
-        unreadable.error.message().ends_with("has 1 page that fail their checksums: 3"),
+        unreadable.error.message().ends_with("has 1 page whose checksums do not fit: 3"),
         "{}",
         unreadable.error
     );
@@ -192,4 +193,43 @@ fn in_place_a_living_server_is_refused_and_a_stopped_one_gets_its_data_back() {
     assert_eq!(home.server.psql("SELECT count(*) FROM orders"), "1000");
     // The configuration is the server's own again: it listens where it did.
     assert_eq!(home.server.psql("SHOW listen_addresses"), "127.0.0.1");
+    // The checks left nothing behind.
+    assert_eq!(home.server.psql("SELECT string_agg(extname, ',') FROM pg_extension"), "plpgsql");
+}
+
+#[test]
+fn databases_that_lost_their_rows_or_their_tables_are_found() {
+    let Some(home) = Home::new("") else { return };
+    // Statistics that say something else than the tables are no reason for an alarm.
+    home.server.psql("ANALYZE orders");
+    let facts = facts_of(&home.repository, &home.back_up().unwrap());
+    for (number, loss) in ["DELETE FROM orders", "DROP TABLE orders"].into_iter().enumerate() {
+        home.server.psql(loss);
+        home.back_up().unwrap();
+        let (data, recovered) = home.recover(&format!("blank{number}"));
+        assert!(recovered.unwrap().passed(), "what was lost before the backup is no failure of the copy");
+        let (supervisor, interrupt) = (supervisor(), Interrupt::default());
+        let recovery = Recovery::default();
+        let launch = Launch {
+            supervisor: &supervisor,
+            data: &data,
+            facts: &facts,
+            recovery: &recovery,
+            keep: false,
+            limit: std::time::Duration::from_mins(2),
+        };
+        let instance = Instance::start(&launch, &interrupt).unwrap();
+        let checks = check(&instance, &facts, "postgres", &[], &interrupt).unwrap();
+        instance.stop().unwrap();
+        assert_eq!(
+            (checks[0].name.as_str(), checks[0].outcome),
+            ("database `postgres`", CheckOutcome::Failed),
+            "{loss}"
+        );
+    }
+}
+
+fn facts_of(repository: &Repository, backed_up: &ComponentBackup) -> PostgresFacts {
+    let index = repository.load_index().unwrap();
+    retoma_sources::postgres::facts_of(repository, &index, &backed_up.summary.tree).unwrap().unwrap()
 }

@@ -107,8 +107,8 @@ pub struct Contents {
     pub extensions: Vec<Extension>,
     /// The number of the users' tables.
     pub tables: u64,
-    /// Rows in them, as the server's statistics estimate.
-    pub rows_estimated: u64,
+    /// Whether any of them has a row.
+    pub has_rows: bool,
 }
 
 /// An extension.

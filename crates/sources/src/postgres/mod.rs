@@ -22,4 +22,5 @@ pub use facts::{Contents, Database, Extension, FACTS_PATH, PostgresFacts, Server
 pub use programs::{Here, Misfit, Programs, misfits};
 pub use recovery::{Recovery, Target};
 pub use retoma_core::postgres::SegmentHeader;
+pub use session::contents;
 pub use source::{Examined, PostgresSource, Previous, examine};

@@ -193,7 +193,7 @@ mod tests {
             contents: Some(Contents {
                 extensions: vec![extension("plpgsql"), extension("postgis")],
                 tables: 1,
-                rows_estimated: 1,
+                has_rows: true,
             }),
         }];
         facts

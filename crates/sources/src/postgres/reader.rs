@@ -16,7 +16,7 @@ use std::time::Duration;
 const REREADS: u32 = 10;
 const REREAD_PAUSE: Duration = Duration::from_millis(2);
 /// So many bad pages of one file are remembered.
-const BAD_PAGES_MAX: usize = 1000;
+const BAD_PAGES_MAX: usize = 64;
 
 /// What became of a file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,6 +41,8 @@ pub(super) struct Facts {
     /// Wrong pages, by block and LSN; those whose LSN is between the backup's start and its stop will be replaced from
     /// the WAL.
     pub(super) wrong_pages: Vec<(u32, u64)>,
+    /// Wrong pages beyond those that are remembered: nothing is known of them.
+    pub(super) wrong_more: u64,
 }
 
 /// Shared by whoever reads a file and whoever asks afterwards.
@@ -207,8 +209,11 @@ impl DataReader {
                 None => continue,
             };
             if page::verdict(page, block) == Verdict::Wrong && !self.reread(page, start, block)? {
-                self.facts.wrong_pages.push((block, page::lsn(page)));
-                self.facts.wrong_pages.truncate(BAD_PAGES_MAX);
+                if self.facts.wrong_pages.len() < BAD_PAGES_MAX {
+                    self.facts.wrong_pages.push((block, page::lsn(page)));
+                } else {
+                    self.facts.wrong_more += 1;
+                }
             }
         }
         Ok(())
@@ -285,6 +290,14 @@ mod tests {
             assert_eq!(facts.wrong_pages, [(131_073, 7 << 32 | 9), (131_075, 7 << 32 | 9)], "{piece}");
             assert_eq!((facts.size_bytes, facts.crc), (contents.len() as u64, crc32c::crc32c(&contents)));
         }
+    }
+
+    #[test]
+    fn no_wrong_page_is_forgotten() {
+        let contents = vec![1; (BAD_PAGES_MAX + 3) * PAGE_BYTES];
+        let quick = read(&contents, Some(PAGES), contents.len());
+        let Outcome::Read(facts) = quick.1 else { panic!("{:?}", quick.1) };
+        assert_eq!((facts.wrong_pages.len(), facts.wrong_more), (BAD_PAGES_MAX, 3));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::facts::{Contents, Database, Extension, Server, Tablespace};
 use super::page::PAGE_BYTES;
-use super::wire::{Address, Connection, Mode, Timeouts, quote_literal};
+use super::wire::{Address, Connection, Mode, Timeouts, quote_identifier, quote_literal};
 use retoma_core::postgres::{Lsn, SegmentSize};
 use retoma_core::{Error, ErrorKind, Result, ResultExt, error::codes};
 use std::path::PathBuf;
@@ -222,21 +222,32 @@ impl Session {
 }
 
 /// What the database of this connection holds.
-pub(super) fn contents(connection: &mut Connection) -> Result<Contents> {
+///
+/// # Errors
+/// As [`Connection::query`].
+pub fn contents(connection: &mut Connection) -> Result<Contents> {
     let rows =
         connection.query("SELECT extname AS name, extversion AS version FROM pg_extension ORDER BY 1")?;
     let extension = |row: &super::wire::Row| {
         Ok(Extension { name: row.text("name")?.to_owned(), version: row.text("version")?.to_owned() })
     };
     let extensions = rows.iter().map(extension).collect::<Result<_>>()?;
-    // Before a table is looked at for the first time, its `reltuples` is -1.
-    let rows = connection.query(
-        "SELECT count(*) AS tables, coalesce(sum(greatest(c.reltuples, 0)), 0)::bigint AS rows \
-         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-         WHERE c.relkind IN ('r', 'm') AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'",
+    // The largest first: it most likely has rows. Statistics would not do, they lag behind.
+    let tables = connection.query(
+        "SELECT n.nspname AS schema, c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE c.relkind IN ('r', 'm') AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema' \
+         ORDER BY c.relpages DESC",
     )?;
-    let row = rows.one()?;
-    Ok(Contents { extensions, tables: row.value("tables")?, rows_estimated: row.value("rows")? })
+    let mut has_rows = false;
+    for table in &tables {
+        let (schema, name) = (quote_identifier(table.text("schema")?), quote_identifier(table.text("name")?));
+        let found = connection.query(&format!("SELECT EXISTS (SELECT FROM {schema}.{name}) AS found"))?;
+        has_rows = found.one()?.boolean("found")?;
+        if has_rows {
+            break;
+        }
+    }
+    Ok(Contents { extensions, tables: tables.len() as u64, has_rows })
 }
 
 /// The size of a server's WAL segments.

@@ -227,8 +227,9 @@ impl PostgresSource {
                         .filter(|(_, lsn)| !replaced.contains(lsn))
                         .map(|(block, _)| *block)
                         .collect();
-                    if !bad.is_empty() {
-                        let event = self.bad_pages(&listed.path, &bad);
+                    // Of those that nobody remembers it cannot be said that the WAL replaces them.
+                    if !bad.is_empty() || facts.wrong_more > 0 {
+                        let event = self.bad_pages(&listed.path, &bad, facts.wrong_more);
                         self.steps.push_back(event);
                     }
                     let modified = jiff::Timestamp::from_second(facts.modified_seconds).unwrap_or_default();
@@ -240,14 +241,16 @@ impl PostgresSource {
         Ok(())
     }
 
-    fn bad_pages(&mut self, path: &[u8], bad: &[u32]) -> Event {
+    /// `bad`: blocks; `unknown`: how many more there may be.
+    fn bad_pages(&mut self, path: &[u8], bad: &[u32], unknown: u64) -> Event {
         let shown = String::from_utf8_lossy(path).into_owned();
         let named: Vec<String> = bad.iter().take(NAMED).map(u32::to_string).collect();
-        let more = bad.len().saturating_sub(NAMED);
+        let count = bad.len() as u64 + unknown;
+        let more = count - named.len() as u64;
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         let message = format!(
-            "`{shown}` has {} that fail their checksums: {}{more}",
-            counted(bad.len() as u64, "page", "pages"),
+            "`{shown}` has {} whose checksums do not fit: {}{more}",
+            counted(count, "page", "pages"),
             named.join(", ")
         );
         self.facts.bad_pages.push(message.clone());
