@@ -1,11 +1,10 @@
 //! What a source may ask of a backup beyond one walk in order: places kept for later, and waiting for its readers.
 
-use retoma_core::{ErrorKind, Result, Secret};
+use retoma_core::{ErrorKind, Result};
 use retoma_repo::backup::{Content, Event, Found, Options, Progress, Reader, Source, Summary, backup};
 use retoma_repo::format::BlobKind;
 use retoma_repo::format::time::Time;
 use retoma_repo::format::tree::{Node, NodeKind};
-use retoma_repo::store::{BlockingStore, LocalStore};
 use retoma_repo::{Repository, SnapshotId};
 use retoma_testkit::{Folder, MemorySource, noise};
 use std::collections::VecDeque;
@@ -14,8 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 fn repository() -> (Folder, Repository) {
     let folder = Folder::new();
-    let store = BlockingStore::new(Arc::new(LocalStore::new(folder.join("repository")).unwrap())).unwrap();
-    let repository = Repository::init(store, &Secret::new("correct horse".to_owned())).unwrap();
+    let repository = retoma_testkit::repository(&folder);
     (folder, repository)
 }
 

@@ -1,7 +1,7 @@
 //! What was captured of a server, as data: written into the snapshot, compared with the programs of the restore.
 
 use crate::stored;
-use retoma_core::{Error, ErrorKind, Result, error::codes};
+use retoma_core::Result;
 use retoma_repo::Repository;
 use retoma_repo::id::BlobId;
 use retoma_repo::index::Index;
@@ -141,11 +141,7 @@ impl PostgresFacts {
     /// # Errors
     /// `Internal` only.
     pub fn to_json(&self) -> Result<Vec<u8>> {
-        let mut json = serde_json::to_vec_pretty(self).map_err(|error| {
-            Error::internal("the facts of a capture cannot be written as JSON").with_source(error)
-        })?;
-        json.push(b'\n');
-        Ok(json)
+        stored::to_json(self)
     }
 
     /// Reads facts.
@@ -153,22 +149,7 @@ impl PostgresFacts {
     /// # Errors
     /// `Unsupported` for another schema, `Corrupt` for what are no facts.
     pub fn from_json(json: &[u8]) -> Result<Self> {
-        #[derive(Deserialize)]
-        struct Head {
-            schema: String,
-        }
-        let malformed = |error: serde_json::Error| {
-            let message = format!("`{FACTS_PATH}` cannot be read: {error}");
-            Error::new(ErrorKind::Corrupt, codes::CAPTURE_FACTS_MALFORMED, message)
-        };
-        let head: Head = serde_json::from_slice(json).map_err(malformed)?;
-        if head.schema != SCHEMA {
-            let message =
-                format!("`{FACTS_PATH}` has the schema `{}`, not `{SCHEMA}`", head.schema.escape_debug());
-            return Err(Error::new(ErrorKind::Unsupported, codes::CAPTURE_FACTS_MALFORMED, message)
-                .with_hint("read it with the version of the program that wrote it"));
-        }
-        serde_json::from_slice(json).map_err(malformed)
+        stored::from_json(json, FACTS_PATH, SCHEMA)
     }
 }
 
@@ -199,6 +180,7 @@ pub(super) fn chunk_bytes(cluster_bytes: u64, parent: Option<u64>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use retoma_core::ErrorKind;
 
     #[test]
     fn blocks_grow_with_the_cluster_and_stay_along_a_chain() {

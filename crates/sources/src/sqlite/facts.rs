@@ -66,11 +66,7 @@ impl CaptureFacts {
     /// # Errors
     /// `Internal` only.
     pub fn to_json(&self) -> Result<Vec<u8>> {
-        let mut json = serde_json::to_vec_pretty(self).map_err(|error| {
-            Error::internal("the facts of a capture cannot be written as JSON").with_source(error)
-        })?;
-        json.push(b'\n');
-        Ok(json)
+        stored::to_json(self)
     }
 
     /// Reads facts.
@@ -78,25 +74,8 @@ impl CaptureFacts {
     /// # Errors
     /// `Unsupported` for another schema, `Corrupt` for what are no facts.
     pub fn from_json(json: &[u8]) -> Result<Self> {
-        #[derive(Deserialize)]
-        struct Head {
-            schema: String,
-        }
-        let head: Head = serde_json::from_slice(json).map_err(|error| malformed(&error))?;
-        if head.schema != SCHEMA {
-            let message =
-                format!("`{FACTS_PATH}` has the schema `{}`, not `{SCHEMA}`", head.schema.escape_debug());
-            return Err(Error::new(ErrorKind::Unsupported, codes::CAPTURE_FACTS_MALFORMED, message)
-                .with_hint("read it with the version of the program that wrote it"));
-        }
-        serde_json::from_slice(json).map_err(|error| malformed(&error))
+        stored::from_json(json, FACTS_PATH, SCHEMA)
     }
-}
-
-fn malformed(error: &serde_json::Error) -> Error {
-    let message = format!("`{FACTS_PATH}` cannot be read: {error}");
-    Error::new(ErrorKind::Corrupt, codes::CAPTURE_FACTS_MALFORMED, message)
-        .with_hint("run `retoma verify` to see whether the snapshot is whole, or use another snapshot")
 }
 
 /// The facts in the snapshot whose root is `tree`; `None` where it has none.

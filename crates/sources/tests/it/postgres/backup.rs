@@ -1,16 +1,13 @@
 //! A physical backup under load, and the server that comes back from it.
 
-use retoma_core::Secret;
 use retoma_repo::backup::{Options, Progress, Summary, backup};
-use retoma_repo::store::{BlockingStore, LocalStore};
 use retoma_repo::{Repository, SnapshotId, restore};
 use retoma_sources::postgres::wire::Address;
 use retoma_sources::postgres::{PostgresFacts, PostgresSource, Previous, facts_of};
 use retoma_testkit::postgres::StopMode;
-use retoma_testkit::{Folder, PostgresServer};
+use retoma_testkit::{Folder, PostgresServer, repository};
 use std::path::Path;
 use std::process::{Child, Stdio};
-use std::sync::Arc;
 
 struct Home {
     folder: Folder,
@@ -20,9 +17,7 @@ struct Home {
 impl Home {
     fn new() -> Self {
         let folder = Folder::new();
-        let store =
-            BlockingStore::new(Arc::new(LocalStore::new(folder.join("repository")).unwrap())).unwrap();
-        let repository = Repository::init(store, &Secret::new("correct horse".to_owned())).unwrap();
+        let repository = repository(&folder);
         Self { folder, repository }
     }
 

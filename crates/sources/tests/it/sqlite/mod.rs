@@ -7,17 +7,14 @@ mod dedup;
 mod refused;
 mod target;
 
-use retoma_core::Secret;
 use retoma_repo::backup::{Options, Progress, Summary, backup};
 use retoma_repo::format::BlobKind;
 use retoma_repo::format::tree::Node;
-use retoma_repo::store::{BlockingStore, LocalStore};
 use retoma_repo::{Repository, SnapshotId};
 use retoma_sources::sqlite::{self, CaptureFacts, SqliteSource};
-use retoma_testkit::Folder;
+use retoma_testkit::{Folder, repository};
 use rusqlite::Connection;
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Short enough for tests that wait for it.
@@ -34,9 +31,7 @@ struct Home {
 impl Home {
     fn new() -> Self {
         let folder = Folder::new();
-        let store =
-            BlockingStore::new(Arc::new(LocalStore::new(folder.join("repository")).unwrap())).unwrap();
-        let repository = Repository::init(store, &Secret::new("correct horse".to_owned())).unwrap();
+        let repository = repository(&folder);
         Self { folder, repository }
     }
 
