@@ -228,3 +228,33 @@ fn one_thing_is_not_called_several() {
         }
     }
 }
+
+/// A component of a PostgreSQL server that nobody runs.
+const NOBODY: &str = "\n[[component]]\nname = \"server\"\nkind = \"postgres\"\ntier = \"critical\"\n\
+    url = \"postgres://postgres@localhost/shop?host=/nowhere\"\n";
+
+#[test]
+fn wal_verbs_of_what_is_not_there() {
+    let home = Home::with(&format!("{MODELS}{NOBODY}"));
+    let segment = "000000010000000000000001";
+    home.write(segment, b"no WAL at all");
+    let push = |path: &str, component: &str, code| {
+        home.run(&["wal", "push", path, "--component", component, "--no-spool"]).expect(code)
+    };
+    home.assert_snapshot("error_wal_push", &push(segment, "server", 1));
+    home.assert_snapshot("error_wal_push_name", &push("retoma.toml", "server", 1));
+    home.assert_snapshot("error_wal_kind", &push(segment, "models", 1));
+    let fetch =
+        ["wal", "fetch", segment, "here", "--component", "server", "--system-identifier", "7", "--no-spool"];
+    home.assert_snapshot("error_wal_fetch", &home.run(&fetch).expect(200));
+    home.assert_snapshot("error_wal_check", &home.run(&["wal", "check"]).expect(10));
+    assert!(!home.path("here").exists() && !home.path("repository").exists());
+}
+
+#[test]
+fn a_server_that_is_not_there() {
+    let home = Home::with(NOBODY);
+    home.assert_snapshot("error_backup_server", &home.run(&["backup"]).expect(1));
+    home.assert_snapshot("error_doctor_server", &home.run(&["doctor"]).expect(1));
+    home.assert_snapshot("error_drill_server", &home.run(&["drill", "deletion"]).expect(1));
+}
