@@ -15,6 +15,7 @@ pub mod select;
 mod session;
 mod source;
 mod wal_files;
+pub mod wal_records;
 mod walk;
 pub mod wire;
 

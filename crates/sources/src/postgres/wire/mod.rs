@@ -24,7 +24,7 @@ mod login;
 mod pass_file;
 mod replication;
 mod rows;
-mod stream;
+pub(super) mod stream;
 mod tls;
 
 pub use address::{Address, ChannelBinding, Endpoint, SslMode};

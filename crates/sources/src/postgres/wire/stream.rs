@@ -253,7 +253,11 @@ fn decode(mut data: Bytes) -> Result<ReplicationMessage, &'static str> {
 /// PostgreSQL counts microseconds from the year 2000 on; in seconds since 1970.
 const YEAR_2000_SECONDS: i64 = 946_684_800;
 
-fn time(microseconds: i64) -> Result<Timestamp, &'static str> {
+/// The time that the server's `microseconds` mean.
+///
+/// # Errors
+/// What is wrong with them.
+pub(in crate::postgres) fn time(microseconds: i64) -> Result<Timestamp, &'static str> {
     let epoch = SignedDuration::from_secs(YEAR_2000_SECONDS);
     epoch
         .checked_add(SignedDuration::from_micros(microseconds))

@@ -1,4 +1,5 @@
 //! PostgreSQL, against real servers.
 
 mod backup;
+mod wal_records;
 mod wire;
