@@ -28,6 +28,8 @@ Development tasks. Usage: cargo xtask TASK [OPTION…]
   bench files [--quick] [--size 3G] [--files 50000] [--per-folder 500] [--big 4G] [--rounds 5]
               [--tools restic,borg,tar,retoma] [--steps initial,…] [--write DATE]
                                             compare backup tools; --write puts the result into docs/benchmarks.md
+  bench postgres [--quick] [--scale 100] [--rounds 3] [--tools pgbackrest,…] [--write DATE]
+                                            the same for backups of PostgreSQL
   mutate [--only TEXT] [--allow-none]       break the verifier on purpose; each mutant must turn a test red
   dist                                      build the static binary into target/dist
 ";

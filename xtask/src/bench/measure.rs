@@ -1,7 +1,6 @@
 //! Runs one command under `time` and reads what it cost: wall seconds, CPU seconds of all its processes, peak memory of
 //! the largest of them.
 
-use super::tools::{Step, Tool};
 use crate::dist::target_dir;
 use crate::sh::{self, Result};
 use std::fmt;
@@ -26,19 +25,38 @@ impl fmt::Display for Measured {
     }
 }
 
-/// The folders of one tool for one tree.
+/// The folders of one tool for one thing that it backs up, and what its scripts are told.
 pub(super) struct Place {
-    folder: PathBuf,
-    tree: PathBuf,
+    pub(super) folder: PathBuf,
     pub(super) repository: PathBuf,
     pub(super) out: PathBuf,
+    /// What the manifest says of the component.
+    component: String,
+    /// Further variables of the scripts.
+    variables: Vec<(&'static str, PathBuf)>,
 }
 
 impl Place {
-    pub(super) fn new(work: &Path, tool: &Tool, tree: &Path, name: &str) -> Self {
-        let folder = work.join(tool.name).join(name);
+    /// Of the tool `tool` under `work`, for what is called `name`.
+    pub(super) fn new(
+        work: &Path,
+        tool: &str,
+        name: &str,
+        component: String,
+        variables: Vec<(&'static str, PathBuf)>,
+    ) -> Self {
+        let folder = work.join(tool).join(name);
         let (repository, out) = (folder.join("repository"), folder.join("out"));
-        Self { folder, tree: tree.to_owned(), repository, out }
+        Self { folder, repository, out, component, variables }
+    }
+
+    /// For a tree of files.
+    pub(super) fn of_files(work: &Path, tool: &str, tree: &Path, name: &str) -> Self {
+        let component = format!(
+            "[[component]]\nname = \"tree\"\nkind = \"files\"\ntier = \"low\"\npath = \"{}\"\n",
+            tree.display()
+        );
+        Self::new(work, tool, name, component, vec![("TREE", tree.to_owned())])
     }
 
     /// Makes the folders, the password and the manifest.
@@ -57,29 +75,32 @@ impl Place {
     fn manifest(&self) -> String {
         format!(
             "version = 1\n\n[service]\nname = \"bench\"\n\n\
-             [[repository]]\nname = \"local\"\nurl = \"file://{}\"\npassword = \"file:{}\"\n\n\
-             [[component]]\nname = \"tree\"\nkind = \"files\"\ntier = \"low\"\npath = \"{}\"\n",
+             [[repository]]\nname = \"local\"\nurl = \"file://{}\"\npassword = \"file:{}\"\n\n{}",
             self.repository.display(),
             self.folder.join("password").display(),
-            self.tree.display()
+            self.component,
         )
     }
 
-    /// A shell with the variables of `tools.rs`.
+    /// A shell with the variables that scripts may use.
     fn shell(&self, command: &mut Command, script: &str, step: &str) -> Result {
         command
             .args(["-c", &format!("set -eu\n{script}")])
-            .env("TREE", &self.tree)
             .env("REPO", &self.repository)
             .env("OUT", &self.out)
             .env("CACHE", self.folder.join("cache"))
             .env("PASSWORD", self.folder.join("password"))
             .env("MANIFEST", self.folder.join("retoma.toml"))
-            .env("RETOMA", Path::new(&target_dir()?).join("release/retoma"))
+            .env("RETOMA", our_binary()?)
             .env("STEP", step)
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null());
         Ok(())
     }
+}
+
+fn our_binary() -> Result<PathBuf> {
+    Ok(Path::new(&target_dir()?).join("release/retoma"))
 }
 
 /// Runs a script that is not measured.
@@ -89,27 +110,28 @@ pub(super) fn prepare(place: &Place, script: &str) -> Result {
     sh::output(&mut shell).map(|_| ())
 }
 
-/// Whether a script succeeds.
-pub(super) fn succeeds(place: &Place, script: &str) -> bool {
-    prepare(place, script).is_ok()
+/// What a script prints that needs no more than our binary.
+fn asked(script: &str) -> Result<String> {
+    sh::output(Command::new("bash").args(["-c", script]).env("RETOMA", our_binary()?).stdin(Stdio::null()))
 }
 
-/// The line with which the tool names its version.
-pub(super) fn version(tool: &Tool) -> String {
-    let nowhere = Path::new("");
-    let mut shell = Command::new("bash");
-    let made = Place::new(nowhere, tool, nowhere, "").shell(&mut shell, tool.version, "version");
-    made.and_then(|()| sh::output(&mut shell))
-        .map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
+/// Whether a script succeeds.
+pub(super) fn succeeds(script: &str) -> bool {
+    asked(script).is_ok()
+}
+
+/// The line with which a tool names its version.
+pub(super) fn version(script: &str) -> String {
+    asked(script).map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
 }
 
 /// Runs `script` and measures it. What other runs left unwritten is written first.
-pub(super) fn run(place: &Place, step: Step, script: &str) -> Result<Measured> {
+pub(super) fn run(place: &Place, step: &str, script: &str) -> Result<Measured> {
     sh::run(&mut Command::new("sync"))?;
     let (costs, log) = (place.folder.join("costs"), place.folder.join("log"));
     let mut time = Command::new("/usr/bin/time");
     time.args(["-f", "%U %S %M", "-o"]).arg(&costs).args(["bash", "-o", "pipefail"]);
-    place.shell(&mut time, script, step.name())?;
+    place.shell(&mut time, script, step)?;
     let file =
         std::fs::File::create(&log).map_err(|error| format!("cannot write `{}`: {error}", log.display()))?;
     let other = file.try_clone().map_err(|error| error.to_string())?;
@@ -139,7 +161,6 @@ fn parse(text: &str) -> Result<(f64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::tools::TOOLS;
 
     #[test]
     fn the_costs_are_read_from_the_last_line() {
@@ -157,12 +178,12 @@ mod tests {
             return println!("skipped: `time` is missing");
         }
         let dir = tempfile::tempdir().unwrap();
-        let place = Place::new(dir.path(), &TOOLS[0], dir.path(), "x");
+        let place = Place::of_files(dir.path(), "tool", dir.path(), "x");
         place.make().unwrap();
-        let measured = run(&place, Step::Big, r#"echo "$STEP" > "$REPO/step""#).unwrap();
+        let measured = run(&place, "big", r#"echo "$STEP" > "$REPO/step""#).unwrap();
         assert_eq!(std::fs::read_to_string(place.repository.join("step")).unwrap(), "big\n");
         assert!(measured.peak_bytes > 0);
-        let error = run(&place, Step::Big, "echo no room >&2; false | true").unwrap_err();
+        let error = run(&place, "big", "echo no room >&2; false | true").unwrap_err();
         assert!(error.contains("exit code 1") && error.contains("no room"), "{error}");
     }
 }

@@ -1,37 +1,56 @@
 //! Medians, ratios, and the section of `docs/benchmarks.md` that is written from them.
 
-use super::data::Shape;
 use super::measure::Measured;
-use super::tools::Step;
 use crate::sh::{self, Result};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
-const BEGIN: &str = "<!-- bench files: begin -->";
-const END: &str = "<!-- bench files: end -->";
-/// The tool that the others are compared with.
-const BASE: &str = "restic";
+/// What is measured: its name on the command line, and what it stands for in a table.
+pub(super) type Row = (&'static str, &'static str);
+
+/// What is reported, apart from the numbers.
+pub(super) struct Report<'a> {
+    /// Names the section of `docs/benchmarks.md`.
+    pub(super) benchmark: &'static str,
+    /// The tool that the others are compared with.
+    pub(super) base: &'static str,
+    /// What was worked on.
+    pub(super) data: String,
+    pub(super) rounds: usize,
+    /// Tools with their versions, in the order of the columns.
+    pub(super) tools: &'a [(&'static str, String)],
+    pub(super) rows: &'a [Row],
+    /// The rows after which the size of the repository tells something.
+    pub(super) sized: &'a [Row],
+    /// Markdown that follows on the tables.
+    pub(super) notes: String,
+}
 
 /// All measurements so far.
 #[derive(Debug, Default)]
 pub(super) struct Results {
-    costs: BTreeMap<(Step, &'static str), Vec<Measured>>,
-    sizes: BTreeMap<(Step, &'static str), u64>,
+    costs: BTreeMap<(&'static str, &'static str), Vec<Measured>>,
+    sizes: BTreeMap<(&'static str, &'static str), u64>,
 }
 
 impl Results {
-    pub(super) fn add(&mut self, step: Step, tool: &'static str, measured: Measured) {
+    pub(super) fn add(&mut self, step: &'static str, tool: &'static str, measured: Measured) {
         self.costs.entry((step, tool)).or_default().push(measured);
     }
 
     /// The size of the repository after `step`, in bytes.
-    pub(super) fn add_size(&mut self, step: Step, tool: &'static str, bytes: u64) {
+    pub(super) fn add_size(&mut self, step: &'static str, tool: &'static str, bytes: u64) {
         self.sizes.insert((step, tool), bytes);
     }
 
     /// The median of one number of the measurements.
-    fn median(&self, step: Step, tool: &'static str, number: impl Fn(&Measured) -> f64) -> Option<f64> {
+    fn median(
+        &self,
+        step: &'static str,
+        tool: &'static str,
+        number: impl Fn(&Measured) -> f64,
+    ) -> Option<f64> {
         let mut numbers: Vec<f64> = self.costs.get(&(step, tool))?.iter().map(number).collect();
         numbers.sort_by(f64::total_cmp);
         let middle = numbers.len() / 2;
@@ -43,74 +62,53 @@ impl Results {
 }
 
 /// The report as Markdown, without date.
-pub(super) fn render(
-    results: &Results,
-    steps: &[Step],
-    versions: &[(&'static str, String)],
-    shape: &Shape,
-    rounds: usize,
-) -> String {
+pub(super) fn render(results: &Results, report: &Report<'_>) -> String {
+    let versions: Vec<&str> = report.tools.iter().map(|(_, version)| version.as_str()).collect();
     let mut text = format!(
-        "Machine: {}. Data: {} MiB, of these half in {} small files ({} a folder), a third in models, the rest in logs; \
-         the big file has {} MiB. Medians of {rounds}.\n\nVersions: {}.\n",
+        "Machine: {}. Data: {}. Medians of {}.\n\nVersions: {}.\n",
         machine(),
-        shape.bytes >> 20,
-        shape.files,
-        shape.per_folder,
-        shape.big_bytes >> 20,
-        versions.iter().map(|(_, version)| version.as_str()).collect::<Vec<_>>().join("; ")
+        report.data,
+        report.rounds,
+        versions.join("; ")
     );
-    let tools: Vec<&'static str> = versions.iter().map(|(name, _)| *name).collect();
     let wall = |step, tool| results.median(step, tool, |cost| cost.wall_seconds);
     let cpu = |step, tool| results.median(step, tool, |cost| cost.cpu_seconds);
     #[allow(clippy::cast_precision_loss)]
     let peak = |step, tool| results.median(step, tool, |cost| (cost.peak_bytes >> 20) as f64);
     #[allow(clippy::cast_precision_loss)]
     let size = |step, tool| results.sizes.get(&(step, tool)).map(|bytes| *bytes as f64 / f64::from(1 << 20));
-    let sized = [Step::Initial, Step::Changed];
-    table(
-        &mut text,
-        "Wall time, seconds (in brackets: how many times faster than restic)",
-        &tools,
-        steps,
-        wall,
-        true,
-    );
-    table(
-        &mut text,
-        "CPU time, seconds (user and system; in brackets: restic's share)",
-        &tools,
-        steps,
-        cpu,
-        true,
-    );
-    table(&mut text, "Peak memory of the largest process, MiB", &tools, steps, peak, false);
-    let sized: Vec<Step> = steps.iter().copied().filter(|step| sized.contains(step)).collect();
-    table(&mut text, "Size of the repository after the step, MiB", &tools, &sized, size, false);
-    text
+    let base = report.base;
+    let wall_title = format!("Wall time, seconds (in brackets: how many times faster than {base})");
+    let cpu_title = format!("CPU time, seconds (user and system; in brackets: {base}'s share)");
+    table(&mut text, &wall_title, report, report.rows, wall, true);
+    table(&mut text, &cpu_title, report, report.rows, cpu, true);
+    table(&mut text, "Peak memory of the largest process, MiB", report, report.rows, peak, false);
+    table(&mut text, "Size of the repository after the step, MiB", report, report.sized, size, false);
+    text + &report.notes
 }
 
 fn table(
     text: &mut String,
     title: &str,
-    tools: &[&'static str],
-    steps: &[Step],
-    value: impl Fn(Step, &'static str) -> Option<f64>,
+    report: &Report<'_>,
+    rows: &[Row],
+    value: impl Fn(&'static str, &'static str) -> Option<f64>,
     with_ratio: bool,
 ) {
     let decimals = if with_ratio { 2 } else { 0 };
-    let cell = |step, tool| match (value(step, tool), value(step, BASE)) {
+    let cell = |step, tool| match (value(step, tool), value(step, report.base)) {
         (None, _) => "–".to_owned(),
-        (Some(own), Some(base)) if with_ratio && tool != BASE && own > 0.0 => {
+        (Some(own), Some(base)) if with_ratio && tool != report.base && own > 0.0 => {
             format!("{own:.decimals$} ({:.1}×)", base / own)
         }
         (Some(own), _) => format!("{own:.decimals$}"),
     };
+    let tools: Vec<&'static str> = report.tools.iter().map(|(name, _)| *name).collect();
     let mut lines =
         vec![format!("| step | {} |", tools.join(" | ")), format!("|---|{}", "--:|".repeat(tools.len()))];
-    for step in steps {
-        let cells: Vec<String> = tools.iter().map(|tool| cell(*step, tool)).collect();
-        lines.push(format!("| {} | {} |", step.title(), cells.join(" | ")));
+    for (step, step_title) in rows {
+        let cells: Vec<String> = tools.iter().map(|tool| cell(*step, *tool)).collect();
+        lines.push(format!("| {step_title} | {} |", cells.join(" | ")));
     }
     // Writing to a string cannot fail.
     let _written = write!(text, "\n**{title}**\n\n{}\n", lines.join("\n"));
@@ -136,21 +134,23 @@ fn machine() -> String {
     )
 }
 
-/// Puts `text` between the marks of the page at `path`.
-pub(super) fn write(path: &Path, date: &str, text: &str) -> Result {
+/// Puts `text` between the marks of the benchmark in the page at `path`.
+pub(super) fn write(path: &Path, benchmark: &str, date: &str, text: &str) -> Result {
     let page = sh::read(path)?;
     let section = format!("Measured on {date}.\n\n{text}");
-    let page = replace(&page, &section)
-        .ok_or_else(|| format!("`{}` has lost its marks {BEGIN} … {END}", path.display()))?;
+    let page = replace(&page, benchmark, &section)
+        .ok_or_else(|| format!("`{}` has lost its marks of `bench {benchmark}`", path.display()))?;
     sh::write(path, page)?;
     println!("bench: {} written", path.display());
     Ok(())
 }
 
-fn replace(page: &str, section: &str) -> Option<String> {
-    let (before, rest) = page.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n{section}{END}{after}"))
+fn replace(page: &str, benchmark: &str, section: &str) -> Option<String> {
+    let begin = format!("<!-- bench {benchmark}: begin -->");
+    let end = format!("<!-- bench {benchmark}: end -->");
+    let (before, rest) = page.split_once(&begin)?;
+    let (_, after) = rest.split_once(&end)?;
+    Some(format!("{before}{begin}\n{section}{end}{after}"))
 }
 
 #[cfg(test)]
@@ -164,18 +164,18 @@ mod tests {
     fn results() -> Results {
         let mut results = Results::default();
         for seconds in [9.0, 1.0, 4.0] {
-            results.add(Step::Initial, "restic", cost(seconds));
+            results.add("initial", "restic", cost(seconds));
         }
         for seconds in [1.0, 3.0] {
-            results.add(Step::Initial, "retoma", cost(seconds));
+            results.add("initial", "retoma", cost(seconds));
         }
-        results.add_size(Step::Initial, "restic", 64 << 20);
+        results.add_size("initial", "restic", 64 << 20);
         results
     }
 
     #[test]
     fn medians_of_odd_and_even_counts() {
-        let median = |tool| results().median(Step::Initial, tool, |cost| cost.wall_seconds);
+        let median = |tool| results().median("initial", tool, |cost| cost.wall_seconds);
         assert_eq!(median("restic"), Some(4.0));
         assert_eq!(median("retoma"), Some(2.0));
         assert_eq!(median("borg"), None);
@@ -184,15 +184,25 @@ mod tests {
     #[test]
     fn the_report_has_ratios_and_dashes_for_what_was_not_run() {
         let versions = [("restic", "restic 0.14".to_owned()), ("retoma", "retoma 0.1".to_owned())];
-        let shape = Shape { bytes: 3 << 30, files: 50_000, per_folder: 500, big_bytes: 4 << 30 };
-        let text = render(&results(), &[Step::Initial, Step::Verify], &versions, &shape, 3);
+        let rows = [("initial", "initial backup"), ("verify", "verify, reading all data")];
+        let report = Report {
+            benchmark: "files",
+            base: "restic",
+            data: "3 files".to_owned(),
+            rounds: 3,
+            tools: &versions,
+            rows: &rows,
+            sized: &rows[..1],
+            notes: String::new(),
+        };
+        let text = render(&results(), &report);
         for wanted in [
             "Versions: restic 0.14; retoma 0.1.",
             "| initial backup | 4.00 | 2.00 (2.0×) |",
             "| initial backup | 300 | 300 |",
             "| initial backup | 64 | – |",
             "| verify, reading all data | – | – |",
-            "Medians of 3.",
+            "Data: 3 files. Medians of 3.",
         ] {
             assert!(text.contains(wanted), "{wanted} is not in:\n{text}");
         }
@@ -200,9 +210,11 @@ mod tests {
 
     #[test]
     fn only_what_is_between_the_marks_is_replaced() {
-        let page = format!("# T\nbefore\n{BEGIN}\nold\n{END}\nafter\n");
-        let page = replace(&page, "new\n").unwrap();
-        assert_eq!(page, format!("# T\nbefore\n{BEGIN}\nnew\n{END}\nafter\n"));
-        assert_eq!(replace("# no marks", "new"), None);
+        let page = |inner: &str| {
+            format!("before\n<!-- bench files: begin -->\n{inner}\n<!-- bench files: end -->\nafter\n")
+        };
+        assert_eq!(replace(&page("old"), "files", "new\n"), Some(page("new")));
+        assert_eq!(replace(&page("old"), "postgres", "new"), None);
+        assert_eq!(replace("# no marks", "files", "new"), None);
     }
 }

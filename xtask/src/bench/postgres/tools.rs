@@ -1,0 +1,136 @@
+//! The tools and their commands: the one place to change when a command line changes.
+//!
+//! Commands are shell lines. Variables: `DATA` (the data directory), `SOCKET` and `PORT` (the server), `SYSTEM` (its system
+//! identifier), `SEGMENTS` (a file: names of WAL segments, one in a line), `HOME_OF_TOOL` (a folder of the tool's own), `REPO`,
+//! `OUT`, `CACHE`, `PASSWORD`, `STEP`, `RETOMA`, `MANIFEST` as in `bench files`.
+
+/// A tool; what it cannot do is none.
+pub(super) struct Tool {
+    pub(super) name: &'static str,
+    /// Succeeds when the tool can be used.
+    pub(super) available: &'static str,
+    /// Prints one line.
+    pub(super) version: &'static str,
+    /// Makes the repository; not measured.
+    pub(super) init: &'static str,
+    /// The first backup.
+    pub(super) full: &'static str,
+    /// A later one, as small as the tool can make it.
+    pub(super) again: Option<&'static str>,
+    pub(super) restore: Option<&'static str>,
+    pub(super) delta: Option<&'static str>,
+    pub(super) push_alone: Option<&'static str>,
+    pub(super) push: Option<&'static str>,
+    pub(super) fetch_alone: Option<&'static str>,
+    pub(super) fetch: Option<&'static str>,
+}
+
+pub(super) const TOOLS: &[Tool] = &[
+    Tool {
+        name: "pgbackrest",
+        available: "command -v pgbackrest",
+        version: "pgbackrest version",
+        // Without `archive-check` a backup does not wait for WAL that nobody archives here. Level 1 is its fastest.
+        init: r#"cat > "$HOME_OF_TOOL/conf" <<CONF
+[global]
+repo1-path=$REPO
+repo1-cipher-type=aes-256-cbc
+repo1-cipher-pass=correct horse battery staple
+repo1-bundle=y
+compress-type=zst
+compress-level=1
+process-max=$(nproc)
+start-fast=y
+archive-check=n
+log-level-console=error
+log-level-file=off
+lock-path=$HOME_OF_TOOL/lock
+spool-path=$HOME_OF_TOOL/spool
+[main]
+pg1-path=$DATA
+pg1-port=$PORT
+pg1-socket-path=$SOCKET
+pg1-user=postgres
+CONF
+pgbackrest --config="$HOME_OF_TOOL/conf" --stanza=main --no-online stanza-create"#,
+        full: r#"pgbackrest --config="$HOME_OF_TOOL/conf" --stanza=main --type=full backup"#,
+        again: Some(r#"pgbackrest --config="$HOME_OF_TOOL/conf" --stanza=main --type=incr backup"#),
+        restore: Some(r#"pgbackrest --config="$HOME_OF_TOOL/conf" --stanza=main --pg1-path="$OUT" restore"#),
+        delta: Some(
+            r#"pgbackrest --config="$HOME_OF_TOOL/conf" --stanza=main --pg1-path="$OUT" --delta restore"#,
+        ),
+        push_alone: Some(
+            r#"while read -r s; do pgbackrest --config="$HOME_OF_TOOL/conf" --stanza=main archive-push "$DATA/pg_wal/$s"; done < "$SEGMENTS""#,
+        ),
+        push: Some(
+            r#"while read -r s; do pgbackrest --config="$HOME_OF_TOOL/conf" --stanza=main --archive-async archive-push "$DATA/pg_wal/$s"; done < "$SEGMENTS""#,
+        ),
+        fetch_alone: Some(
+            r#"rm -rf "$OUT"; mkdir "$OUT"; while read -r s; do pgbackrest --config="$HOME_OF_TOOL/conf" --stanza=main archive-get "$s" "$OUT/$s"; done < "$SEGMENTS""#,
+        ),
+        fetch: Some(
+            r#"rm -rf "$OUT"; mkdir "$OUT"; while read -r s; do pgbackrest --config="$HOME_OF_TOOL/conf" --stanza=main --archive-async archive-get "$s" "$OUT/$s"; done < "$SEGMENTS""#,
+        ),
+    },
+    Tool {
+        name: "pg_basebackup",
+        available: "command -v pg_basebackup || ls /usr/lib/postgresql/15/bin/pg_basebackup",
+        version: r#"PATH="$PATH:/usr/lib/postgresql/15/bin" pg_basebackup --version"#,
+        init: "true",
+        full: r#"PATH="$PATH:/usr/lib/postgresql/15/bin"; pg_basebackup -h "$SOCKET" -p "$PORT" -U postgres -D "$REPO/data" -c fast -X fetch"#,
+        again: None,
+        restore: None,
+        delta: None,
+        push_alone: None,
+        push: None,
+        fetch_alone: None,
+        fetch: None,
+    },
+    Tool {
+        name: "restic",
+        available: "command -v restic",
+        version: "restic version",
+        init: r#"restic -q -r "$REPO" -p "$PASSWORD" --cache-dir "$CACHE" init"#,
+        full: r#"restic -q -r "$REPO" -p "$PASSWORD" --cache-dir "$CACHE" backup "$DATA" --exclude "$DATA/pg_wal/*""#,
+        again: Some(
+            r#"restic -q -r "$REPO" -p "$PASSWORD" --cache-dir "$CACHE" backup "$DATA" --exclude "$DATA/pg_wal/*""#,
+        ),
+        restore: Some(
+            r#"restic -q -r "$REPO" -p "$PASSWORD" --cache-dir "$CACHE" restore latest --target "$OUT""#,
+        ),
+        delta: Some(
+            r#"restic -q -r "$REPO" -p "$PASSWORD" --cache-dir "$CACHE" restore latest --target "$OUT""#,
+        ),
+        push_alone: None,
+        push: None,
+        fetch_alone: None,
+        fetch: None,
+    },
+    Tool {
+        name: "retoma",
+        available: r#""$RETOMA" backup --help | grep -q backup"#,
+        version: r#""$RETOMA" --version"#,
+        // The first backup makes the repository.
+        init: r#"mkdir "$HOME_OF_TOOL/seed"; echo seed > "$HOME_OF_TOOL/seed/file"; "$RETOMA" -q --manifest "$MANIFEST" backup seed"#,
+        full: r#"XDG_CACHE_HOME="$CACHE" "$RETOMA" --manifest "$MANIFEST" backup database"#,
+        again: Some(r#"XDG_CACHE_HOME="$CACHE" "$RETOMA" --manifest "$MANIFEST" backup database"#),
+        restore: Some(
+            r#"XDG_CACHE_HOME="$CACHE" "$RETOMA" --manifest "$MANIFEST" restore database --target "$OUT" --yes"#,
+        ),
+        delta: Some(
+            r#"XDG_CACHE_HOME="$CACHE" "$RETOMA" --manifest "$MANIFEST" restore database --target "$OUT" --delete --yes"#,
+        ),
+        push_alone: Some(
+            r#"while read -r s; do "$RETOMA" -q --manifest "$MANIFEST" wal push --component database --no-spool "$DATA/pg_wal/$s"; done < "$SEGMENTS""#,
+        ),
+        push: Some(
+            r#"while read -r s; do "$RETOMA" -q --manifest "$MANIFEST" wal push --component database "$DATA/pg_wal/$s"; done < "$SEGMENTS""#,
+        ),
+        fetch_alone: Some(
+            r#"while read -r s; do "$RETOMA" -q --manifest "$MANIFEST" wal fetch --component database --system-identifier "$SYSTEM" --no-spool "$s" "$OUT/$s"; done < "$SEGMENTS""#,
+        ),
+        fetch: Some(
+            r#"while read -r s; do "$RETOMA" -q --manifest "$MANIFEST" wal fetch --component database --system-identifier "$SYSTEM" "$s" "$OUT/$s"; done < "$SEGMENTS""#,
+        ),
+    },
+];
