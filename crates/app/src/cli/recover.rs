@@ -1,7 +1,8 @@
 //! `retoma recover`.
 
 use super::record;
-use crate::context::{self, Context};
+use super::target;
+use crate::context::Context;
 use crate::exit::Exit;
 use crate::output::{self, table};
 use retoma_control::recover::{self, Options, Place, Plan, Recovered, Request};
@@ -31,9 +32,12 @@ pub(super) struct Args {
     /// Where the data were; what is there comes back when a check fails
     #[arg(long)]
     in_place: bool,
-    /// The state of this time
-    #[arg(long, value_name = "TIME")]
-    at: Option<String>,
+    #[command(flatten)]
+    target: target::Args,
+    /// The snapshot that a PostgreSQL server is recovered from, by the beginning of its id (default: the newest before
+    /// the target)
+    #[arg(long, value_name = "ID")]
+    snapshot: Option<String>,
     /// Only these components
     #[arg(long, value_name = "COMPONENT")]
     only: Vec<String>,
@@ -49,14 +53,20 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
-    let repository = open(context, args)?;
-    let at = args.at.as_deref().map(context::timestamp).transpose()?;
+    let goal = args.target.goal()?;
+    let (repository, repository_name) = open(context, args)?;
     let place = match &args.to {
         Some(folder) => Place::Under(folder.clone()),
         None => Place::InPlace,
     };
     // The manifest comes from the repository: what was backed up says how it comes back.
-    let request = Request { repository: &repository, at, only: &args.only, place, manifest: None };
+    let request = Request {
+        repository_name: repository_name.as_deref(),
+        goal,
+        snapshot: args.snapshot.as_deref(),
+        only: &args.only,
+        ..Request::newest(&repository, place)
+    };
     let plan = recover::plan(&request)?;
     show(context, &plan);
     if args.dry_run {
@@ -94,13 +104,18 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     Ok(if passed { Exit::Ok } else { Exit::Missed })
 }
 
-fn open(context: &Context, args: &Args) -> Result<Repository> {
+/// The repository, and its name where a manifest is there to name it. One that is chosen on the command line is the only one.
+fn open(context: &Context, args: &Args) -> Result<(Repository, Option<String>)> {
     match (&args.repository_url, &args.password_file) {
         (Some(url), Some(file)) => {
             let password = retoma_control::open::secret(&SecretRef::File(file.clone()))?;
-            Ok(retoma_control::open::open_address(url, &password, false)?.repository)
+            Ok((retoma_control::open::open_address(url, &password, false)?.repository, None))
         }
-        _ => context.open(&context.manifest()?.manifest),
+        _ => {
+            let manifest = context.manifest()?.manifest;
+            let name = context.repository.is_none().then(|| context.chosen(&manifest)).transpose()?;
+            Ok((context.open(&manifest)?, name.map(|chosen| chosen.name.clone())))
+        }
     }
 }
 
@@ -117,13 +132,20 @@ fn show(context: &Context, plan: &Plan) {
     });
     let rows: Vec<_> = rows.collect();
     context.printer.data(&table::table(&["component", "tier", "snapshot", "time", "to"], &rows));
+    for planned in &plan.components {
+        if let Some(recovery) = &planned.recovery {
+            context.printer.note(&target::in_words(&planned.component.name, recovery));
+            recovery.care.iter().for_each(|care| context.printer.warning(care));
+        }
+    }
 }
 
 fn planned(plan: &Plan) -> Vec<Value> {
     let component = |planned: &recover::PlannedComponent| {
         json!({ "component": planned.component.name, "kind": planned.component.kind().as_str(),
                 "tier": planned.component.tier.as_str(), "snapshot": planned.snapshot.to_hex(),
-                "time": planned.time().to_string(), "to": planned.to })
+                "time": planned.time().to_string(), "to": planned.to,
+                "recovery": planned.recovery.as_ref().map(target::planned) })
     };
     plan.components.iter().map(component).collect()
 }
@@ -133,6 +155,7 @@ fn components(recovered: &Recovered) -> Vec<Value> {
         json!({ "component": component.component, "kind": component.kind.as_str(), "snapshot": component.snapshot.to_hex(),
                 "path": component.path, "files": component.files, "bytes": component.checked.bytes,
                 "rows": component.checked.rows, "checks": component.checked.checks,
+                "recovery": component.recovery.as_ref().map(target::reached),
                 "fetch_seconds": component.elapsed.as_secs_f64(), "ready_seconds": component.ready })
     };
     recovered.components.iter().map(component).collect()
@@ -157,6 +180,9 @@ fn tell(context: &Context, recovered: &Recovered, pid: Option<u32>) {
             component.component,
             table::printable(&component.path.display().to_string())
         ));
+        if let Some(report) = &component.recovery {
+            context.printer.data(&format!("  {}", target::reached_in_words(report)));
+        }
         component.checked.checks.iter().for_each(line);
     }
     if !recovered.service_checks.is_empty() {

@@ -1,0 +1,112 @@
+//! Points in time on the command line: how far a database server recovers.
+
+use crate::context;
+use retoma_control::recover::{PlannedRecovery, Report};
+use retoma_core::decide::recovery::{Goal, Target};
+use retoma_core::postgres::TimelineId;
+use retoma_core::units::{ByteSize, counted};
+use retoma_core::{Error, ErrorKind, Result, error::codes};
+use serde_json::{Value, json};
+
+#[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("target").args(["at", "lsn", "xid", "name"])))]
+pub(super) struct Args {
+    /// The state of this time
+    #[arg(long, value_name = "TIME")]
+    at: Option<String>,
+    /// PostgreSQL: up to this position in the WAL, such as 16/B374D848
+    #[arg(long, value_name = "LSN")]
+    lsn: Option<String>,
+    /// PostgreSQL: up to the end of this transaction
+    #[arg(long, value_name = "NUMBER")]
+    xid: Option<u64>,
+    /// PostgreSQL: up to this point, made by `pg_create_restore_point`
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// PostgreSQL: up to just before the target
+    #[arg(long)]
+    exclusive: bool,
+    /// PostgreSQL: along the history of this timeline, or `latest`
+    #[arg(long, value_name = "NUMBER", default_value = "latest", hide_default_value = true)]
+    timeline: String,
+}
+
+impl Args {
+    pub(super) fn goal(&self) -> Result<Goal> {
+        let wrong = |what: String, hint: &'static str| {
+            Error::new(ErrorKind::Invalid, codes::USAGE, what).with_hint(hint)
+        };
+        let target = match (&self.at, &self.lsn, self.xid, &self.name) {
+            (Some(time), ..) => Target::Time(context::timestamp(time)?),
+            (_, Some(lsn), ..) => Target::Lsn(lsn.parse().map_err(|why| {
+                let what = format!("`{}` is no position in the WAL: {why}", lsn.escape_debug());
+                wrong(what, "write it as `pg_current_wal_lsn()` prints it")
+            })?),
+            (_, _, Some(id), _) => Target::Transaction(id),
+            (.., Some(name)) => Target::Name(name.clone()),
+            _ => Target::Latest,
+        };
+        let timeline = match self.timeline.as_str() {
+            "latest" => None,
+            number => Some(number.parse::<TimelineId>().map_err(|why| {
+                let what = format!("`{}` is no timeline: {why}", number.escape_debug());
+                wrong(what, "leave it out for the newest; `retoma wal check` lists them")
+            })?),
+        };
+        Ok(Goal { target, inclusive: !self.exclusive, timeline })
+    }
+}
+
+fn kind_and_value(target: &Target) -> (&'static str, Option<String>) {
+    match target {
+        Target::Latest => ("latest", None),
+        Target::Time(time) => ("time", Some(time.to_string())),
+        Target::Lsn(lsn) => ("lsn", Some(lsn.to_string())),
+        Target::Transaction(id) => ("xid", Some(id.to_string())),
+        Target::Name(name) => ("name", Some(name.clone())),
+    }
+}
+
+fn target(goal: &Goal) -> Value {
+    let (kind, value) = kind_and_value(&goal.target);
+    json!({ "kind": kind, "value": value, "inclusive": goal.inclusive })
+}
+
+/// What will be done, for a dry run.
+pub(super) fn planned(recovery: &PlannedRecovery) -> Value {
+    json!({ "target": target(&recovery.goal), "timeline": recovery.timeline.get(), "until_lsn": recovery.until.to_string() })
+}
+
+/// What was done.
+pub(super) fn reached(report: &Report) -> Value {
+    json!({
+        "target": target(&report.goal), "reached_lsn": report.reached.to_string(),
+        "last_transaction": report.last_transaction.map(|time| time.to_string()),
+        "timeline_before": report.timeline_before.get(), "timeline_after": report.timeline_after.get(),
+        "wal_segments": report.fetched.segments, "wal_bytes": report.fetched.bytes,
+        "replay_seconds": report.replay.as_secs_f64(),
+    })
+}
+
+pub(super) fn in_words(component: &str, recovery: &PlannedRecovery) -> String {
+    let just_before = if recovery.goal.inclusive { "" } else { "just before " };
+    format!(
+        "{component}: recovered to {just_before}{}, along timeline {}",
+        recovery.goal.target, recovery.timeline
+    )
+}
+
+pub(super) fn reached_in_words(report: &Report) -> String {
+    let last = report.last_transaction.map_or_else(
+        || "no transaction".to_owned(),
+        |time| format!("last transaction at {}", time.strftime("%Y-%m-%dT%H:%M:%S.%6fZ")),
+    );
+    format!(
+        "recovered to {} on timeline {}, {last}; {} of WAL fetched ({}); goes on as timeline {}",
+        report.reached,
+        report.timeline_before,
+        counted(report.fetched.segments, "segment", "segments"),
+        ByteSize(report.fetched.bytes),
+        report.timeline_after
+    )
+}
