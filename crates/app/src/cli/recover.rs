@@ -33,7 +33,7 @@ pub(super) struct Args {
     #[arg(long)]
     in_place: bool,
     #[command(flatten)]
-    target: target::Args,
+    target: target::TargetArgs,
     /// The snapshot that a PostgreSQL server is recovered from, by the beginning of its id (default: the newest before
     /// the target)
     #[arg(long, value_name = "ID")]

@@ -1,16 +1,18 @@
-//! Points in time on the command line: how far a database server recovers.
+//! Points in time on the command line: how far a database server can be recovered, is to be, and was.
 
-use crate::context;
+use crate::context::{self, Context};
 use retoma_control::recover::{PlannedRecovery, Report};
+use retoma_control::wal::check;
 use retoma_core::decide::recovery::{Goal, Target};
 use retoma_core::postgres::TimelineId;
 use retoma_core::units::{ByteSize, counted};
 use retoma_core::{Error, ErrorKind, Result, error::codes};
+use retoma_repo::Repository;
 use serde_json::{Value, json};
 
 #[derive(Debug, clap::Args)]
 #[command(group(clap::ArgGroup::new("target").args(["at", "lsn", "xid", "name"])))]
-pub(super) struct Args {
+pub(super) struct TargetArgs {
     /// The state of this time
     #[arg(long, value_name = "TIME")]
     at: Option<String>,
@@ -31,7 +33,7 @@ pub(super) struct Args {
     timeline: String,
 }
 
-impl Args {
+impl TargetArgs {
     pub(super) fn goal(&self) -> Result<Goal> {
         let wrong = |what: String, hint: &'static str| {
             Error::new(ErrorKind::Invalid, codes::USAGE, what).with_hint(hint)
@@ -109,4 +111,26 @@ pub(super) fn reached_in_words(report: &Report) -> String {
         ByteSize(report.fetched.bytes),
         report.timeline_after
     )
+}
+
+/// Says what can be recovered of a PostgreSQL server, and gives it: one entry for each stretch without a gap.
+pub(super) fn windows(context: &Context, repository: &Repository, component: &str) -> Result<Vec<Value>> {
+    let mut list = Vec::new();
+    for server in check::check(repository, Some(component))? {
+        for window in server.windows() {
+            context.printer.data(&format!("{component}: recoverable from {}", window.in_words()));
+            if let Some(gap) = window.gap_in_words() {
+                context.printer.data(&format!("{component}: then WAL is missing: {gap}"));
+            }
+            let gap = window
+                .gap
+                .map(|(first, last)| json!({ "first": first.to_string(), "last": last.to_string() }));
+            list.push(json!({
+                "component": component, "system_identifier": server.system_identifier.to_string(),
+                "timeline": window.timeline.get(), "from_time": window.from_time.to_string(),
+                "from_lsn": window.from.to_string(), "until_lsn": window.until.to_string(), "gap": gap,
+            }));
+        }
+    }
+    Ok(list)
 }

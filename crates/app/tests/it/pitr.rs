@@ -6,7 +6,11 @@
 
 use crate::kit::Run;
 use crate::wal::{PROGRAM, Site};
-use retoma_testkit::{PostgresServer, StopMode, wait_for_what};
+use retoma_control::open::open_address;
+use retoma_core::Secret;
+use retoma_core::postgres::{SegmentName, SegmentSize, TimelineId};
+use retoma_repo::wal::Archive;
+use retoma_testkit::{PostgresServer, StopMode};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
@@ -188,19 +192,19 @@ fn random_target(random: &mut Random, log: &Log) -> (Vec<String>, usize) {
     let is_exclusive = random.below(2) == 0;
     let with = at + 1;
     let but_it = if is_exclusive { at } else { with };
-    let (words, count) = match random.below(6) {
-        0 => (["--time-of-it", &commit.time], but_it),
-        1 => (["--at", &commit.after_time], with),
-        2 => (["--lsn", &commit.record], but_it),
-        3 => (["--lsn", &commit.after], with),
-        4 => (["--xid", &commit.xid], but_it),
-        _ => (["--name", &format!("point {}", commit.id)].map(|it| it), with),
+    let (option, value, count) = match random.below(6) {
+        0 => ("--at", commit.time.clone(), but_it),
+        1 => ("--at", commit.after_time.clone(), with),
+        2 => ("--lsn", commit.record.clone(), but_it),
+        3 => ("--lsn", commit.after.clone(), with),
+        4 => ("--xid", commit.xid.clone(), but_it),
+        _ => ("--name", format!("point {}", commit.id), with),
     };
-    let mut words: Vec<String> = words.map(|word| word.replace("--time-of-it", "--at")).into();
+    let mut words = vec![option.to_owned(), value];
     if is_exclusive {
         words.push("--exclusive".to_owned());
     }
-    if words[0] == "--name" {
+    if option == "--name" {
         // Nobody reads the WAL to see where a name lies.
         let (snapshot, _) = log.snapshots.iter().rev().find(|(_, count)| *count <= at).unwrap();
         words.extend(["--snapshot".to_owned(), snapshot.clone()]);
@@ -257,11 +261,242 @@ fn every_target_gives_exactly_the_commits_before_it() {
         }
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         println!("target {round} of seed {seed}: {}", words.join(" "));
+        let begun = std::time::Instant::now();
         let root = world.target();
         let document = world.recover(&root, &words).expect(0).document();
         let report = &document["components"][0]["recovery"];
         assert_eq!(report["timeline_after"], 3, "{document:#}");
+        println!("  {:.1} s, of these replay {}", begun.elapsed().as_secs_f64(), report["replay_seconds"]);
         assert!(report["wal_segments"].as_u64().unwrap() > 0, "{document:#}");
         assert_eq!(world.ledger(&root), sorted(&log.commits[..count]), "{words:?}: {document:#}");
     }
+}
+
+/// The first error of a command that fails with `exit`, and that nothing was made.
+#[track_caller]
+fn refused(world: &World, target: &[&str], code: &str) -> Value {
+    let root = world.target();
+    let document = world.recover(&root, target).expect(1).document();
+    assert_eq!(document["code"], code, "{document:#}");
+    assert!(!root.exists(), "{} was touched", root.display());
+    document
+}
+
+fn contains(document: &Value, field: &str, what: &str) {
+    assert!(document[field].as_str().unwrap().contains(what), "{what} is not in {document:#}");
+}
+
+#[test]
+fn what_lies_outside_of_the_window_is_refused_and_nothing_is_touched() {
+    let Some(mut world) = World::start() else { return };
+    let mut log = Log::default();
+    world.commit(2, &mut log);
+    world.back_up(&mut log);
+    world.commit(2, &mut log);
+    world.archived();
+    let status = world.site.retoma(&["status", "--json"]).document();
+    let snapshots = world.site.retoma(&["snapshots", "--json"]).expect(0).document();
+    assert_eq!(status["windows"], snapshots["windows"]);
+    let [window] = &status["windows"].as_array().unwrap()[..] else { panic!("{status:#}") };
+    assert_eq!((&window["timeline"], &window["gap"]), (&1.into(), &Value::Null));
+    let (from, until) = (window["from_lsn"].as_str().unwrap(), window["until_lsn"].as_str().unwrap());
+    let text = world.site.retoma(&["snapshots"]).expect(0).stdout;
+    let line = text.lines().last().unwrap();
+    assert!(
+        line.starts_with("db: recoverable from 2")
+            && line.ends_with(&format!("({from}) to {until} (timeline 1)")),
+        "{text}"
+    );
+
+    for before in [
+        ["--lsn", "0/1"],
+        ["--at", "2000-01-01T00:00:00Z"],
+        ["--xid", &log.commits[0].xid],
+        ["--lsn", &log.commits[0].record],
+    ] {
+        let told = refused(&world, &before, "R0506");
+        contains(&told, "message", "is before anything that `db` can be recovered to");
+        contains(&told, "hint", &format!("({from}) to {until} (timeline 1)"));
+    }
+    contains(&refused(&world, &["--lsn", "FF/0"], "R0506"), "message", "is behind the end of its WAL");
+    contains(&refused(&world, &["--lsn", until], "R0506"), "message", until);
+    contains(&refused(&world, &["--timeline", "9"], "R0506"), "hint", "it has 1");
+    refused(&world, &["--exclusive"], "R0002");
+    refused(&world, &["--lsn", "nonsense"], "R0002");
+    refused(&world, &["--snapshot", "ffff"], "R0211");
+    let root = world.target().display().to_string();
+    let all = world.run(&["recover", "--to", &root, "--lsn", until]).expect(1).document();
+    assert_eq!(all["code"], "R0002");
+    contains(&all, "hint", "--only NAME");
+
+    // Where nobody knows beforehand, the server finds out, and says how far it came.
+    for unknown in [["--at", "2100-01-01T00:00:00Z"], ["--xid", "99999"], ["--name", "nothing"]] {
+        let document = world.recover(&world.target(), &unknown).expect(1).document();
+        assert_eq!(document["code"], "R0507", "{document:#}");
+        contains(&document, "message", "the last transaction ended at `20");
+        fs::remove_dir_all(world.target()).unwrap();
+    }
+    let latest = world.recover(&world.target(), &[]).expect(0).document();
+    assert_eq!(latest["components"][0]["recovery"]["target"]["kind"], "latest", "{latest:#}");
+    assert_eq!(world.ledger(&world.target()), sorted(&log.commits));
+}
+
+/// A snapshot, commits, and three segments that ended one after the other behind it.
+fn segments() -> Option<(World, Log, [String; 3])> {
+    let mut world = World::start()?;
+    let mut log = Log::default();
+    world.commit(1, &mut log);
+    world.back_up(&mut log);
+    let ended = [(); 3].map(|()| {
+        world.commit(1, &mut log);
+        world.site.archived()
+    });
+    Some((world, log, ended))
+}
+
+#[test]
+fn a_missing_segment_is_named_before_anything_is_touched() {
+    let Some((world, log, [_, middle, _])) = segments() else { return };
+    fs::remove_file(world.site.object("near", &middle)).unwrap();
+    let last = log.commits.last().unwrap();
+    world.recover(&world.target(), &["--lsn", &last.after]).expect(0);
+    assert_eq!(world.ledger(&world.target()), sorted(&log.commits), "the other repository has it");
+
+    fs::remove_file(world.site.object("far", &middle)).unwrap();
+    let told = refused(&world, &["--lsn", &last.after], "R0423");
+    contains(&told, "message", &middle);
+    let told = refused(&world, &[], "R0423");
+    contains(&told, "message", &middle);
+    let snapshots = world.site.retoma(&["snapshots"]).expect(0).stdout;
+    assert!(snapshots.contains(&format!("db: then WAL is missing: {middle} to {middle}\n")), "{snapshots}");
+    // The hint says how to get what is before it.
+    let hint = told["hint"].as_str().unwrap();
+    let position = hint.split("`--lsn ").nth(1).unwrap().split(' ').next().unwrap();
+    world.recover(&world.target(), &["--lsn", position, "--exclusive"]).expect(0);
+    let before = log.commits.iter().filter(|commit| lsn(&commit.after) <= lsn(position)).cloned();
+    let before: Vec<Commit> = before.collect();
+    assert!(before.len() >= 6 && before.len() < log.commits.len(), "{}", before.len());
+    assert_eq!(world.ledger(&world.target()), sorted(&before));
+    // A snapshot behind the gap leads to the end.
+    let mut later = log;
+    world.back_up(&mut later);
+    world.archived();
+    world.recover(&world.target(), &[]).expect(0);
+    assert_eq!(world.ledger(&world.target()), sorted(&later.commits));
+}
+
+fn lsn(text: &str) -> retoma_core::postgres::Lsn {
+    text.parse().unwrap()
+}
+
+#[test]
+fn a_damaged_segment_stops_the_recovery_and_is_named() {
+    let Some((world, log, [_, middle, _])) = segments() else { return };
+    let damage = |repository: &str| {
+        let path = world.site.object(repository, &middle);
+        let mut bytes = fs::read(&path).unwrap();
+        let at = bytes.len() / 2;
+        bytes[at] ^= 1;
+        fs::write(&path, bytes).unwrap();
+    };
+    damage("near");
+    world.recover(&world.target(), &[]).expect(0);
+    assert_eq!(world.ledger(&world.target()), sorted(&log.commits), "the other repository has it");
+    damage("far");
+    let told = world.recover(&world.target(), &[]).expect(1).document();
+    assert_eq!(told["code"], "R0203", "{told:#}");
+    contains(&told, "message", &middle);
+}
+
+#[test]
+fn parts_of_a_segment_are_replayed_as_far_as_they_go() {
+    let Some((world, log, _)) = segments() else { return };
+    let cut = &log.commits[log.commits.len() - 2];
+    let id: u64 =
+        world.site.server.psql("SELECT system_identifier FROM pg_control_system()").parse().unwrap();
+    let size = SegmentSize::new(1 << 20).unwrap();
+    let segment = SegmentName::at(TimelineId::FIRST, lsn(&cut.after), size);
+    let offset = usize::try_from(size.offset_of(lsn(&cut.after))).unwrap();
+    let whole = fs::read(world.site.server.data_dir().join("pg_wal").join(segment.to_string())).unwrap();
+    for repository in ["near", "far"] {
+        let folder = world.site.object(repository, &segment.to_string());
+        for entry in fs::read_dir(folder.parent().unwrap()).unwrap() {
+            let path = entry.unwrap().path();
+            if path.file_name().unwrap().to_str().unwrap() >= segment.to_string().as_str() {
+                fs::remove_file(path).unwrap();
+            }
+        }
+    }
+    let url = format!("file://{}", world.site.home().join("far").display());
+    let password = Secret::new("a password for tests".to_owned());
+    let repository = open_address(&url, &password, false).unwrap().repository;
+    let archive = Archive::new(&repository, "db", id).unwrap();
+    for (from, to) in [(0, offset / 2), (offset / 2, offset)] {
+        archive.push_part(segment, size, u32::try_from(from).unwrap(), &whole[from..to]).unwrap();
+    }
+    let document = world.recover(&world.target(), &[]).expect(0).document();
+    let reached = document["components"][0]["recovery"]["reached_lsn"].as_str().unwrap();
+    assert!(lsn(reached) <= lsn(&cut.after), "{document:#}");
+    assert_eq!(world.ledger(&world.target()), sorted(&log.commits[..log.commits.len() - 1]));
+}
+
+#[test]
+fn a_push_that_is_killed_at_any_moment_is_done_by_the_next_one() {
+    let Some(site) = Site::start() else { return };
+    let folder = site.server.data_dir().join("pg_wal");
+    site.server.psql("CREATE TABLE noise AS SELECT md5(n::text) AS n FROM generate_series(1, 60000) AS n; SELECT pg_switch_wal()");
+    let waiting = || {
+        let ready = fs::read_dir(folder.join("archive_status")).unwrap();
+        let names = ready.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> =
+            names.filter_map(|name| Some(name.strip_suffix(".ready")?.to_owned())).collect();
+        names.sort();
+        names
+    };
+    let segments = waiting();
+    assert!(segments.len() > 4, "{segments:?}");
+    let mut random = Random(number("SEED", 20_261_122));
+    let push = |name: &str| {
+        let mut command = site.server.command(PROGRAM);
+        command.current_dir(site.server.data_dir()).args(["-q", "-f"]).arg(site.home().join("retoma.toml"));
+        command.args(["wal", "push", &format!("pg_wal/{name}"), "--component", "db"]);
+        command
+    };
+    for round in 0..20 {
+        let mut child = push(&segments[round % segments.len()]).spawn().unwrap();
+        // Not waited for: the moment of the kill is the point.
+        std::thread::sleep(std::time::Duration::from_micros(random.below(400_000) as u64));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    for name in &segments {
+        let status = push(name).status().unwrap();
+        assert!(status.success(), "{name}");
+    }
+    let server = site.server.psql("SELECT system_identifier FROM pg_control_system()");
+    for repository in ["near", "far"] {
+        for name in &segments {
+            let target = site.home().join("fetched").display().to_string();
+            let arguments = [
+                "-r",
+                repository,
+                "wal",
+                "fetch",
+                name,
+                &target,
+                "--component",
+                "db",
+                "--no-spool",
+                "--system-identifier",
+                &server,
+            ];
+            site.retoma(&arguments).expect(0);
+            assert!(
+                fs::read(&target).unwrap() == fs::read(folder.join(name)).unwrap(),
+                "{name} in {repository}"
+            );
+        }
+    }
+    let checked = site.retoma(&["wal", "check", "--json"]).expect(0).document();
+    assert_eq!(checked["servers"][0]["gaps"].as_array().unwrap().len(), 0, "{checked:#}");
 }
