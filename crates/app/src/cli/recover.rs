@@ -32,6 +32,9 @@ pub(super) struct Args {
     /// Where the data were; what is there comes back when a check fails
     #[arg(long)]
     in_place: bool,
+    /// The state of this time
+    #[arg(long, value_name = "TIME")]
+    at: Option<String>,
     #[command(flatten)]
     target: target::TargetArgs,
     /// The snapshot that a PostgreSQL server is recovered from, by the beginning of its id (default: the newest before
@@ -53,7 +56,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
-    let goal = args.target.goal()?;
+    let goal = args.target.goal(args.at.as_deref())?;
     let (repository, repository_name) = open(context, args)?;
     let place = match &args.to {
         Some(folder) => Place::Under(folder.clone()),
@@ -113,8 +116,7 @@ fn open(context: &Context, args: &Args) -> Result<(Repository, Option<String>)> 
         }
         _ => {
             let manifest = context.manifest()?.manifest;
-            let name = context.repository.is_none().then(|| context.chosen(&manifest)).transpose()?;
-            Ok((context.open(&manifest)?, name.map(|chosen| chosen.name.clone())))
+            Ok((context.open(&manifest)?, context.not_alone(&manifest)?))
         }
     }
 }

@@ -11,19 +11,15 @@ use retoma_repo::Repository;
 use serde_json::{Value, json};
 
 #[derive(Debug, clap::Args)]
-#[command(group(clap::ArgGroup::new("target").args(["at", "lsn", "xid", "name"])))]
 pub(super) struct TargetArgs {
-    /// The state of this time
-    #[arg(long, value_name = "TIME")]
-    at: Option<String>,
     /// PostgreSQL: up to this position in the WAL, such as 16/B374D848
-    #[arg(long, value_name = "LSN")]
+    #[arg(long, value_name = "LSN", conflicts_with_all = ["at", "xid", "name"])]
     lsn: Option<String>,
     /// PostgreSQL: up to the end of this transaction
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", conflicts_with_all = ["at", "name"])]
     xid: Option<u64>,
     /// PostgreSQL: up to this point, made by `pg_create_restore_point`
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", conflicts_with = "at")]
     name: Option<String>,
     /// PostgreSQL: up to just before the target
     #[arg(long)]
@@ -34,11 +30,12 @@ pub(super) struct TargetArgs {
 }
 
 impl TargetArgs {
-    pub(super) fn goal(&self) -> Result<Goal> {
+    /// `at` is the option of that name, which other kinds of components have too.
+    pub(super) fn goal(&self, at: Option<&str>) -> Result<Goal> {
         let wrong = |what: String, hint: &'static str| {
             Error::new(ErrorKind::Invalid, codes::USAGE, what).with_hint(hint)
         };
-        let target = match (&self.at, &self.lsn, self.xid, &self.name) {
+        let target = match (at, &self.lsn, self.xid, &self.name) {
             (Some(time), ..) => Target::Time(context::timestamp(time)?),
             (_, Some(lsn), ..) => Target::Lsn(lsn.parse().map_err(|why| {
                 let what = format!("`{}` is no position in the WAL: {why}", lsn.escape_debug());

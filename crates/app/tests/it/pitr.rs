@@ -310,7 +310,7 @@ fn what_lies_outside_of_the_window_is_refused_and_nothing_is_touched() {
 
     for before in [
         ["--lsn", "0/1"],
-        ["--at", "2000-01-01T00:00:00Z"],
+        ["--at", &log.commits[0].time],
         ["--xid", &log.commits[0].xid],
         ["--lsn", &log.commits[0].record],
     ] {
@@ -499,4 +499,35 @@ fn a_push_that_is_killed_at_any_moment_is_done_by_the_next_one() {
     }
     let checked = site.retoma(&["wal", "check", "--json"]).expect(0).document();
     assert_eq!(checked["servers"][0]["gaps"].as_array().unwrap().len(), 0, "{checked:#}");
+}
+
+#[test]
+fn a_restore_with_a_target_recovers_and_stops_and_without_one_only_lays_files_down() {
+    let Some((world, log, _)) = segments() else { return };
+    let root = world.target();
+    let at = log.commits.len() - 3;
+    let commit = &log.commits[at];
+    let data = root.join(world.site.server.data_dir().strip_prefix("/").unwrap());
+    fs::create_dir_all(data.parent().unwrap()).unwrap();
+    let target = data.display().to_string();
+    let restore = |point: &[&str]| {
+        let all: Vec<&str> = ["restore", "db", "--target", &target].iter().chain(point).copied().collect();
+        world.run(&all)
+    };
+    let refused = restore(&["--lsn", "0/1"]).expect(1).document();
+    assert_eq!(refused["code"], "R0506", "{refused:#}");
+    let paths = restore(&["base", "--xid", &commit.xid]).expect(1).document();
+    assert_eq!(paths["code"], "R0002", "{paths:#}");
+    assert!(!data.exists());
+    let document = restore(&["--xid", &commit.xid, "--exclusive"]).expect(0).document();
+    assert_eq!(document["recovery"]["target"]["kind"], "xid", "{document:#}");
+    assert!(!data.join("recovery.signal").exists() && !data.join("postmaster.pid").exists());
+    assert_eq!(world.ledger(&root), sorted(&log.commits[..at]));
+
+    let document = restore(&["--at", &commit.after_time]).expect(0).document();
+    assert_eq!(document["recovery"]["timeline_after"], 2, "{document:#}");
+    assert_eq!(world.ledger(&root), sorted(&log.commits[..=at]));
+    let plain = restore(&[]).expect(0).document();
+    assert_eq!(plain["recovery"], Value::Null, "{plain:#}");
+    assert!(data.join("backup_label").exists());
 }

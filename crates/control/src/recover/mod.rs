@@ -16,8 +16,8 @@ mod server;
 
 pub use apply::{Options, Recovered, RecoveredComponent, apply};
 pub(crate) use apply::{STOP_GRACE, run_restore};
-pub use pitr::PlannedRecovery;
-pub use server::Report;
+pub use pitr::{PlannedRecovery, plan as plan_server};
+pub use server::{Report, recover_restored};
 
 use crate::backup::{self, MANIFEST_NAME};
 use crate::postgres;

@@ -85,13 +85,14 @@ fn locate(target: &Target, _archives: &[Archive], _candidates: &[Candidate]) -> 
 /// they were.
 ///
 /// # Errors
-/// `R0506` for a target outside of the recoverable window, `R0423` for one behind a gap, `R0211` without a snapshot; what
+/// `R0002` for a goal without a sense; `R0506` for a target outside of the recoverable window, `R0423` for one behind a gap, `R0211` without a snapshot; what
 /// the repositories say.
-pub(super) fn plan(
+pub fn plan(
     request: &Request<'_>,
     manifest: &Manifest,
     component: &Component,
 ) -> Result<(SnapshotId, PlannedRecovery)> {
+    check_fits(&request.goal, request.snapshot, &[component])?;
     let name = component.name.as_str();
     let all = check::wal_facts(request.repository)?;
     let own = all.iter().filter(|facts| facts.component == name).filter(|facts| match request.snapshot {

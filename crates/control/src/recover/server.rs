@@ -122,6 +122,26 @@ pub struct Report {
     pub replay: Duration,
 }
 
+/// Recovers a data directory that `retoma restore` laid down, of the component `described`, to what was planned, and stops the
+/// server. Nothing is checked but that it comes up.
+///
+/// # Errors
+/// As [`crate::recover::apply`] has them of a server.
+pub fn recover_restored(
+    described: &Component,
+    facts: &PostgresFacts,
+    planned: &PlannedRecovery,
+    data: &Path,
+    supervisor: &Supervisor,
+    interrupt: &Interrupt,
+) -> Result<Report> {
+    let server = Server { described, facts, planned, data, program: &supervisor.program };
+    let mut timeline = Timeline::start(Stopwatch::start(), StepName::Replay);
+    let (instance, report) = server.come_up(supervisor, &mut timeline, interrupt)?;
+    instance.stop()?;
+    Ok(report)
+}
+
 impl Server<'_> {
     /// Starts the server, waits until it has recovered to its goal, checks it and stops it. Afterwards the data directory is as
     /// after a clean shutdown, on a timeline of its own.
@@ -135,6 +155,21 @@ impl Server<'_> {
         timeline: &mut Timeline,
         interrupt: &Interrupt,
     ) -> Result<(Report, Vec<CheckResult>)> {
+        let (instance, report) = self.come_up(supervisor, timeline, interrupt)?;
+        timeline.begin(StepName::Check, Some(&self.described.name))?;
+        let checks =
+            postgres::check(&instance, self.facts, &self.database(), &self.described.checks, interrupt)?;
+        instance.stop()?;
+        Ok((report, checks))
+    }
+
+    /// Starts the server and waits until it has recovered.
+    fn come_up(
+        &self,
+        supervisor: &Supervisor,
+        timeline: &mut Timeline,
+        interrupt: &Interrupt,
+    ) -> Result<(Instance, Report)> {
         let name = Some(self.described.name.as_str());
         timeline.begin(StepName::Replay, name)?;
         let supply = Supply { archives: self.planned.archives.clone(), program: self.program.to_owned() };
@@ -154,11 +189,7 @@ impl Server<'_> {
         timeline.begin(StepName::Start, name)?;
         instance.wait_promoted(launch.limit, interrupt)?;
         let report = self.report(instance.replayed()?, replay);
-        timeline.begin(StepName::Check, name)?;
-        let checks =
-            postgres::check(&instance, self.facts, &self.database(), &self.described.checks, interrupt)?;
-        instance.stop()?;
-        Ok((report, checks))
+        Ok((instance, report))
     }
 
     fn report(&self, replayed: Replayed, replay: Duration) -> Report {
