@@ -9,7 +9,7 @@ use retoma_control::recover::{self, Options, Place, Plan, Recovered, Request};
 use retoma_control::timeline::Timeline;
 use retoma_control::{Interrupt, Stopwatch};
 use retoma_core::Result;
-use retoma_core::drill::{CheckOutcome, CheckResult, StepName};
+use retoma_core::drill::{CheckOutcome, CheckResult, StepName, Waterfall};
 use retoma_core::manifest::SecretRef;
 use retoma_repo::Repository;
 use retoma_repo::evidence::{Outcome, SubjectComponent, What};
@@ -95,10 +95,11 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     let mut recovered = recover::apply(&plan, &repository, &options, &mut timeline, &watch, &interrupt)?;
     let pid = recovered.service.take().map(retoma_control::Service::release).transpose()?;
     let passed = recovered.passed();
+    let waterfall = timeline.finish()?;
     tell(context, &recovered, pid);
-    keep_record(context, &plan, &repository, &recovered, passed);
+    keep_record(context, &plan, &repository, &recovered, &waterfall);
     let value = json!({
-        "dry_run": false, "passed": passed, "components": components(&recovered),
+        "dry_run": false, "passed": passed, "components": components(&recovered), "waterfall": waterfall,
         "service": { "pid": pid, "checks": recovered.service_checks },
         "rolled_back": recovered.rolled_back.as_ref().map(output::error_object), "previous": recovered.previous,
         "damage": recovered.damage.iter().map(output::error_object).collect::<Vec<_>>(),
@@ -109,16 +110,12 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
 
 /// The repository, and its name where a manifest is there to name it. One that is chosen on the command line is the only one.
 fn open(context: &Context, args: &Args) -> Result<(Repository, Option<String>)> {
-    match (&args.repository_url, &args.password_file) {
-        (Some(url), Some(file)) => {
-            let password = retoma_control::open::secret(&SecretRef::File(file.clone()))?;
-            Ok((retoma_control::open::open_address(url, &password, false)?.repository, None))
-        }
-        _ => {
-            let manifest = context.manifest()?.manifest;
-            Ok((context.open(&manifest)?, context.not_alone(&manifest)?))
-        }
+    if let (Some(url), Some(file)) = (&args.repository_url, &args.password_file) {
+        let password = retoma_control::open::secret(&SecretRef::File(file.clone()))?;
+        return Ok((retoma_control::open::open_address(url, &password, false)?.repository, None));
     }
+    let manifest = context.manifest()?.manifest;
+    Ok((context.open(&manifest)?, context.not_alone(&manifest)?))
 }
 
 fn show(context: &Context, plan: &Plan) {
@@ -211,14 +208,21 @@ fn state(check: &CheckResult) -> &'static str {
     }
 }
 
-fn keep_record(context: &Context, plan: &Plan, repository: &Repository, recovered: &Recovered, passed: bool) {
+fn keep_record(
+    context: &Context,
+    plan: &Plan,
+    repository: &Repository,
+    recovered: &Recovered,
+    waterfall: &Waterfall,
+) {
     let subject = recovered.components.iter().map(|component| SubjectComponent {
         component: component.component.clone(),
         kind: component.kind.as_str().to_owned(),
         snapshot: Some(component.snapshot),
         data_bytes: component.checked.bytes,
     });
-    let outcome = if passed { Outcome::Passed } else { Outcome::Failed };
-    let details = json!({ "components": components(recovered), "service_checks": recovered.service_checks });
+    let outcome = if recovered.passed() { Outcome::Passed } else { Outcome::Failed };
+    let details = json!({ "components": components(recovered), "service_checks": recovered.service_checks,
+                          "waterfall": waterfall });
     record::keep(context, &plan.manifest, repository, What::Recover, outcome, subject.collect(), details);
 }

@@ -40,7 +40,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     let servers: BTreeSet<&str> = servers.filter_map(|(_, snapshot)| snapshot.component()).collect();
     let mut windows = Vec::new();
     for component in servers {
-        windows.append(&mut target::windows(context, &repository, component)?);
+        windows.append(&mut target::windows(context, &repository, component));
     }
     context.printer.json("retoma.snapshots/1", json!({ "snapshots": list, "windows": windows }));
     Ok(Exit::Ok)

@@ -42,7 +42,7 @@ pub(super) fn run(context: &Context) -> Result<Exit> {
     context.printer.data(&table::table(&["component", "tier", "snapshot", ">age", ">RPO", "state"], &rows));
     let mut windows = Vec::new();
     for component in manifest.components.iter().filter(|it| it.kind() == ComponentKind::Postgres) {
-        windows.append(&mut target::windows(context, &repository, &component.name)?);
+        windows.append(&mut target::windows(context, &repository, &component.name));
     }
     let evidence = evidence(context, &manifest, &repository)?;
     context

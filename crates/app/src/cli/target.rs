@@ -111,9 +111,14 @@ pub(super) fn reached_in_words(report: &Report) -> String {
 }
 
 /// Says what can be recovered of a PostgreSQL server, and gives it: one entry for each stretch without a gap.
-pub(super) fn windows(context: &Context, repository: &Repository, component: &str) -> Result<Vec<Value>> {
+pub(super) fn windows(context: &Context, repository: &Repository, component: &str) -> Vec<Value> {
     let mut list = Vec::new();
-    for server in check::check(repository, Some(component))? {
+    let servers = check::check(repository, Some(component)).unwrap_or_else(|error| {
+        // What lists snapshots must go on where one is damaged.
+        context.printer.warning(&format!("what can be recovered of `{component}` cannot be said: {error}"));
+        Vec::new()
+    });
+    for server in servers {
         for window in server.windows() {
             context.printer.data(&format!("{component}: recoverable from {}", window.in_words()));
             if let Some(gap) = window.gap_in_words() {
@@ -129,5 +134,5 @@ pub(super) fn windows(context: &Context, repository: &Repository, component: &st
             }));
         }
     }
-    Ok(list)
+    list
 }

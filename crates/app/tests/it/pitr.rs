@@ -4,7 +4,8 @@
 //! position (`pg_walinspect`), time. Then everything is recovered to a point before the end, goes on from there on timeline 2,
 //! and random targets on both timelines are recovered and compared. `SEED` and `RETOMA_TARGETS` make it another or longer run.
 
-use crate::kit::Run;
+use crate::documented::{RECOVERY, WINDOW};
+use crate::kit::{Run, fields};
 use crate::wal::{PROGRAM, Site};
 use retoma_control::open::open_address;
 use retoma_core::Secret;
@@ -266,6 +267,9 @@ fn every_target_gives_exactly_the_commits_before_it() {
         let document = world.recover(&root, &words).expect(0).document();
         let report = &document["components"][0]["recovery"];
         assert_eq!(report["timeline_after"], 3, "{document:#}");
+        let mut documented = RECOVERY;
+        documented.sort_unstable();
+        assert_eq!(fields(report), documented);
         println!("  {:.1} s, of these replay {}", begun.elapsed().as_secs_f64(), report["replay_seconds"]);
         assert!(report["wal_segments"].as_u64().unwrap() > 0, "{document:#}");
         assert_eq!(world.ledger(&root), sorted(&log.commits[..count]), "{words:?}: {document:#}");
@@ -298,6 +302,9 @@ fn what_lies_outside_of_the_window_is_refused_and_nothing_is_touched() {
     let snapshots = world.site.retoma(&["snapshots", "--json"]).expect(0).document();
     assert_eq!(status["windows"], snapshots["windows"]);
     let [window] = &status["windows"].as_array().unwrap()[..] else { panic!("{status:#}") };
+    let mut documented: Vec<&str> = WINDOW.into_iter().chain(["component"]).collect();
+    documented.sort_unstable();
+    assert_eq!(fields(window), documented);
     assert_eq!((&window["timeline"], &window["gap"]), (&1.into(), &Value::Null));
     let (from, until) = (window["from_lsn"].as_str().unwrap(), window["until_lsn"].as_str().unwrap());
     let text = world.site.retoma(&["snapshots"]).expect(0).stdout;
@@ -336,7 +343,12 @@ fn what_lies_outside_of_the_window_is_refused_and_nothing_is_touched() {
         contains(&document, "message", "the last transaction ended at `20");
         fs::remove_dir_all(world.target()).unwrap();
     }
+    let plan = world.recover(&world.target(), &["--dry-run"]).expect(0).document();
+    assert_eq!(plan["components"][0]["recovery"]["until_lsn"], until, "{plan:#}");
     let latest = world.recover(&world.target(), &[]).expect(0).document();
+    let steps: Vec<&str> =
+        latest["waterfall"].as_array().unwrap().iter().map(|step| step["name"].as_str().unwrap()).collect();
+    assert_eq!(steps, ["decide", "fetch", "check", "replay", "start", "check"]);
     assert_eq!(latest["components"][0]["recovery"]["target"]["kind"], "latest", "{latest:#}");
     assert_eq!(world.ledger(&world.target()), sorted(&log.commits));
 }

@@ -74,7 +74,7 @@ pub struct Instance {
 }
 
 /// How far a server has recovered.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Replayed {
     /// Everything before this position was replayed.
     pub reached: Lsn,

@@ -94,7 +94,13 @@ pub fn plan(
 ) -> Result<(SnapshotId, PlannedRecovery)> {
     check_fits(&request.goal, request.snapshot, &[component])?;
     let name = component.name.as_str();
-    let all = check::wal_facts(request.repository)?;
+    let (mut all, mut damaged) = (Vec::new(), Vec::new());
+    for facts in check::each_wal_facts(request.repository)? {
+        match facts {
+            Ok(facts) => all.push(facts),
+            Err(error) => damaged.push(format!("a snapshot cannot be used: {error}")),
+        }
+    }
     let own = all.iter().filter(|facts| facts.component == name).filter(|facts| match request.snapshot {
         Some(id) => facts.id.to_hex().starts_with(id),
         None => facts.is_complete,
@@ -113,13 +119,15 @@ pub fn plan(
     let known =
         check::look(&archives, server.1, &own).with_context(|| format!("look at the WAL of `{name}`"))?;
     let known = known.ok_or_else(|| Error::internal("a component has no repository"))?;
-    decide(request, name, known, archives)
+    let (id, mut planned) = decide(request, name, &known, archives)?;
+    planned.care.append(&mut damaged);
+    Ok((id, planned))
 }
 
 fn decide(
     request: &Request<'_>,
     name: &str,
-    known: ServerWal,
+    known: &ServerWal,
     archives: Vec<Archive>,
 ) -> Result<(SnapshotId, PlannedRecovery)> {
     // One that is named is used, also when something in it could not be read.

@@ -188,11 +188,11 @@ impl Server<'_> {
         let replay = clock.elapsed();
         timeline.begin(StepName::Start, name)?;
         instance.wait_promoted(launch.limit, interrupt)?;
-        let report = self.report(instance.replayed()?, replay);
+        let report = self.report(&instance.replayed()?, replay);
         Ok((instance, report))
     }
 
-    fn report(&self, replayed: Replayed, replay: Duration) -> Report {
+    fn report(&self, replayed: &Replayed, replay: Duration) -> Report {
         Report {
             goal: self.planned.goal.clone(),
             reached: replayed.reached,

@@ -143,6 +143,14 @@ impl WalFacts {
 /// # Errors
 /// What reading the repository says; `Corrupt` with `R0408` for facts that are none.
 pub fn wal_facts(repository: &Repository) -> Result<Vec<WalFacts>> {
+    each_wal_facts(repository)?.into_iter().collect()
+}
+
+/// As [`wal_facts`], where a snapshot that cannot be read does not hide the others.
+///
+/// # Errors
+/// What listing the repository says.
+pub fn each_wal_facts(repository: &Repository) -> Result<Vec<Result<WalFacts>>> {
     let snapshots = repository.snapshots()?;
     let physical = snapshots.iter().filter(|(_, snapshot)| snapshot.kind() == Some("postgres"));
     let mut found = Vec::new();
@@ -150,13 +158,12 @@ pub fn wal_facts(repository: &Repository) -> Result<Vec<WalFacts>> {
     for (id, snapshot) in physical {
         let index = match &index {
             Some(index) => index,
-            None => index.insert(repository.load_index()?),
+            // What is in a damaged part of it is told of the snapshot that needs it.
+            None => index.insert(repository.load_readable_index()?),
         };
         let facts = facts_of(repository, index, &snapshot.tree)
-            .with_context(|| format!("read the facts of snapshot {}", id.short()))?;
-        if let Some(facts) = facts {
-            found.push(WalFacts::new(*id, snapshot, &facts)?);
-        }
+            .with_context(|| format!("read the facts of snapshot {}", id.short()));
+        found.extend(facts.transpose().map(|facts| WalFacts::new(*id, snapshot, &facts?)));
     }
     Ok(found)
 }

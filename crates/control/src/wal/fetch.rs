@@ -143,9 +143,8 @@ fn fetch_ahead(
         let Some(bytes) = archive.fetch(WalFileName::Segment(name))? else { return Ok(false) };
         spool.put(right, name, &bytes).map(|()| true)
     };
-    in_parallel(&wanted, size, |name| match spool.has(name) {
-        true => Some(false),
-        false => fetch_one(name).ok().filter(|is_there| *is_there),
+    in_parallel(&wanted, size, |name| {
+        if spool.has(name) { Some(false) } else { fetch_one(name).ok().filter(|is_there| *is_there) }
     })
 }
 
@@ -180,7 +179,7 @@ pub(super) fn in_parallel(
     };
     std::thread::scope(|scope| {
         for _ in 1..threads(size.bytes()).min(wanted.len()) {
-            scope.spawn(&work);
+            scope.spawn(work);
         }
         work();
     });

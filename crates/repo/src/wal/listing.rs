@@ -295,7 +295,9 @@ mod tests {
     fn what_two_repositories_have_is_joined() {
         let timeline = |segments: &[u64], part: (u32, u32), has_history| {
             let mut timeline = Timeline { has_history, ..Timeline::default() };
-            segments.iter().for_each(|number| timeline.segments.insert(*number));
+            for number in segments {
+                timeline.segments.insert(*number);
+            }
             timeline.parts.insert(9, BTreeSet::from([part]));
             timeline
         };

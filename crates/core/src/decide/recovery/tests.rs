@@ -11,9 +11,9 @@ fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_790_000_000 + seconds).unwrap()
 }
 
-fn gap(number: u64) -> Option<(SegmentName, SegmentName)> {
+fn gap(number: u64) -> (SegmentName, SegmentName) {
     let name = SegmentName::new(id(1), number, SegmentSize::default()).unwrap();
-    Some((name, name))
+    (name, name)
 }
 
 /// A snapshot on timeline 1 that stopped at `stop`, as many seconds later.
@@ -28,7 +28,7 @@ fn candidate(stop: u64, ways: &[(u32, u64, bool)]) -> Candidate {
             .map(|(timeline, until, has_gap)| Way {
                 timeline: id(*timeline),
                 until: Lsn(*until),
-                gap: if *has_gap { gap(7) } else { None },
+                gap: has_gap.then(|| gap(7)),
             })
             .collect(),
     }
@@ -123,7 +123,7 @@ fn the_end_of_the_wal_is_not_behind_a_gap() {
     assert!(matches!(choose(&Goal::default(), two, &known(), None), Err(Refusal::BehindGap { .. })));
     // A time may lie before it.
     let time = to(Target::Time(at(300)));
-    assert_eq!(choose(&time, two, &known(), None).unwrap().gap, gap(7));
+    assert_eq!(choose(&time, two, &known(), None).unwrap().gap, Some(gap(7)));
 }
 
 #[test]
