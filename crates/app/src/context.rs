@@ -76,6 +76,12 @@ impl Context {
         Ok(retoma_control::open::open_repository(self.chosen(manifest)?, false)?.repository)
     }
 
+    /// The name of the repository that is used, where nobody chose it: then others may be asked too.
+    pub(crate) fn not_alone(&self, manifest: &Manifest) -> Result<Option<String>> {
+        let name = self.repository.is_none().then(|| self.chosen(manifest)).transpose()?;
+        Ok(name.map(|chosen| chosen.name.clone()))
+    }
+
     /// Asks before something destructive; without a terminal `--yes` is needed.
     pub(crate) fn confirm(&self, question: &str) -> Result<bool> {
         use std::io::{BufRead, IsTerminal};

@@ -17,20 +17,37 @@ pub const PRIVATE: u32 = 0o600;
 /// # Errors
 /// What the file system says; then the file is as it was.
 pub fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+    write_and(path, bytes, mode, File::sync_all)?;
+    sync_folder_of(path)
+}
+
+/// As [`write`], whole or not at all for everybody who looks, but not after a crash of the machine.
+///
+/// # Errors
+/// As [`write`].
+pub(crate) fn write_unsynced(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+    write_and(path, bytes, mode, |_| Ok(()))
+}
+
+fn write_and(
+    path: &Path,
+    bytes: &[u8],
+    mode: u32,
+    sync: impl Fn(&File) -> std::io::Result<()>,
+) -> Result<()> {
     let temporary = temporary(path);
     let write = || {
         // A killed run may have left it. Made anew, so that no link is followed.
         std::fs::remove_file(&temporary).ok();
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
         file.write_all(bytes)?;
-        file.sync_all()?;
+        sync(&file)?;
         std::fs::rename(&temporary, path)
     };
     write().map_err(|error| {
         std::fs::remove_file(&temporary).ok();
         Error::io(path.display(), error)
-    })?;
-    sync_folder_of(path)
+    })
 }
 
 /// The name under which [`write`] begins: one that nobody else gives a file.

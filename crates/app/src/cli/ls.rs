@@ -37,6 +37,11 @@ pub(super) struct WhichArgs {
 }
 
 impl WhichArgs {
+    /// The snapshot that is named, and the time.
+    pub(super) fn named(&self) -> (Option<&str>, Option<&str>) {
+        (self.snapshot.as_deref(), self.at.as_deref())
+    }
+
     pub(super) fn selector(&self, component: &str) -> Result<Selector> {
         let which = match (&self.snapshot, &self.at) {
             (Some(id), _) => Which::Id(id.clone()),

@@ -18,9 +18,11 @@ mod restore;
 mod shell;
 mod snapshots;
 mod status;
+mod target;
 mod usage;
 mod verify;
 mod wal;
+mod wal_get;
 
 use crate::context::Context;
 use crate::exit::Exit;
@@ -112,6 +114,9 @@ enum Verb {
     /// Watch over a service
     #[command(name = "__supervise", hide = true)]
     Supervise(shell::SuperviseArgs),
+    /// `restore_command` of a server that is being recovered
+    #[command(name = "__wal-get", hide = true)]
+    WalGet(wal_get::Args),
     /// The sample service
     #[command(name = "__marabet", hide = true, disable_help_flag = true)]
     Marabet(shell::MarabetArgs),
@@ -123,6 +128,7 @@ pub(crate) fn end_for_caller(exit: Exit) -> Exit {
     match exit {
         Exit::Ok | Exit::NotArchived => exit,
         _ if wal::is_fetch(std::env::args_os().skip(1)) => Exit::Unknown,
+        _ if wal_get::is_called(std::env::args_os().skip(1)) => Exit::Unknown,
         _ => exit,
     }
 }
@@ -138,7 +144,7 @@ pub(crate) fn run() -> Exit {
     let printer = Printer::new(cli.json, cli.quiet);
     // The first two handle signals themselves. PostgreSQL wants to see that its command died by the signal that it sent,
     // and nothing that this one does is left half-done.
-    let serves = matches!(cli.verb, Verb::Marabet(_) | Verb::Supervise(_) | Verb::Wal(_));
+    let serves = matches!(cli.verb, Verb::Marabet(_) | Verb::Supervise(_) | Verb::Wal(_) | Verb::WalGet(_));
     let context = Context {
         manifest_path: cli.manifest,
         yes: cli.yes,
@@ -178,6 +184,7 @@ fn dispatch(context: &Context, verb: Verb) -> Result<Exit> {
         Verb::Man(args) => shell::man(context, &args),
         Verb::Codegen(args) => codegen::run(context, &args),
         Verb::Supervise(args) => shell::supervise(&args),
+        Verb::WalGet(args) => wal_get::run(&args),
         Verb::Marabet(args) => shell::marabet(&args),
     }
 }

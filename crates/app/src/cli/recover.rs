@@ -1,14 +1,15 @@
 //! `retoma recover`.
 
 use super::record;
-use crate::context::{self, Context};
+use super::target;
+use crate::context::Context;
 use crate::exit::Exit;
 use crate::output::{self, table};
 use retoma_control::recover::{self, Options, Place, Plan, Recovered, Request};
 use retoma_control::timeline::Timeline;
 use retoma_control::{Interrupt, Stopwatch};
 use retoma_core::Result;
-use retoma_core::drill::{CheckOutcome, CheckResult, StepName};
+use retoma_core::drill::{CheckOutcome, CheckResult, StepName, Waterfall};
 use retoma_core::manifest::SecretRef;
 use retoma_repo::Repository;
 use retoma_repo::evidence::{Outcome, SubjectComponent, What};
@@ -34,6 +35,12 @@ pub(super) struct Args {
     /// The state of this time
     #[arg(long, value_name = "TIME")]
     at: Option<String>,
+    #[command(flatten)]
+    target: target::TargetArgs,
+    /// The snapshot that a PostgreSQL server is recovered from, by the beginning of its id (default: the newest before
+    /// the target)
+    #[arg(long, value_name = "ID")]
+    snapshot: Option<String>,
     /// Only these components
     #[arg(long, value_name = "COMPONENT")]
     only: Vec<String>,
@@ -49,14 +56,20 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
-    let repository = open(context, args)?;
-    let at = args.at.as_deref().map(context::timestamp).transpose()?;
+    let goal = args.target.goal(args.at.as_deref())?;
+    let (repository, repository_name) = open(context, args)?;
     let place = match &args.to {
         Some(folder) => Place::Under(folder.clone()),
         None => Place::InPlace,
     };
     // The manifest comes from the repository: what was backed up says how it comes back.
-    let request = Request { repository: &repository, at, only: &args.only, place, manifest: None };
+    let request = Request {
+        repository_name: repository_name.as_deref(),
+        goal,
+        snapshot: args.snapshot.as_deref(),
+        only: &args.only,
+        ..Request::newest(&repository, place)
+    };
     let plan = recover::plan(&request)?;
     show(context, &plan);
     if args.dry_run {
@@ -82,10 +95,11 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     let mut recovered = recover::apply(&plan, &repository, &options, &mut timeline, &watch, &interrupt)?;
     let pid = recovered.service.take().map(retoma_control::Service::release).transpose()?;
     let passed = recovered.passed();
+    let waterfall = timeline.finish()?;
     tell(context, &recovered, pid);
-    keep_record(context, &plan, &repository, &recovered, passed);
+    keep_record(context, &plan, &repository, &recovered, &waterfall);
     let value = json!({
-        "dry_run": false, "passed": passed, "components": components(&recovered),
+        "dry_run": false, "passed": passed, "components": components(&recovered), "waterfall": waterfall,
         "service": { "pid": pid, "checks": recovered.service_checks },
         "rolled_back": recovered.rolled_back.as_ref().map(output::error_object), "previous": recovered.previous,
         "damage": recovered.damage.iter().map(output::error_object).collect::<Vec<_>>(),
@@ -94,14 +108,14 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     Ok(if passed { Exit::Ok } else { Exit::Missed })
 }
 
-fn open(context: &Context, args: &Args) -> Result<Repository> {
-    match (&args.repository_url, &args.password_file) {
-        (Some(url), Some(file)) => {
-            let password = retoma_control::open::secret(&SecretRef::File(file.clone()))?;
-            Ok(retoma_control::open::open_address(url, &password, false)?.repository)
-        }
-        _ => context.open(&context.manifest()?.manifest),
+/// The repository, and its name where a manifest is there to name it. One that is chosen on the command line is the only one.
+fn open(context: &Context, args: &Args) -> Result<(Repository, Option<String>)> {
+    if let (Some(url), Some(file)) = (&args.repository_url, &args.password_file) {
+        let password = retoma_control::open::secret(&SecretRef::File(file.clone()))?;
+        return Ok((retoma_control::open::open_address(url, &password, false)?.repository, None));
     }
+    let manifest = context.manifest()?.manifest;
+    Ok((context.open(&manifest)?, context.not_alone(&manifest)?))
 }
 
 fn show(context: &Context, plan: &Plan) {
@@ -117,13 +131,20 @@ fn show(context: &Context, plan: &Plan) {
     });
     let rows: Vec<_> = rows.collect();
     context.printer.data(&table::table(&["component", "tier", "snapshot", "time", "to"], &rows));
+    for planned in &plan.components {
+        if let Some(recovery) = &planned.recovery {
+            context.printer.note(&target::in_words(&planned.component.name, recovery));
+            recovery.care.iter().for_each(|care| context.printer.warning(care));
+        }
+    }
 }
 
 fn planned(plan: &Plan) -> Vec<Value> {
     let component = |planned: &recover::PlannedComponent| {
         json!({ "component": planned.component.name, "kind": planned.component.kind().as_str(),
                 "tier": planned.component.tier.as_str(), "snapshot": planned.snapshot.to_hex(),
-                "time": planned.time().to_string(), "to": planned.to })
+                "time": planned.time().to_string(), "to": planned.to,
+                "recovery": planned.recovery.as_ref().map(target::planned) })
     };
     plan.components.iter().map(component).collect()
 }
@@ -133,6 +154,7 @@ fn components(recovered: &Recovered) -> Vec<Value> {
         json!({ "component": component.component, "kind": component.kind.as_str(), "snapshot": component.snapshot.to_hex(),
                 "path": component.path, "files": component.files, "bytes": component.checked.bytes,
                 "rows": component.checked.rows, "checks": component.checked.checks,
+                "recovery": component.recovery.as_ref().map(target::reached),
                 "fetch_seconds": component.elapsed.as_secs_f64(), "ready_seconds": component.ready })
     };
     recovered.components.iter().map(component).collect()
@@ -157,6 +179,9 @@ fn tell(context: &Context, recovered: &Recovered, pid: Option<u32>) {
             component.component,
             table::printable(&component.path.display().to_string())
         ));
+        if let Some(report) = &component.recovery {
+            context.printer.data(&format!("  {}", target::reached_in_words(report)));
+        }
         component.checked.checks.iter().for_each(line);
     }
     if !recovered.service_checks.is_empty() {
@@ -183,14 +208,21 @@ fn state(check: &CheckResult) -> &'static str {
     }
 }
 
-fn keep_record(context: &Context, plan: &Plan, repository: &Repository, recovered: &Recovered, passed: bool) {
+fn keep_record(
+    context: &Context,
+    plan: &Plan,
+    repository: &Repository,
+    recovered: &Recovered,
+    waterfall: &Waterfall,
+) {
     let subject = recovered.components.iter().map(|component| SubjectComponent {
         component: component.component.clone(),
         kind: component.kind.as_str().to_owned(),
         snapshot: Some(component.snapshot),
         data_bytes: component.checked.bytes,
     });
-    let outcome = if passed { Outcome::Passed } else { Outcome::Failed };
-    let details = json!({ "components": components(recovered), "service_checks": recovered.service_checks });
+    let outcome = if recovered.passed() { Outcome::Passed } else { Outcome::Failed };
+    let details = json!({ "components": components(recovered), "service_checks": recovered.service_checks,
+                          "waterfall": waterfall });
     record::keep(context, &plan.manifest, repository, What::Recover, outcome, subject.collect(), details);
 }

@@ -1,16 +1,23 @@
 //! `retoma restore`.
 
 use super::ls::{WhichArgs, inside};
+use super::target::{self, TargetArgs};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::output::progress::Display;
 use crate::output::{self, table};
-use retoma_control::postgres;
+use retoma_control::recover::{self, Place, PlannedRecovery, Report, Request};
+use retoma_control::{Interrupt, postgres};
+use retoma_core::decide::recovery::{Goal, Target};
+use retoma_core::manifest::{Component, ComponentKind, Manifest};
 use retoma_core::units::{ByteSize, counted};
-use retoma_core::{Error, Result};
-use retoma_repo::SnapshotId;
+use retoma_core::{Error, ErrorKind, Result, ResultExt as _, error::codes};
+use retoma_repo::format::snapshot::Snapshot;
+use retoma_repo::index::Index;
 use retoma_repo::ops::find;
 use retoma_repo::restore::{self, Outcome, Plan};
+use retoma_repo::{Repository, SnapshotId};
+use retoma_sources::postgres::facts_of;
 use retoma_sources::sqlite;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -37,12 +44,25 @@ pub(super) struct Args {
     dry_run: bool,
     #[command(flatten)]
     which: WhichArgs,
+    #[command(flatten)]
+    point: TargetArgs,
+}
+
+/// A database server that is not only laid down but recovered to a point in time.
+struct Server {
+    component: Component,
+    planned: PlannedRecovery,
 }
 
 pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     let loaded = context.manifest()?;
     let repository = context.open(&loaded.manifest)?;
-    let (id, snapshot) = find::snapshot(&repository, &args.which.selector(&args.component)?)?;
+    let server = server(context, args, &loaded.manifest, &repository)?;
+    let (id, snapshot) = match &server {
+        Some((id, _)) => (*id, repository.snapshot(*id)?),
+        None => find::snapshot(&repository, &args.which.selector(&args.component)?)?,
+    };
+    let server = server.map(|(_, server)| server);
     // What a damaged index file names cannot be restored; the plan knows whether this snapshot needs it.
     let index = repository.load_readable_index()?;
     let replaces = args.delete && args.path.is_empty();
@@ -90,14 +110,73 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     }
     let database = (snapshot.kind() == Some("sqlite")).then(|| args.target.join(file_name(root)));
     let outcome = apply(context, plan, database.as_deref())?;
-    Ok(finish(
-        context,
-        args,
-        (id, snapshot.kind()),
-        outcome,
-        index.unreadable(),
-        started.elapsed().as_secs_f64(),
-    ))
+    let mut report = None;
+    if let (Some(server), true) = (&server, outcome.is_complete()) {
+        report = Some(recover_to_target(context, server, (&repository, &index, &snapshot), &args.target)?);
+    }
+    let done = Done { id, kind: snapshot.kind(), outcome, report, seconds: started.elapsed().as_secs_f64() };
+    Ok(finish(context, args, done, index.unreadable()))
+}
+
+/// The server that is to be recovered, and from which snapshot; `None` where files are all that is asked for.
+fn server(
+    context: &Context,
+    args: &Args,
+    manifest: &Manifest,
+    repository: &Repository,
+) -> Result<Option<(SnapshotId, Server)>> {
+    let (named, at) = args.which.named();
+    let goal = args.point.goal(at)?;
+    if goal == Goal::default() {
+        return Ok(None);
+    }
+    let component = manifest.component(&args.component);
+    let is_server = component.is_some_and(|component| component.kind() == ComponentKind::Postgres);
+    // Files and embedded databases are as of a snapshot.
+    let knows_times = matches!(goal.target, Target::Time(_)) && goal.inclusive && goal.timeline.is_none();
+    let component = match component {
+        Some(component) if is_server && args.path.is_empty() => component,
+        _ if knows_times => return Ok(None),
+        _ => {
+            let message = "this target is for a whole PostgreSQL server";
+            return Err(Error::new(ErrorKind::Invalid, codes::USAGE, message)
+                .with_hint("name a component of kind `postgres`, without paths in it"));
+        }
+    };
+    let name = context.not_alone(manifest)?;
+    let request = Request {
+        repository_name: name.as_deref(),
+        goal,
+        snapshot: named,
+        ..Request::newest(repository, Place::InPlace)
+    };
+    let (id, planned) = recover::plan_server(&request, manifest, component)?;
+    context.printer.note(&target::in_words(&component.name, &planned));
+    planned.care.iter().for_each(|care| context.printer.warning(care));
+    Ok(Some((id, Server { component: component.clone(), planned })))
+}
+
+fn recover_to_target(
+    context: &Context,
+    server: &Server,
+    (repository, index, snapshot): (&Repository, &Index, &Snapshot),
+    data: &Path,
+) -> Result<Report> {
+    let facts = facts_of(repository, index, &snapshot.tree)?
+        .ok_or_else(|| Error::internal("the facts about a server are gone"))?;
+    let data = std::path::absolute(data).map_err(|error| Error::io(data.display(), error))?;
+    let (supervisor, interrupt) = (super::shell::supervisor()?, Interrupt::new(context.interrupt.flag()));
+    let Server { component, planned } = server;
+    recover::recover_restored(component, &facts, planned, &data, &supervisor, &interrupt)
+        .with_context(|| format!("recover the restored `{}`", component.name))
+}
+
+struct Done<'a> {
+    id: SnapshotId,
+    kind: Option<&'a str>,
+    outcome: Outcome,
+    report: Option<Report>,
+    seconds: f64,
 }
 
 fn file_name(path: &str) -> &str {
@@ -125,10 +204,8 @@ fn apply(context: &Context, plan: Plan<'_>, database: Option<&Path>) -> Result<O
 fn finish(
     context: &Context,
     args: &Args,
-    (id, kind): (SnapshotId, Option<&str>),
-    outcome: Outcome,
+    Done { id, kind, outcome, report, seconds }: Done<'_>,
     damage: &[Error],
-    seconds: f64,
 ) -> Exit {
     let complete = outcome.is_complete();
     context.printer.data(&format!(
@@ -138,13 +215,16 @@ fn finish(
         ByteSize(outcome.bytes_written),
         ByteSize(outcome.bytes_reused)
     ));
+    if let Some(report) = &report {
+        context.printer.data(&target::reached_in_words(report));
+    }
     let stopped = outcome.stopped.map(|error| error.context("restore"));
     let failed = outcome.failed.iter().map(|failed| {
         json!({ "path": table::path(&failed.path), "code": failed.error.code().as_str(), "message": failed.error.to_string() })
     });
     let value = json!({
         "component": args.component, "kind": kind, "snapshot": id.to_hex(), "target": args.target,
-        "dry_run": false, "complete": complete, "files": outcome.files,
+        "dry_run": false, "complete": complete, "recovery": report.as_ref().map(target::reached), "files": outcome.files,
         "written_bytes": outcome.bytes_written, "reused_bytes": outcome.bytes_reused,
         "extra_deleted": outcome.extra_deleted, "duration_seconds": seconds, "failed": failed.collect::<Vec<_>>(),
         "stopped": stopped.as_ref().map(output::error_object),

@@ -1,5 +1,6 @@
 //! `retoma snapshots`.
 
+use super::target;
 use crate::context::{self, Context};
 use crate::exit::Exit;
 use crate::output::table;
@@ -7,6 +8,7 @@ use retoma_core::Result;
 use retoma_repo::SnapshotId;
 use retoma_repo::format::snapshot::{Snapshot, TAG_HOLD, TAG_MANIFEST};
 use serde_json::json;
+use std::collections::BTreeSet;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -34,7 +36,13 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     let rows: Vec<Vec<String>> = snapshots.iter().map(|(id, snapshot)| row(*id, snapshot)).collect();
     context.printer.data(&table::table(&["id", "time", "host", "component", "state", "paths"], &rows));
     let list: Vec<_> = snapshots.iter().map(|(id, snapshot)| object(*id, snapshot)).collect();
-    context.printer.json("retoma.snapshots/1", json!({ "snapshots": list }));
+    let servers = snapshots.iter().filter(|(_, snapshot)| snapshot.kind() == Some("postgres"));
+    let servers: BTreeSet<&str> = servers.filter_map(|(_, snapshot)| snapshot.component()).collect();
+    let mut windows = Vec::new();
+    for component in servers {
+        windows.append(&mut target::windows(context, &repository, component));
+    }
+    context.printer.json("retoma.snapshots/1", json!({ "snapshots": list, "windows": windows }));
     Ok(Exit::Ok)
 }
 

@@ -1,11 +1,12 @@
 //! `retoma status`: how old the newest snapshots are, what drills measured, and which evidence is stale.
 
 use super::record;
+use super::target;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::output::table;
 use retoma_core::decide::staleness::{Facts, StaleReason};
-use retoma_core::manifest::{Component, Manifest};
+use retoma_core::manifest::{Component, ComponentKind, Manifest};
 use retoma_core::units::{self as core_units, ByteSize};
 use retoma_core::{Result, error::codes};
 use retoma_repo::evidence::{Chain, Record, What, stale};
@@ -39,8 +40,14 @@ pub(super) fn run(context: &Context) -> Result<Exit> {
         }));
     }
     context.printer.data(&table::table(&["component", "tier", "snapshot", ">age", ">RPO", "state"], &rows));
+    let mut windows = Vec::new();
+    for component in manifest.components.iter().filter(|it| it.kind() == ComponentKind::Postgres) {
+        windows.append(&mut target::windows(context, &repository, &component.name));
+    }
     let evidence = evidence(context, &manifest, &repository)?;
-    context.printer.json("retoma.status/1", json!({ "components": objects, "evidence": evidence }));
+    context
+        .printer
+        .json("retoma.status/1", json!({ "components": objects, "windows": windows, "evidence": evidence }));
     Ok(if late { Exit::Missed } else { Exit::Ok })
 }
 

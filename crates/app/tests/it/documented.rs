@@ -38,6 +38,20 @@ const RARE: [&str; 24] = [
     "target",
 ];
 
+/// Fields of a window, and of how far a server was recovered: only where there is a server. `pitr` looks at them.
+pub(crate) const WINDOW: [&str; 6] =
+    ["system_identifier", "timeline", "from_time", "from_lsn", "until_lsn", "gap"];
+pub(crate) const RECOVERY: [&str; 8] = [
+    "target",
+    "reached_lsn",
+    "last_transaction",
+    "timeline_before",
+    "timeline_after",
+    "wal_segments",
+    "wal_bytes",
+    "replay_seconds",
+];
+
 /// A page's sections by their headings.
 fn sections(page: &str, mark: &str) -> BTreeMap<String, String> {
     let text =
@@ -268,9 +282,17 @@ fn words_that_are_values(verb: &str) -> BTreeSet<String> {
             "data_size_changed",
             "too_old",
             "from_the_future",
+            "system_identifier",
+            "timeline",
+            "from_time",
+            "from_lsn",
+            "until_lsn",
+            "gap",
         ],
         // Only where there is a physical snapshot.
         "wal" => &["id", "time", "start_lsn", "stop_lsn", "ways"],
+        "snapshots" => &WINDOW,
+        "recover" => &RECOVERY,
         _ => &[],
     };
     values.iter().map(|value| (*value).to_owned()).collect()

@@ -14,6 +14,7 @@ mod init;
 mod interrupt;
 mod keys;
 mod kit;
+mod pitr;
 mod postgres;
 mod recover;
 mod retention;

@@ -6,17 +6,22 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_retoma");
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_retoma");
 
 /// A server that archives into a repository of its own, with segments of 1 MiB. All of it belongs to the server's user,
 /// who also runs the program.
-struct Site {
-    server: PostgresServer,
+pub(crate) struct Site {
+    pub(crate) server: PostgresServer,
 }
 
 impl Site {
     /// `None` where PostgreSQL is not installed.
-    fn start() -> Option<Self> {
+    pub(crate) fn start() -> Option<Self> {
+        Self::start_with(&[])
+    }
+
+    /// With further lines of `postgresql.conf`.
+    pub(crate) fn start_with(conf: &[&str]) -> Option<Self> {
         let options = PostgresOptions {
             initdb: vec!["--wal-segsize=1".to_owned()],
             conf: [
@@ -25,8 +30,10 @@ impl Site {
                 "max_wal_size = 64MB",
                 "wal_keep_size = 1GB",
             ]
-            .map(str::to_owned)
-            .into(),
+            .iter()
+            .chain(conf)
+            .map(|line| (*line).to_owned())
+            .collect(),
             ..PostgresOptions::default()
         };
         let site = Self { server: PostgresServer::start_with(&options)? };
@@ -54,23 +61,23 @@ impl Site {
     }
 
     /// The folder that belongs to the server's user.
-    fn home(&self) -> PathBuf {
+    pub(crate) fn home(&self) -> PathBuf {
         self.server.socket_dir()
     }
 
     /// The program with its manifest, as a line for a shell.
-    fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         format!("{PROGRAM} -q -f {}", self.home().join("retoma.toml").display())
     }
 
-    fn archive(&self) {
+    pub(crate) fn archive(&self) {
         let command = format!("archive_command = '{} wal push %p --component db'", self.line());
         self.server.append_conf(&[command]);
         self.server.psql("SELECT pg_reload_conf()");
     }
 
     /// Runs the program as the server's user, in the data directory as the server does.
-    fn retoma(&self, arguments: &[&str]) -> Run {
+    pub(crate) fn retoma(&self, arguments: &[&str]) -> Run {
         let mut command = self.server.command(PROGRAM);
         command.current_dir(self.server.data_dir()).env("HOME", self.home());
         command.args(["-q", "-f"]).arg(self.home().join("retoma.toml")).args(arguments);
@@ -78,7 +85,7 @@ impl Site {
     }
 
     /// Finishes the current segment and waits until the server has archived everything.
-    fn archived(&self) -> String {
+    pub(crate) fn archived(&self) -> String {
         let last = self.server.psql(
             "CREATE TABLE IF NOT EXISTS ended (n int); INSERT INTO ended VALUES (1); \
              SELECT pg_walfile_name(pg_switch_wal())",
@@ -103,13 +110,13 @@ impl Site {
     }
 
     /// Names of the segments in `pg_wal`.
-    fn segments(&self) -> BTreeSet<String> {
+    pub(crate) fn segments(&self) -> BTreeSet<String> {
         let entries = fs::read_dir(self.server.data_dir().join("pg_wal")).unwrap();
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
         names.filter(|name| name.len() == 24).collect()
     }
 
-    fn object(&self, repository: &str, name: &str) -> PathBuf {
+    pub(crate) fn object(&self, repository: &str, name: &str) -> PathBuf {
         let server = self.server.psql("SELECT system_identifier FROM pg_control_system()");
         self.home().join(format!("{repository}/wal/db/{server}/{}/{name}", &name[..8]))
     }

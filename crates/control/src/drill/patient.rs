@@ -75,13 +75,10 @@ pub fn prepare(
     let repository = open_address(&address_of(&repository_dir)?, &password, false)?.repository;
     context.watch.note(&Note::Doing("restore the newest snapshots into a scratch folder".to_owned()));
     let root = folder.path().join("root");
+    // The service needs all of them, also when only some are broken.
     let request = Request {
-        repository: &repository,
-        at: None,
-        // The service needs all of them, also when only some are broken.
-        only: &[],
-        place: Place::Under(root.clone()),
         manifest: Some((manifest, manifest_text)),
+        ..Request::newest(&repository, Place::Under(root.clone()))
     };
     let plan = recover::plan(&request)?;
     let log = folder.path().join("service.log");

@@ -291,7 +291,7 @@ impl<'a> Drill<'a> {
         let manifest = &self.patient.manifest;
         let told =
             (!self.patient.manifest_is_stored).then_some((manifest, self.patient.manifest_text.as_str()));
-        let request = Request { repository, at: None, only: &[], place: Place::InPlace, manifest: told };
+        let request = Request { manifest: told, ..Request::newest(repository, Place::InPlace) };
         let plan = recover::plan(&request)?;
         let options = recover::Options {
             supervisor: self.context.supervisor,

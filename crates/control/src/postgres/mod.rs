@@ -1,20 +1,26 @@
 //! A restored PostgreSQL server: started on its own files, recovered, checked, stopped.
 //!
 //! ```text
-//! restored files ─▶ start with our settings: private socket, no network, no archive ─▶ replay ─▶ promote ─▶ checks ─▶ clean stop
+//! restored files ─▶ launch with our settings: private socket, no network, no archive
+//!                ─▶ replay, with WAL from the repositories (`wal::serve`) ─▶ promote ─▶ checks ─▶ clean stop
 //! ```
 //! What the backed-up configuration says about addresses, archives, logs and standbys is overridden on the command line, so
 //! that a copy never talks to what the original talks to. No file of the configuration is changed. The socket lies in a
 //! folder that only the server's user can enter, and nobody but its superuser is let in.
 
 mod check;
+mod log;
 mod settings;
 
 pub use check::check;
 
 use crate::interrupt::Interrupt;
 use crate::service::{Ended, Service, Start, Supervisor, run_to_end, tail};
+use crate::wal::serve::{Served, Supply, WalServer};
+use jiff::Timestamp;
+use log::Log;
 use retoma_core::manifest::Command as Words;
+use retoma_core::postgres::{Lsn, TimelineId};
 use retoma_core::{Error, ErrorKind, Result, ResultExt, error::codes};
 use retoma_repo::Repository;
 use retoma_repo::format::snapshot::Snapshot;
@@ -43,8 +49,10 @@ pub struct Launch<'a> {
     pub data: &'a Path,
     /// What was captured.
     pub facts: &'a PostgresFacts,
-    /// How far it recovers.
+    /// How far it recovers. Its `restore_command` is replaced where there is a supply.
     pub recovery: &'a Recovery,
+    /// Where WAL comes from that is not in the backup.
+    pub wal: Option<&'a Supply>,
     /// Whether its files are to be used afterwards: then it writes durably, and leaves new WAL to be archived. Otherwise it is
     /// a copy that is looked at and thrown away.
     pub keep: bool,
@@ -59,7 +67,23 @@ pub struct Instance {
     programs: Programs,
     user: Option<(u32, u32)>,
     superuser: String,
+    log: Log,
+    wal: Option<WalServer>,
+    /// Behind everything that uses it.
     folder: tempfile::TempDir,
+}
+
+/// How far a server has recovered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replayed {
+    /// Everything before this position was replayed.
+    pub reached: Lsn,
+    /// When the last transaction that was replayed ended; `None` when there was none.
+    pub last_transaction: Option<Timestamp>,
+    /// The timeline on which it goes on.
+    pub timeline: TimelineId,
+    /// The WAL that it got beside what was in the backup.
+    pub served: Served,
 }
 
 /// Says what does not fit between the backup and this machine, before anything is restored.
@@ -138,6 +162,17 @@ impl Instance {
     /// # Errors
     /// `R0424` without the programs; `R0425` when it does not come up, with the end of its log; `Cancelled`.
     pub fn start(launch: &Launch<'_>, interrupt: &Interrupt) -> Result<Self> {
+        let mut instance = Self::launch(launch, interrupt)?;
+        instance.wait_replayed(launch.limit, interrupt)?;
+        instance.wait_promoted(launch.limit, interrupt)?;
+        Ok(instance)
+    }
+
+    /// Starts the server, which begins to recover.
+    ///
+    /// # Errors
+    /// `R0424` without the programs; `R0425` when it cannot be started; `Cancelled`.
+    pub fn launch(launch: &Launch<'_>, interrupt: &Interrupt) -> Result<Self> {
         let programs = Programs::find(launch.facts)?;
         let user = user_of(launch.data)?;
         let folder = private_folder(user)?;
@@ -150,26 +185,52 @@ impl Instance {
 
         let mut instance = Dressed { programs: &programs, user, folder: folder.path() };
         let control = instance.controldata(launch.data, interrupt)?;
-        let settings = settings::settings(launch, folder.path(), &control);
+        let mut recovery = launch.recovery.clone();
+        let mut wal = None;
+        if let Some(supply) = launch.wal {
+            instance.check_can_run(&supply.program, interrupt)?;
+            let socket = folder.path().join("wal");
+            wal = Some(WalServer::start(&supply.archives, &socket)?);
+            give(&socket, user)?;
+            recovery.restore_command = restore_command(&supply.program, &socket)?;
+        }
+        let settings = settings::settings(launch, &recovery, folder.path(), &control);
         let mut arguments = vec!["-D".to_owned(), launch.data.display().to_string()];
         for (name, value) in settings {
             arguments.extend(["-c".to_owned(), format!("{name}={value}")]);
         }
         let command = instance.words("postgres", arguments);
-        let log = folder.path().join("log");
-        let start = Start { command: &command, dir: folder.path(), log: &log, variables: &[] };
+        let log = Log::new(&folder.path().join("log"));
+        let start = Start { command: &command, dir: folder.path(), log: log.path(), variables: &[] };
         let service = Service::start(launch.supervisor, &start)?;
         let superuser = superuser.clone();
-        let mut instance = Self { service, programs, user, superuser, folder };
-        instance.wait_promoted(launch.limit, interrupt)?;
-        Ok(instance)
+        Ok(Self { service, programs, user, superuser, log, wal, folder })
     }
 
-    fn wait_promoted(&mut self, limit: Duration, interrupt: &Interrupt) -> Result<()> {
+    /// Waits until the WAL is replayed up to the target.
+    ///
+    /// # Errors
+    /// `R0507` when the WAL ends before the target; what a repository says about WAL that cannot be had; `R0425` when the
+    /// server ends for another reason; `Cancelled`.
+    pub fn wait_replayed(&mut self, limit: Duration, interrupt: &Interrupt) -> Result<()> {
+        let replayed = interrupt.wait_for(limit, || {
+            if let Some(status) = self.service.ended()? {
+                return Err(self.ended(status));
+            }
+            Ok(self.log.look()?.is_replayed.then_some(()))
+        })?;
+        replayed.ok_or_else(|| self.not_up(&format!("has not recovered after {} s", limit.as_secs())))
+    }
+
+    /// Waits until the server takes writes.
+    ///
+    /// # Errors
+    /// As [`Instance::wait_replayed`].
+    pub fn wait_promoted(&mut self, limit: Duration, interrupt: &Interrupt) -> Result<()> {
         let address = self.address("template1");
         let up = interrupt.wait_for(limit, || {
             if let Some(status) = self.service.ended()? {
-                return Err(self.not_up(&format!("ended with status {status}")));
+                return Err(self.ended(status));
             }
             // Until it is promoted it refuses everybody; what is wrong is in its log.
             Ok(Connection::connect(&address, Mode::Sql, Timeouts::default()).ok().map(drop))
@@ -177,9 +238,58 @@ impl Instance {
         up.ok_or_else(|| self.not_up(&format!("has not recovered after {} s", limit.as_secs())))
     }
 
+    /// Why it ended before it was up.
+    fn ended(&mut self, status: i32) -> Error {
+        if let Some(error) = self.wal.as_ref().and_then(WalServer::take_failure) {
+            return error;
+        }
+        let seen = self.log.look().cloned().unwrap_or_default();
+        if seen.is_not_reached {
+            let last = seen.last_record.map_or_else(|| "-".to_owned(), |lsn| lsn.to_string());
+            let when = seen.last_transaction.map_or_else(
+                || "no transaction was replayed".to_owned(),
+                |time| format!("the last transaction ended at `{time}`"),
+            );
+            let message = format!(
+                "the WAL ends before the target: the last record that was replayed is at `{last}`, and {when}"
+            );
+            return Error::new(ErrorKind::NotFound, codes::RECOVERY_TARGET, message).with_hint(
+                "recover without a target to get all of it; a transaction or a name that is before the snapshot needs an older one: `--snapshot ID`",
+            );
+        }
+        if seen.is_too_early {
+            let message = "the target is before the end of the backup in the snapshot";
+            return Error::new(ErrorKind::Invalid, codes::RECOVERY_WINDOW, message)
+                .with_hint("name an older snapshot with `--snapshot ID`");
+        }
+        self.not_up(&format!("ended with status {status}"))
+    }
+
+    /// How far it has recovered; of a server that was promoted.
+    ///
+    /// # Errors
+    /// What it answers.
+    pub fn replayed(&self) -> Result<Replayed> {
+        let mut connection = Connection::connect(&self.address("template1"), Mode::Sql, Timeouts::default())?;
+        let rows = connection.query(
+            "SELECT pg_last_wal_replay_lsn() AS reached, \
+             to_char(pg_last_xact_replay_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') AS time, \
+             ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::bigint AS timeline",
+        )?;
+        let row = rows.one()?;
+        let timeline = TimelineId::new(row.value("timeline")?)
+            .ok_or_else(|| Error::internal("a server is on no timeline"))?;
+        Ok(Replayed {
+            reached: row.lsn("reached")?,
+            last_transaction: row.optional("time")?,
+            timeline,
+            served: self.wal.as_ref().map(WalServer::served).unwrap_or_default(),
+        })
+    }
+
     fn not_up(&self, what: &str) -> Error {
         let message = format!("the restored PostgreSQL server {what}");
-        let log = tail(&self.folder.path().join("log"));
+        let log = tail(self.log.path());
         Error::new(ErrorKind::Unavailable, codes::POSTGRES_NOT_UP, message)
             .with_hint(format!("its log ends with: {log}"))
     }
@@ -239,6 +349,21 @@ struct Dressed<'a> {
 }
 
 impl Dressed<'_> {
+    /// The server's user must be able to run our program as `restore_command`.
+    fn check_can_run(&self, program: &Path, interrupt: &Interrupt) -> Result<()> {
+        let shown = program.display().to_string();
+        let ran = self.run(&shown, vec!["--version".to_owned()], PROGRAM_LIMIT, interrupt);
+        let why = match ran {
+            Ok((0, _)) => return Ok(()),
+            Ok((_, said)) => said,
+            Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
+            Err(error) => error.to_string(),
+        };
+        let message = format!("the database's user cannot run `{shown}`, which brings the WAL: {why}");
+        Err(Error::new(ErrorKind::Invalid, codes::POSTGRES_NOT_UP, message)
+            .with_hint("install it where that user can read and run it, such as `/usr/local/bin`"))
+    }
+
     fn words(&self, program: &str, mut arguments: Vec<String>) -> Words {
         let path = self.programs.path(program).display().to_string();
         match self.user {
@@ -264,7 +389,8 @@ impl Dressed<'_> {
         limit: Duration,
         interrupt: &Interrupt,
     ) -> Result<(i32, String)> {
-        let output = self.folder.join(format!("{program}.out"));
+        let name = Path::new(program).file_name().unwrap_or_default().to_string_lossy();
+        let output = self.folder.join(format!("{name}.out"));
         let file = std::fs::File::create(&output).map_err(|error| Error::io(output.display(), error))?;
         let copy = file.try_clone().map_err(|error| Error::io(output.display(), error))?;
         let words = self.words(program, arguments);
@@ -289,6 +415,18 @@ impl Dressed<'_> {
             Error::new(ErrorKind::Corrupt, codes::POSTGRES_NOT_UP, message)
         })
     }
+}
+
+/// What PostgreSQL hands to a shell, with `%f` and `%p` replaced.
+fn restore_command(program: &Path, socket: &Path) -> Result<String> {
+    let quoted = |path: &Path| {
+        let text = path.to_str().ok_or_else(|| {
+            let message = format!("`{}` is not UTF-8, as PostgreSQL's settings must be", path.display());
+            Error::new(ErrorKind::Unsupported, codes::POSTGRES_NOT_UP, message)
+        })?;
+        Ok(format!("'{}'", text.replace('\'', "'\\''").replace('%', "%%")))
+    };
+    Ok(format!("{} __wal-get --socket {} %f \"%p\"", quoted(program)?, quoted(socket)?))
 }
 
 /// Whom the server runs as: user and group of its data directory; `None` for ourselves.
@@ -332,4 +470,20 @@ fn write_private(path: &PathBuf, text: &str, user: Option<(u32, u32)>) -> Result
     };
     write().map_err(|error| Error::io(path.display(), error))?;
     give(path, user)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_survive_the_shell_and_the_server() {
+        let command = restore_command(Path::new("/opt/it's 5%/retoma"), Path::new("/tmp/a b/wal")).unwrap();
+        assert_eq!(command, "'/opt/it'\\''s 5%%/retoma' __wal-get --socket '/tmp/a b/wal' %f \"%p\"");
+        let broken: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(b"/\xff");
+        assert_eq!(
+            restore_command(Path::new(broken), Path::new("/x")).unwrap_err().code(),
+            codes::POSTGRES_NOT_UP
+        );
+    }
 }

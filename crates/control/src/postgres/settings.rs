@@ -1,6 +1,7 @@
 //! The settings of a restored server, as values.
 
 use super::{Launch, PORT};
+use retoma_sources::postgres::Recovery;
 use std::path::Path;
 
 /// What `pg_controldata` calls a setting, and its name.
@@ -32,7 +33,12 @@ impl Control {
 }
 
 /// Everything that is set on the server's command line, which outdoes all files.
-pub(super) fn settings(launch: &Launch<'_>, folder: &Path, control: &Control) -> Vec<(&'static str, String)> {
+pub(super) fn settings(
+    launch: &Launch<'_>,
+    recovery: &Recovery,
+    folder: &Path,
+    control: &Control,
+) -> Vec<(&'static str, String)> {
     let file = |name: &str| folder.join(name).display().to_string();
     let off = || "off".to_owned();
     let mut settings = vec![
@@ -47,6 +53,10 @@ pub(super) fn settings(launch: &Launch<'_>, folder: &Path, control: &Control) ->
         ("ssl", off()),
         ("logging_collector", off()),
         ("log_destination", "stderr".to_owned()),
+        // The log is read: see `Log`.
+        ("lc_messages", "C".to_owned()),
+        ("log_min_messages", "warning".to_owned()),
+        ("log_timezone", "UTC".to_owned()),
         ("synchronous_standby_names", String::new()),
         ("hot_standby", off()),
         ("restart_after_crash", off()),
@@ -74,7 +84,7 @@ pub(super) fn settings(launch: &Launch<'_>, folder: &Path, control: &Control) ->
             ("autovacuum", off()),
         ]);
     }
-    settings.extend(launch.recovery.settings());
+    settings.extend(recovery.settings());
     settings
 }
 

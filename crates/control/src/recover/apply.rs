@@ -59,6 +59,8 @@ pub struct RecoveredComponent {
     pub files: u64,
     /// What its checks found; those of the service are not among them.
     pub checked: Checked,
+    /// How far a database server came.
+    pub recovery: Option<server::Report>,
     /// How long fetching took.
     pub elapsed: Duration,
     /// Since the disaster, when it was restored and checked.
@@ -330,10 +332,14 @@ impl Run<'_> {
             checked.checks.push(files.with_context(|| format!("check `{}`", space.place.display()))?);
         }
         server::relink(place, &spaces)?;
-        if let Some(facts) = &planned.server {
-            let server = server::Server { described: &planned.component, facts, data: place };
-            let results = server.try_out(self.options.supervisor, self.timeline, self.interrupt);
-            checked.checks.extend(results.with_context(|| format!("start the restored `{name}`"))?);
+        let mut recovery = None;
+        if let (Some(facts), Some(how)) = (&planned.server, &planned.recovery) {
+            let (described, program) = (&planned.component, self.options.supervisor.program.as_path());
+            let server = server::Server { described, facts, planned: how, data: place, program };
+            let tried = server.try_out(self.options.supervisor, self.timeline, self.interrupt);
+            let (report, results) = tried.with_context(|| format!("recover the restored `{name}`"))?;
+            checked.checks.extend(results);
+            recovery = Some(report);
         }
         self.watch.note(&Note::Restored { component: name.to_owned(), bytes: checked.bytes, elapsed });
         Ok(RecoveredComponent {
@@ -343,6 +349,7 @@ impl Run<'_> {
             path: place.to_owned(),
             files: outcome.files,
             checked,
+            recovery,
             elapsed,
             ready: self.timeline.elapsed(),
         })
@@ -436,9 +443,13 @@ pub(crate) fn fetch(
     interrupt: &Interrupt,
 ) -> Result<restore::Outcome> {
     let target = if planned.is_folder { place } else { place.parent().unwrap_or(place) };
+    let from = as_bytes(&planned.from).to_vec();
     let options = restore::Options {
-        strip: Some(as_bytes(&planned.from).to_vec()),
+        strip: Some(from.clone()),
         root_metadata: planned.is_folder,
+        // What a recovery that was killed left in it, such as WAL of its own timeline, would be replayed.
+        delete_extra: planned.server.is_some(),
+        whole: vec![from],
         ..restore::Options::default()
     };
     run_restore(repository, index, planned.recorded.tree, &options, target, interrupt)

@@ -10,16 +10,20 @@
 //! steps: `docs/recover.md`.
 
 mod apply;
+mod pitr;
 mod place;
 mod server;
 
 pub use apply::{Options, Recovered, RecoveredComponent, apply};
 pub(crate) use apply::{STOP_GRACE, run_restore};
+pub use pitr::{PlannedRecovery, plan as plan_server};
+pub use server::{Report, recover_restored};
 
 use crate::backup::{self, MANIFEST_NAME};
 use crate::postgres;
 use jiff::Timestamp;
 use place::Unit;
+use retoma_core::decide::recovery::{Goal, Target};
 use retoma_core::manifest::{self, Component, ComponentKind, Manifest, Origin};
 use retoma_core::{Error, ErrorKind, Result, ResultExt, error::codes};
 use retoma_repo::format::snapshot::{Snapshot, TAG_MANIFEST};
@@ -44,14 +48,26 @@ pub enum Place {
 pub struct Request<'a> {
     /// Where from.
     pub repository: &'a Repository,
-    /// As of when: the newest, or the newest not after a time.
-    pub at: Option<Timestamp>,
+    /// Its name in the manifest. With it, a component's other repositories are asked for WAL too.
+    pub repository_name: Option<&'a str>,
+    /// As of when. Files and embedded databases know times only: the newest snapshot, or the newest not after a time.
+    pub goal: Goal,
+    /// The snapshot of the one database server that is recovered, by the beginning of its id; chosen when there is none.
+    pub snapshot: Option<&'a str>,
     /// Only these components; all when there is none.
     pub only: &'a [String],
     /// Where to.
     pub place: Place,
     /// The manifest, already resolved, with its text; read from the repository when there is none.
     pub manifest: Option<(&'a Manifest, &'a str)>,
+}
+
+impl<'a> Request<'a> {
+    /// Everything, as new as one repository has it.
+    pub fn newest(repository: &'a Repository, place: Place) -> Self {
+        let goal = Goal::default();
+        Self { repository, repository_name: None, goal, snapshot: None, only: &[], place, manifest: None }
+    }
 }
 
 /// What a recovery will do. A value: a dry run prints it, and [`apply`] does exactly this.
@@ -87,6 +103,8 @@ pub struct PlannedComponent {
     pub is_folder: bool,
     /// What was captured of a PostgreSQL server.
     pub server: Option<PostgresFacts>,
+    /// How that server recovers.
+    pub recovery: Option<PlannedRecovery>,
     /// The unit that it is exchanged with, by position, and its path in the unit's folder.
     unit: Option<(usize, PathBuf)>,
 }
@@ -102,13 +120,18 @@ impl PlannedComponent {
 ///
 /// # Errors
 /// `NotFound` with `R0211` when there is no manifest or no complete snapshot of a component; `Invalid` for a manifest
-/// with problems, an unknown component or a place that does not fit; what the repository says.
+/// with problems, an unknown component or a place that does not fit, and with `R0506` for a goal outside of what can be
+/// recovered; `R0423` for one behind missing WAL; what the repositories say.
 pub fn plan(request: &Request<'_>) -> Result<Plan> {
-    let which = request.at.map_or(Which::Latest, Which::At);
+    let at = match request.goal.target {
+        Target::Time(time) => Some(time),
+        _ => None,
+    };
+    let which = at.map_or(Which::Latest, Which::At);
     let (original, text, manifest_snapshot) = if let Some((manifest, text)) = request.manifest {
         (manifest.clone(), text.to_owned(), None)
     } else {
-        let (id, manifest, text) = stored_manifest(request.repository, request.at)?;
+        let (id, manifest, text) = stored_manifest(request.repository, at)?;
         (manifest, text, Some(id))
     };
     if let Some(unknown) = request.only.iter().find(|name| original.component(name).is_none()) {
@@ -117,15 +140,24 @@ pub fn plan(request: &Request<'_>) -> Result<Plan> {
         return Err(Error::new(ErrorKind::Invalid, codes::USAGE, message)
             .with_hint(format!("it has {}", known.join(", "))));
     }
+    let is_wanted =
+        |component: &&Component| request.only.is_empty() || request.only.contains(&component.name);
+    let wanted: Vec<&Component> = original.components.iter().filter(is_wanted).collect();
+    pitr::check_fits(&request.goal, request.snapshot, &wanted)?;
     let manifest = match &request.place {
-        Place::InPlace => original,
+        Place::InPlace => original.clone(),
         Place::Under(root) => original.below(&absolute(root)?),
     };
-    let wanted = |component: &&Component| request.only.is_empty() || request.only.contains(&component.name);
     let mut components = Vec::new();
     let index = request.repository.load_readable_index()?;
-    for component in manifest.recovery_order().into_iter().filter(wanted) {
-        let (snapshot, recorded) = backup::snapshot_of(request.repository, &component.name, &which)?;
+    for component in manifest.recovery_order().into_iter().filter(is_wanted) {
+        let (snapshot, recorded, recovery) = if component.kind() == ComponentKind::Postgres {
+            let (id, recovery) = pitr::plan(request, &original, component)?;
+            (id, request.repository.snapshot(id)?, Some(recovery))
+        } else {
+            let (id, recorded) = backup::snapshot_of(request.repository, &component.name, &which)?;
+            (id, recorded, None)
+        };
         let from = PathBuf::from(recorded.paths.first().cloned().unwrap_or_default());
         let server = server_facts(request.repository, &index, component, &recorded)?;
         let to = match (component.path(), &server) {
@@ -138,6 +170,7 @@ pub fn plan(request: &Request<'_>) -> Result<Plan> {
         components.push(PlannedComponent {
             to,
             server,
+            recovery,
             is_folder: node.kind == NodeKind::Directory,
             component: component.clone(),
             snapshot,

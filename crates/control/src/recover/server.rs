@@ -1,19 +1,23 @@
 //! A restored database server: recovered to its target, asked, and stopped cleanly, so that its files can go on.
 
 use super::apply::run_restore;
-use super::{Place, PlannedComponent, as_bytes};
+use super::{Place, PlannedComponent, PlannedRecovery, as_bytes};
 use crate::backup;
 use crate::durable;
-use crate::interrupt::Interrupt;
-use crate::postgres::{self, Instance, Launch};
+use crate::interrupt::{Interrupt, Stopwatch};
+use crate::postgres::{self, Instance, Launch, Replayed};
 use crate::service::Supervisor;
 use crate::timeline::Timeline;
+use crate::wal::serve::{Served, Supply};
+use jiff::Timestamp;
+use retoma_core::decide::recovery::Goal;
 use retoma_core::drill::{CheckResult, StepName};
 use retoma_core::manifest::{Component, Source};
+use retoma_core::postgres::{Lsn, TimelineId};
 use retoma_core::{Error, ErrorKind, Result, ResultExt, error::codes};
 use retoma_repo::index::Index;
 use retoma_repo::{Repository, restore};
-use retoma_sources::postgres::{PostgresFacts, Recovery};
+use retoma_sources::postgres::PostgresFacts;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -92,39 +96,112 @@ const REPLAY_LIMIT: Duration = Duration::from_hours(24);
 pub(super) struct Server<'a> {
     pub(super) described: &'a Component,
     pub(super) facts: &'a PostgresFacts,
+    pub(super) planned: &'a PlannedRecovery,
     /// The restored data directory.
     pub(super) data: &'a Path,
+    /// This program, which brings WAL to the server.
+    pub(super) program: &'a Path,
+}
+
+/// How far a server came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// What was asked for.
+    pub goal: Goal,
+    /// Everything before this position was replayed.
+    pub reached: Lsn,
+    /// When the last transaction that was replayed ended; `None` when there was none.
+    pub last_transaction: Option<Timestamp>,
+    /// The timeline of the last record …
+    pub timeline_before: TimelineId,
+    /// … and the one that began behind it.
+    pub timeline_after: TimelineId,
+    /// The WAL that came from the repositories.
+    pub fetched: Served,
+    /// How long the server replayed, from its start on.
+    pub replay: Duration,
+}
+
+/// Recovers a data directory that `retoma restore` laid down, of the component `described`, to what was planned, and stops the
+/// server. Nothing is checked but that it comes up.
+///
+/// # Errors
+/// As [`crate::recover::apply`] has them of a server.
+pub fn recover_restored(
+    described: &Component,
+    facts: &PostgresFacts,
+    planned: &PlannedRecovery,
+    data: &Path,
+    supervisor: &Supervisor,
+    interrupt: &Interrupt,
+) -> Result<Report> {
+    let server = Server { described, facts, planned, data, program: &supervisor.program };
+    let mut timeline = Timeline::start(Stopwatch::start(), StepName::Replay);
+    let (instance, report) = server.come_up(supervisor, &mut timeline, interrupt)?;
+    instance.stop()?;
+    Ok(report)
 }
 
 impl Server<'_> {
-    /// Starts the server, waits until it has recovered, checks it and stops it. Afterwards the data directory is as after a
-    /// clean shutdown, on a timeline of its own.
+    /// Starts the server, waits until it has recovered to its goal, checks it and stops it. Afterwards the data directory is as
+    /// after a clean shutdown, on a timeline of its own.
     ///
     /// # Errors
-    /// `R0425` when it does not come up or does not stop; `Cancelled`. What is wrong with its data is in the results.
+    /// `R0507` when the WAL ends before the goal; what a repository says about WAL that cannot be had; `R0425` when the server
+    /// does not come up or does not stop; `Cancelled`. What is wrong with its data is in the results.
     pub(super) fn try_out(
         &self,
         supervisor: &Supervisor,
         timeline: &mut Timeline,
         interrupt: &Interrupt,
-    ) -> Result<Vec<CheckResult>> {
+    ) -> Result<(Report, Vec<CheckResult>)> {
+        let (instance, report) = self.come_up(supervisor, timeline, interrupt)?;
+        timeline.begin(StepName::Check, Some(&self.described.name))?;
+        let checks =
+            postgres::check(&instance, self.facts, &self.database(), &self.described.checks, interrupt)?;
+        instance.stop()?;
+        Ok((report, checks))
+    }
+
+    /// Starts the server and waits until it has recovered.
+    fn come_up(
+        &self,
+        supervisor: &Supervisor,
+        timeline: &mut Timeline,
+        interrupt: &Interrupt,
+    ) -> Result<(Instance, Report)> {
         let name = Some(self.described.name.as_str());
         timeline.begin(StepName::Replay, name)?;
-        let recovery = Recovery::default();
+        let supply = Supply { archives: self.planned.archives.clone(), program: self.program.to_owned() };
         let launch = Launch {
             supervisor,
             data: self.data,
             facts: self.facts,
-            recovery: &recovery,
+            recovery: &self.planned.recovery,
+            wal: (!supply.archives.is_empty()).then_some(&supply),
             keep: true,
             limit: REPLAY_LIMIT,
         };
-        let instance = Instance::start(&launch, interrupt)?;
-        timeline.begin(StepName::Check, name)?;
-        let checks =
-            postgres::check(&instance, self.facts, &self.database(), &self.described.checks, interrupt)?;
-        instance.stop()?;
-        Ok(checks)
+        let clock = Stopwatch::start();
+        let mut instance = Instance::launch(&launch, interrupt)?;
+        instance.wait_replayed(launch.limit, interrupt)?;
+        let replay = clock.elapsed();
+        timeline.begin(StepName::Start, name)?;
+        instance.wait_promoted(launch.limit, interrupt)?;
+        let report = self.report(&instance.replayed()?, replay);
+        Ok((instance, report))
+    }
+
+    fn report(&self, replayed: &Replayed, replay: Duration) -> Report {
+        Report {
+            goal: self.planned.goal.clone(),
+            reached: replayed.reached,
+            last_transaction: replayed.last_transaction,
+            timeline_before: self.planned.timeline_before(replayed.reached),
+            timeline_after: replayed.timeline,
+            fetched: replayed.served,
+            replay,
+        }
     }
 
     /// The database that the user's queries are for.

@@ -29,6 +29,7 @@ pub(super) fn planned(to: &str, is_database: bool) -> PlannedComponent {
         to: PathBuf::from(to),
         is_folder: !is_database,
         server: None,
+        recovery: None,
         unit: None,
     }
 }

@@ -65,7 +65,8 @@ fn fetch_file(job: &Job, name: WalFileName, target: &Path) -> Result<Fetched> {
     {
         return Ok(done(Some(Source::Spool), 0));
     }
-    let Some((archive, bytes, source)) = look_everywhere(job, name, system_identifier)? else {
+    let archives = job.repositories.iter().map(|repository| job.open(repository, system_identifier));
+    let Some((archive, bytes, source)) = look_everywhere(archives, name)? else {
         return Ok(done(None, 0));
     };
     durable::write(target, &bytes, durable::PRIVATE)?;
@@ -81,14 +82,13 @@ fn fetch_file(job: &Job, name: WalFileName, target: &Path) -> Result<Fetched> {
 }
 
 /// Asks one repository after the other, until one has it. `None` only when all have answered that they have not.
-fn look_everywhere(
-    job: &Job,
+pub(super) fn look_everywhere(
+    asked: impl Iterator<Item = Result<Archive>>,
     name: WalFileName,
-    system_identifier: u64,
 ) -> Result<Option<(Archive, Vec<u8>, Source)>> {
     let (mut failed, mut archives) = (None, Vec::new());
-    for repository in &job.repositories {
-        let looked = job.open(repository, system_identifier).and_then(|archive| {
+    for archive in asked {
+        let looked = archive.and_then(|archive| {
             let found = archive.fetch(name)?;
             Ok((archive, found))
         });
@@ -136,25 +136,45 @@ fn fetch_ahead(
     segment: SegmentName,
     size: SegmentSize,
 ) -> usize {
-    let count = AHEAD.min(AHEAD_BYTES / size.bytes());
-    let following = std::iter::successors(segment.next(size), |segment| segment.next(size));
-    let wanted: Vec<SegmentName> = following.take(usize::try_from(count).unwrap_or_default()).collect();
+    let wanted = following(segment, size, AHEAD, AHEAD_BYTES);
     let names: BTreeSet<SegmentName> = wanted.iter().copied().collect();
     spool.keep(right, &names);
-    let (next, fetched, is_stopped) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicBool::new(false));
     let fetch_one = |name: SegmentName| -> Result<bool> {
         let Some(bytes) = archive.fetch(WalFileName::Segment(name))? else { return Ok(false) };
         spool.put(right, name, &bytes).map(|()| true)
     };
+    in_parallel(&wanted, size, |name| {
+        if spool.has(name) { Some(false) } else { fetch_one(name).ok().filter(|is_there| *is_there) }
+    })
+}
+
+/// The segments behind `segment`: so many, and so many bytes.
+pub(super) fn following(
+    segment: SegmentName,
+    size: SegmentSize,
+    count: u64,
+    limit_bytes: u64,
+) -> Vec<SegmentName> {
+    let count = count.min(limit_bytes / size.bytes());
+    let following = std::iter::successors(segment.next(size), |segment| segment.next(size));
+    following.take(usize::try_from(count).unwrap_or_default()).collect()
+}
+
+/// Does `fetch_one` for all, in order, in as many threads as are good for segments of this size, until one gives `None`: what
+/// follows is not there either. Gives how many were fetched (`Some(true)`).
+pub(super) fn in_parallel(
+    wanted: &[SegmentName],
+    size: SegmentSize,
+    fetch_one: impl Fn(SegmentName) -> Option<bool> + Sync,
+) -> usize {
+    let (next, fetched, is_stopped) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicBool::new(false));
     let work = || {
         while !is_stopped.load(Ordering::Relaxed) {
             let Some(name) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
-            if spool.has(*name) {
-                continue;
-            }
-            let is_there = fetch_one(*name).is_ok_and(|found| found);
-            is_stopped.fetch_or(!is_there, Ordering::Relaxed);
-            fetched.fetch_add(usize::from(is_there), Ordering::Relaxed);
+            match fetch_one(*name) {
+                Some(is_new) => fetched.fetch_add(usize::from(is_new), Ordering::Relaxed),
+                None => return is_stopped.store(true, Ordering::Relaxed),
+            };
         }
     };
     std::thread::scope(|scope| {

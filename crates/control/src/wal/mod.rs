@@ -6,6 +6,7 @@
 pub mod check;
 mod fetch;
 mod push;
+pub mod serve;
 pub mod server;
 pub mod spool;
 

@@ -59,7 +59,7 @@ impl Home {
     }
 
     fn recover_to(&self, place: Place) -> Result<Recovered> {
-        let request = Request { repository: &self.repository, at: None, only: &[], place, manifest: None };
+        let request = Request::newest(&self.repository, place);
         let plan = recover::plan(&request).unwrap();
         let (supervisor, log) = (supervisor(), self.folder.join("log"));
         let options = Options {
@@ -215,6 +215,7 @@ fn databases_that_lost_their_rows_or_their_tables_are_found() {
             data: &data,
             facts: &facts,
             recovery: &recovery,
+            wal: None,
             keep: false,
             limit: std::time::Duration::from_mins(2),
         };

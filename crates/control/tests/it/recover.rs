@@ -5,6 +5,7 @@ use retoma_control::backup::{backup, backup_manifest};
 use retoma_control::drill::port;
 use retoma_control::recover::{self, Options, Place, Recovered, Request};
 use retoma_control::{Result, Timeline};
+use retoma_core::decide::recovery::{Goal, Target};
 use retoma_core::drill::StepName;
 use retoma_core::error::codes;
 use retoma_core::manifest::Manifest;
@@ -37,7 +38,7 @@ pub(crate) fn recover_with(
     place: Place,
     only: &[String],
 ) -> Result<Recovered> {
-    let plan = recover::plan(&Request { repository, at: None, only, place, manifest: None })?;
+    let plan = recover::plan(&Request { only, ..Request::newest(repository, place) })?;
     let log = sample.path("log");
     let supervisor = supervisor();
     let options =
@@ -81,15 +82,15 @@ fn a_plan_says_what_will_be_done_and_changes_nothing() {
     let repository = backed_up(&sample);
     let only = ["models".to_owned()];
     let place = Place::Under(sample.path("blank"));
-    let request = Request { repository: &repository, at: None, only: &only, place, manifest: None };
+    let request = Request { only: &only, ..Request::newest(&repository, place) };
     let plan = recover::plan(&request).unwrap();
     assert_eq!(plan.components.len(), 1);
     let planned = &plan.components[0];
     assert_eq!(planned.from, sample.path("service/models"));
     assert!(planned.to.starts_with(sample.path("blank")) && planned.is_folder);
     assert!(!sample.path("blank").exists());
-    let before =
-        Request { at: Some(planned.time() - jiff::SignedDuration::from_hours(1)), ..request.clone() };
+    let target = Target::Time(planned.time() - jiff::SignedDuration::from_hours(1));
+    let before = Request { goal: Goal { target, ..Goal::default() }, ..request.clone() };
     assert_eq!(recover::plan(&before).unwrap_err().code(), codes::SNAPSHOT_NOT_FOUND);
     let unknown = ["modles".to_owned()];
     let unknown = Request { only: &unknown, ..request };
@@ -132,9 +133,8 @@ pub(crate) fn leftovers(sample: &Sample) -> Vec<String> {
 
 /// In place, by another manifest than the stored one.
 fn recover_in_place_as(manifest: &Manifest, sample: &Sample, repository: &Repository) -> Recovered {
-    let (at, only) = (None, &[][..]);
-    let request =
-        Request { repository, at, only, place: Place::InPlace, manifest: Some((manifest, &sample.text)) };
+    let manifest = Some((manifest, sample.text.as_str()));
+    let request = Request { manifest, ..Request::newest(repository, Place::InPlace) };
     let plan = recover::plan(&request).unwrap();
     let log = sample.path("log");
     let options = Options {

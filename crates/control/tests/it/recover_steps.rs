@@ -21,7 +21,7 @@ fn apply(
     (keep_previous, runs_stop): (bool, bool),
     context: &Context<'_>,
 ) -> (Result<Recovered>, Waterfall) {
-    let request = Request { repository, at: None, only: &[], place: Place::InPlace, manifest: None };
+    let request = Request::newest(repository, Place::InPlace);
     let plan = recover::plan(&request).unwrap();
     let log = sample.path("log");
     let options =

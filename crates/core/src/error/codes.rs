@@ -220,6 +220,10 @@ codes! {
     RESTORE_PATH = "R0504";
     /// A snapshot has more entries than one restore can take.
     RESTORE_TOO_LARGE = "R0505";
+    /// A point in time lies outside of what can be recovered.
+    RECOVERY_WINDOW = "R0506";
+    /// The WAL ended before a server had recovered to its target.
+    RECOVERY_TARGET = "R0507";
 
     // R06: locks, forget, prune.
     /// Somebody holds a lock that forbids this.

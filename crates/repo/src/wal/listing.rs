@@ -213,6 +213,21 @@ impl Archive {
 }
 
 impl Listing {
+    /// Puts in what another repository has of the same server.
+    pub fn join(&mut self, other: Self) {
+        for (timeline, more) in other.timelines {
+            let own = self.timelines.entry(timeline).or_default();
+            more.segments.ranges().for_each(|(first, last)| own.segments.insert_range(first, last));
+            for (number, parts) in more.parts {
+                own.parts.entry(number).or_default().extend(parts);
+            }
+            own.has_history |= more.has_history;
+            own.other += more.other;
+            own.stored_bytes += more.stored_bytes;
+        }
+        self.foreign += other.foreign;
+    }
+
     fn add(&mut self, object: WalObject, stored_bytes: u64) {
         let size = self.size;
         let timeline = self.timelines.entry(object.timeline()).or_default();
@@ -274,6 +289,29 @@ mod tests {
         assert_eq!(numbers.missing(0, u64::MAX), [(1, u64::MAX - 2)]);
         numbers.insert_range(5, 4);
         assert_eq!(numbers.count(), 3);
+    }
+
+    #[test]
+    fn what_two_repositories_have_is_joined() {
+        let timeline = |segments: &[u64], part: (u32, u32), has_history| {
+            let mut timeline = Timeline { has_history, ..Timeline::default() };
+            for number in segments {
+                timeline.segments.insert(*number);
+            }
+            timeline.parts.insert(9, BTreeSet::from([part]));
+            timeline
+        };
+        let listing = |timelines: Vec<(u32, Timeline)>| Listing {
+            size: SegmentSize::default(),
+            timelines: timelines.into_iter().map(|(id, it)| (TimelineId::new(id).unwrap(), it)).collect(),
+            foreign: 1,
+        };
+        let mut joined = listing(vec![(1, timeline(&[1, 3], (0, 5), false))]);
+        joined.join(listing(vec![(1, timeline(&[2], (5, 8), true)), (2, timeline(&[4], (0, 1), true))]));
+        let first = &joined.timelines[&TimelineId::FIRST];
+        assert_eq!(first.segments.ranges().collect::<Vec<_>>(), [(1, 3)]);
+        assert_eq!((first.known_bytes(9), first.has_history), (8, true));
+        assert_eq!((joined.timelines.len(), joined.foreign), (2, 2));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What was captured of a server, as data: written into the snapshot, compared with the programs of the restore.
 
 use crate::stored;
+use jiff::Timestamp;
 use retoma_core::Result;
 use retoma_repo::Repository;
 use retoma_repo::id::BlobId;
@@ -35,6 +36,12 @@ pub struct PostgresFacts {
     pub start_lsn: String,
     /// Here the data are consistent.
     pub stop_lsn: String,
+    /// When that was, by the server's clock. A commit before it is in the data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_time: Option<Timestamp>,
+    /// Which transactions had ended then, as `pg_current_snapshot()` prints it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_transactions: Option<String>,
     /// The length of the blocks that relation files were cut into.
     pub chunk_bytes: u64,
     /// Tablespaces beside the two that every server has.
@@ -129,6 +136,8 @@ impl PostgresFacts {
             timeline: 0,
             start_lsn: String::new(),
             stop_lsn: String::new(),
+            stop_time: None,
+            stop_transactions: None,
             chunk_bytes,
             tablespaces: Vec::new(),
             databases: Vec::new(),

@@ -21,7 +21,7 @@ pub mod wire;
 
 pub use facts::{Contents, Database, Extension, FACTS_PATH, PostgresFacts, Server, Tablespace, facts_of};
 pub use programs::{Here, Misfit, Programs, misfits};
-pub use recovery::{Recovery, Target};
+pub use recovery::{Along, Recovery, Target};
 pub use retoma_core::postgres::SegmentHeader;
 pub use session::contents;
 pub use source::{Examined, PostgresSource, Previous, examine};

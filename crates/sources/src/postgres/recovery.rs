@@ -1,7 +1,7 @@
 //! How far a restored server replays its WAL, as settings.
 
 use jiff::Timestamp;
-use retoma_core::postgres::Lsn;
+use retoma_core::postgres::{Lsn, TimelineId};
 
 /// Where recovery ends.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -21,6 +21,16 @@ pub enum Target {
     Name(String),
 }
 
+/// Along which history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Along {
+    /// The timeline of the backup.
+    #[default]
+    Backup,
+    /// This timeline, which must come after it.
+    Timeline(TimelineId),
+}
+
 /// What a restored server does before it takes connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recovery {
@@ -28,6 +38,8 @@ pub struct Recovery {
     pub target: Target,
     /// Whether what is exactly at the target is replayed too.
     pub inclusive: bool,
+    /// Along which history. Never what PostgreSQL takes for the latest: it need not lead there.
+    pub along: Along,
     /// Fetches a segment `%f` to `%p`; ends with 1 when there is none.
     pub restore_command: String,
 }
@@ -35,20 +47,29 @@ pub struct Recovery {
 impl Default for Recovery {
     /// To the end of the WAL that is in the backup.
     fn default() -> Self {
-        Self { target: Target::End, inclusive: true, restore_command: "false".to_owned() }
+        Self {
+            target: Target::End,
+            inclusive: true,
+            along: Along::Backup,
+            restore_command: "false".to_owned(),
+        }
     }
 }
 
 impl Recovery {
     /// All settings of recovery, also those that only undo what the backed-up configuration says.
     pub fn settings(&self) -> Vec<(&'static str, String)> {
+        let timeline = match self.along {
+            Along::Backup => "current".to_owned(),
+            Along::Timeline(timeline) => timeline.to_string(),
+        };
         let mut settings = vec![
             ("restore_command", self.restore_command.clone()),
             ("archive_cleanup_command", String::new()),
             ("recovery_end_command", String::new()),
             ("primary_conninfo", String::new()),
             ("primary_slot_name", String::new()),
-            ("recovery_target_timeline", "latest".to_owned()),
+            ("recovery_target_timeline", timeline),
             ("recovery_target_action", "promote".to_owned()),
             ("recovery_target_inclusive", if self.inclusive { "on" } else { "off" }.to_owned()),
         ];
@@ -102,6 +123,16 @@ mod tests {
         assert_eq!(set(Target::Lsn(Lsn(0x16_B374_D848))), ["recovery_target_lsn=16/B374D848"]);
         assert_eq!(set(Target::Transaction(7)), ["recovery_target_xid=7"]);
         assert_eq!(set(Target::Name("before".to_owned())), ["recovery_target_name=before"]);
+    }
+
+    #[test]
+    fn the_timeline_is_a_number_or_that_of_the_backup() {
+        let along = |along| {
+            let settings = Recovery { along, ..Recovery::default() }.settings();
+            settings.into_iter().find(|(name, _)| *name == "recovery_target_timeline").unwrap().1
+        };
+        assert_eq!(along(Along::Backup), "current");
+        assert_eq!(along(Along::Timeline(TimelineId::new(17).unwrap())), "17");
     }
 
     #[test]

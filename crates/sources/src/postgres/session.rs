@@ -30,6 +30,10 @@ pub(super) struct Session {
 pub(super) struct Stopped {
     /// Here the data are consistent.
     pub(super) lsn: Lsn,
+    /// When that was, by the server's clock, or a little later.
+    pub(super) time: jiff::Timestamp,
+    /// Which transactions had ended then: `xmin:xmax:running,…`.
+    pub(super) transactions: String,
     /// The contents of `backup_label`.
     pub(super) label: String,
     /// The contents of `tablespace_map`; empty without tablespaces.
@@ -213,8 +217,16 @@ impl Session {
         let rows = self.connection.query(&format!("SELECT lsn, labelfile, spcmapfile FROM {call}"));
         let rows = rows.context("end the backup")?;
         let row = rows.one()?;
+        // Asked afterwards: what has ended by then is before the stop, or is taken for it, and an older snapshot is used.
+        let then = self.connection.query(
+            "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') AS time, \
+             pg_current_snapshot()::text AS transactions",
+        )?;
+        let then = then.one()?;
         Ok(Stopped {
             lsn: row.lsn("lsn")?,
+            time: then.value("time")?,
+            transactions: then.text("transactions")?.to_owned(),
             label: row.text("labelfile")?.to_owned(),
             tablespace_map: row.get("spcmapfile")?.unwrap_or_default().to_owned(),
         })

@@ -179,6 +179,8 @@ impl PostgresSource {
         let session = session.ok_or_else(|| Error::internal("the session ended before the backup"))?;
         let stopped = session.stop()?;
         self.facts.stop_lsn = stopped.lsn.to_string();
+        self.facts.stop_time = Some(stopped.time);
+        self.facts.stop_transactions = Some(stopped.transactions.clone());
         let timeline = timeline_of(&stopped)?;
         self.facts.timeline = timeline.get();
         let mut manifest = BackupManifest {

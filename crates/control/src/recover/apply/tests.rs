@@ -59,6 +59,7 @@ fn recovered(checks: Vec<CheckResult>) -> RecoveredComponent {
         path: PathBuf::from("/c"),
         files: 1,
         checked: Checked { checks, bytes: 0, rows: None, facts: None },
+        recovery: None,
         elapsed: Duration::ZERO,
         ready: Seconds::ZERO,
     }
