@@ -7,3 +7,4 @@ pub mod drill;
 pub mod redis;
 pub mod retention;
 pub mod staleness;
+pub mod streaming;
