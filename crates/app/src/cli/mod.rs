@@ -21,6 +21,7 @@ mod status;
 mod usage;
 mod verify;
 mod wal;
+mod wal_stream;
 
 use crate::context::Context;
 use crate::exit::Exit;
@@ -138,7 +139,11 @@ pub(crate) fn run() -> Exit {
     let printer = Printer::new(cli.json, cli.quiet);
     // The first two handle signals themselves. PostgreSQL wants to see that its command died by the signal that it sent,
     // and nothing that this one does is left half-done.
-    let serves = matches!(cli.verb, Verb::Marabet(_) | Verb::Supervise(_) | Verb::Wal(_));
+    let serves = match &cli.verb {
+        Verb::Marabet(_) | Verb::Supervise(_) => true,
+        Verb::Wal(args) => !args.is_stream(),
+        _ => false,
+    };
     let context = Context {
         manifest_path: cli.manifest,
         yes: cli.yes,

@@ -8,6 +8,7 @@ mod fetch;
 mod push;
 pub mod server;
 pub mod spool;
+pub mod stream;
 
 pub use fetch::{Fetched, Source, fetch};
 pub use push::{PushReport, Stored, push};

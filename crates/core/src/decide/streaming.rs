@@ -35,9 +35,9 @@ impl Diverged {
     /// The error about a server that is at `server`, and an archive that ends at `archive`.
     pub fn into_error(self, archive: Position, server: Position) -> Error {
         let message = match self {
-            Self::OlderTimeline | Self::NotInHistory => format!(
-                "the archive ends at {archive}, from which the server, at {server}, does not descend"
-            ),
+            Self::OlderTimeline | Self::NotInHistory => {
+                format!("the archive ends at {archive}, from which the server, at {server}, does not descend")
+            }
             Self::EndsBefore => format!("the archive ends at {archive}, but the server's WAL at {server}"),
         };
         Error::new(ErrorKind::Conflict, codes::WAL_DIVERGED, message).with_hint(
@@ -137,24 +137,23 @@ mod tests {
     fn the_error_names_both_ends() {
         let error = Diverged::EndsBefore.into_error(at(1, 0x20), at(1, 0x10));
         assert_eq!(error.code(), codes::WAL_DIVERGED);
-        assert!(error.message().contains("0/20 on timeline 1") && error.message().contains("0/10"), "{error}");
+        assert!(
+            error.message().contains("0/20 on timeline 1") && error.message().contains("0/10"),
+            "{error}"
+        );
     }
 
     #[test]
     fn a_slot_is_warned_of_at_half_and_alarmed_at_four_fifths() {
         let level = |retained| slot_level(retained, 1000);
-        assert_eq!([0, 499, 500, 799].map(level), [
-            SlotLevel::Fine,
-            SlotLevel::Fine,
-            SlotLevel::Warning,
-            SlotLevel::Warning
-        ]);
-        assert_eq!([800, 999, 1000, u64::MAX].map(level), [
-            SlotLevel::Alarm,
-            SlotLevel::Alarm,
-            SlotLevel::Full,
-            SlotLevel::Full
-        ]);
+        assert_eq!(
+            [0, 499, 500, 799].map(level),
+            [SlotLevel::Fine, SlotLevel::Fine, SlotLevel::Warning, SlotLevel::Warning]
+        );
+        assert_eq!(
+            [800, 999, 1000, u64::MAX].map(level),
+            [SlotLevel::Alarm, SlotLevel::Alarm, SlotLevel::Full, SlotLevel::Full]
+        );
         assert_eq!(slot_level(u64::MAX / 2 + 1, u64::MAX), SlotLevel::Warning);
     }
 }

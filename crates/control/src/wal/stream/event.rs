@@ -176,8 +176,8 @@ impl<'a> Alarms<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use retoma_core::error::codes;
     use retoma_core::ErrorKind;
+    use retoma_core::error::codes;
 
     #[test]
     fn an_alarm_is_told_once_when_it_begins_and_once_when_it_ends() {
@@ -193,10 +193,13 @@ mod tests {
         alarms.clear(&far());
         alarms.clear(&far());
         drop(alarms);
-        assert_eq!(told, [
-            "alarm repository `far`: it is away [R0303]",
-            "alarm slot_warning: it is away [R0303]",
-            "alarm repository is over (`far`)",
-        ]);
+        assert_eq!(
+            told,
+            [
+                "alarm repository `far`: it is away [R0303]",
+                "alarm slot_warning: it is away [R0303]",
+                "alarm repository is over (`far`)",
+            ]
+        );
     }
 }

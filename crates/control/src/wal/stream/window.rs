@@ -106,7 +106,8 @@ impl Window {
         self.segments.front()
     }
 
-    /// The segment that is being received.
+    /// The last segment.
+    #[cfg(test)]
     pub(super) fn last(&self) -> Option<&Held> {
         self.segments.back()
     }
@@ -154,7 +155,10 @@ mod tests {
         assert_eq!(second.name.to_string(), "000000010000000000000004");
         let middle = usize::try_from(MIB).unwrap();
         assert!(second.whole(window.size).unwrap()[..] == all[middle..2 * middle]);
-        assert_eq!(second.copy(Lsn(4 * MIB + 5)..Lsn(4 * MIB + 9)), Some((5, all[middle + 5..middle + 9].to_vec())));
+        assert_eq!(
+            second.copy(Lsn(4 * MIB + 5)..Lsn(4 * MIB + 9)),
+            Some((5, all[middle + 5..middle + 9].to_vec()))
+        );
         assert_eq!(second.copy(Lsn(3 * MIB)..Lsn(3 * MIB + 1)), None);
         let last = window.last().unwrap();
         assert_eq!((last.whole(window.size), last.copy(Lsn(5 * MIB)..Lsn(5 * MIB + 101))), (None, None));

@@ -32,7 +32,14 @@ pub(super) enum Job {
     /// Store a file.
     File { archive: Archive, name: WalFileName, bytes: Arc<Vec<u8>> },
     /// Store a part, whose first byte is at `start`.
-    Part { archive: Archive, segment: SegmentName, size: SegmentSize, start: Position, from: u32, bytes: Vec<u8> },
+    Part {
+        archive: Archive,
+        segment: SegmentName,
+        size: SegmentSize,
+        start: Position,
+        from: u32,
+        bytes: Vec<u8>,
+    },
     /// Store a whole segment.
     Whole { archive: Archive, segment: SegmentName, start: Position, bytes: Arc<Vec<u8>> },
     /// Store a whole segment whose parts are all there.

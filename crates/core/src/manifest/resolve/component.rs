@@ -73,7 +73,9 @@ fn wal(view: Option<View<'_>>) -> WalSettings {
     let Some(view) = view else { return defaults };
     WalSettings {
         mode: view.text("mode").and_then(WalMode::from_name).unwrap_or_default(),
-        slot_limit_bytes: view.number("slot_limit_mib").map_or(defaults.slot_limit_bytes, |mib: u64| mib << 20),
+        slot_limit_bytes: view
+            .number("slot_limit_mib")
+            .map_or(defaults.slot_limit_bytes, |mib: u64| mib << 20),
         at_slot_limit: view.text("at_slot_limit").and_then(SlotPolicy::from_name).unwrap_or_default(),
     }
 }

@@ -55,7 +55,11 @@ fn a_partial_segment_that_says_less_is_the_same_one() {
     other[4000] ^= 1;
     assert_eq!(archive.push(partial, &other).unwrap_err().code(), codes::WAL_CONFLICT);
     assert_eq!(archive.push(file(1, 8), &other).unwrap(), Pushed::New);
-    assert_eq!(archive.push(file(1, 8), &less).unwrap_err().code(), codes::WAL_CONFLICT, "whole ones are exact");
+    assert_eq!(
+        archive.push(file(1, 8), &less).unwrap_err().code(),
+        codes::WAL_CONFLICT,
+        "whole ones are exact"
+    );
 }
 
 #[test]
