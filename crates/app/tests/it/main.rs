@@ -20,3 +20,4 @@ mod retention;
 mod service;
 mod usage;
 mod wal;
+mod wal_stream;

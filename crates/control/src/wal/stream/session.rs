@@ -77,7 +77,7 @@ impl Streamer<'_> {
         let history = history(&mut connection, identity.timeline)?;
         let mut at = self.place(server, &history, &state)?;
         loop {
-            self.file_histories(&mut connection, &history, at.timeline)?;
+            self.file_histories(&mut connection, at.timeline)?;
             let stream = connection
                 .start_replication(Some(&job.slot), at.lsn, Some(at.timeline))
                 .map_err(|error| self.busy(error))?;
@@ -194,23 +194,19 @@ impl Streamer<'_> {
     }
 
     /// Lets the repositories that begin on `timeline` store the histories that lead to it first.
-    fn file_histories(
-        &mut self,
-        connection: &mut Connection,
-        history: &TimelineHistory,
-        timeline: TimelineId,
-    ) -> Result<()> {
+    fn file_histories(&mut self, connection: &mut Connection, timeline: TimelineId) -> Result<()> {
+        let history = history(connection, timeline)?;
         let earlier = history.entries().iter().map(|entry| entry.timeline);
-        let needed = earlier.chain([history.timeline()]);
-        for own in needed.filter(|own| *own > TimelineId::FIRST && *own <= timeline) {
+        for own in earlier.chain([timeline]).filter(|own| *own > TimelineId::FIRST) {
             let file = match connection.timeline_history(own) {
                 Ok(file) => Arc::new(file.contents.to_vec()),
                 // Of earlier ones, the newest history says all that a recovery needs.
                 Err(error) if own < timeline && error.kind() == ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             };
-            let is_there =
-                |lane: &&mut super::Lane| lane.track.as_ref().is_some_and(|track| track.timeline == timeline);
+            let is_there = |lane: &&mut super::Lane| {
+                lane.track.as_ref().is_some_and(|track| track.timeline == timeline)
+            };
             for lane in self.lanes.iter_mut().filter(is_there) {
                 lane.file(WalFileName::History(own), &file);
             }
