@@ -28,9 +28,14 @@ struct Site {
 impl Site {
     /// `None` where PostgreSQL is not installed. `wal` are lines of `[component.wal]`.
     fn start(wal: &str, conf: &[&str]) -> Option<Self> {
+        Self::start_with(wal, conf, 1)
+    }
+
+    /// With segments of so many MiB.
+    fn start_with(wal: &str, conf: &[&str], segment_mib: u64) -> Option<Self> {
         let usual = ["max_wal_size = 64MB", "synchronous_commit = on", "wal_sender_timeout = 10s"];
         let options = PostgresOptions {
-            initdb: vec!["--wal-segsize=1".to_owned()],
+            initdb: vec![format!("--wal-segsize={segment_mib}")],
             conf: usual.iter().chain(conf).map(|line| (*line).to_owned()).collect(),
             ..PostgresOptions::default()
         };

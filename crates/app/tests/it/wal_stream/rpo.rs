@@ -1,6 +1,7 @@
 //! The server and all that is on its host are lost at a random moment, under load: what of the acknowledged is lost?
 //!
-//! `RETOMA_TRIALS` sets how many times, `RETOMA_SCALE` the scale of pgbench; `SEED` the moments. Prints what it measured.
+//! `RETOMA_TRIALS` sets how many times, `RETOMA_SCALE` the scale of pgbench,
+//! `RETOMA_SEGMENT_MIB` the size of segments; `SEED` the moments. Prints what it measured.
 
 use super::{Site, setting};
 use retoma_sources::postgres::wire::{Address, Connection, Mode, Timeouts};
@@ -45,7 +46,8 @@ struct Loss {
 }
 
 fn trial(mode: &str, random: &mut Random) -> Option<Loss> {
-    let mut site = Site::start(&format!("mode = \"{mode}\""), &[])?;
+    let segment_mib = setting("RETOMA_SEGMENT_MIB", 16);
+    let mut site = Site::start_with(&format!("mode = \"{mode}\""), &["max_wal_size = 1GB"], segment_mib)?;
     let scale = setting("RETOMA_SCALE", 1).to_string();
     site.pgbench(&["-i", "-q", "-s", &scale]);
     site.server.psql("CREATE TABLE marks (writer int, number bigint)");

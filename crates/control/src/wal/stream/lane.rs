@@ -229,6 +229,8 @@ impl Lane {
             }
             track.is_compared = true;
         }
+        // What was stored whole meanwhile may have left the window.
+        track.sent = track.sent.max(track.frontier.durable());
         if let Some(held) = window.at(track.sent)
             && goes_whole(held, track, window)
         {
@@ -268,3 +270,6 @@ fn goes_whole(held: &Held, track: &Track, window: &Window) -> bool {
     let sent = track.sent.bytes_since(held.start);
     track.whole == held.start && held.whole(window.size).is_some() && 2 * sent <= window.size.bytes()
 }
+
+#[cfg(test)]
+mod tests;

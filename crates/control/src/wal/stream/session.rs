@@ -204,9 +204,8 @@ impl Streamer<'_> {
                 Err(error) if own < timeline && error.kind() == ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             };
-            let is_there = |lane: &&mut super::Lane| {
-                lane.track.as_ref().is_some_and(|track| track.timeline == timeline)
-            };
+            let is_there =
+                |lane: &&mut super::Lane| lane.track.as_ref().is_some_and(|track| track.timeline == timeline);
             for lane in self.lanes.iter_mut().filter(is_there) {
                 lane.file(WalFileName::History(own), &file);
             }

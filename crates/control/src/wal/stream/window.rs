@@ -141,7 +141,7 @@ mod tests {
     }
 
     fn bytes(length: u64) -> Vec<u8> {
-        retoma_testkit::bytes(length, usize::try_from(length).unwrap())
+        retoma_testkit::bytes(length, usize::try_from(length).unwrap()).to_vec()
     }
 
     #[test]
