@@ -269,8 +269,24 @@ fn words_that_are_values(verb: &str) -> BTreeSet<String> {
             "too_old",
             "from_the_future",
         ],
-        // Only where there is a physical snapshot.
-        "wal" => &["id", "time", "start_lsn", "stop_lsn", "ways"],
+        // Only where there is a physical snapshot; and the lines of a stream, which `wal_stream` looks at.
+        "wal" => &[
+            "id",
+            "time",
+            "start_lsn",
+            "stop_lsn",
+            "ways",
+            "event",
+            "position",
+            "slot",
+            "lag_bytes",
+            "lag_seconds",
+            "from",
+            "to",
+            "alarm",
+            "repository",
+            "error",
+        ],
         _ => &[],
     };
     values.iter().map(|value| (*value).to_owned()).collect()

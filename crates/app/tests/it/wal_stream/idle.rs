@@ -27,12 +27,12 @@ fn parts(site: &Site) -> usize {
 
 #[test]
 fn an_idle_server_costs_next_to_nothing_and_makes_no_objects() {
-    let Some(site) = Site::start("mode = \"stream\"", &["autovacuum = off"]) else { return };
+    let Some(site) = Site::start_with("mode = \"stream\"", &["autovacuum = off"], 16) else { return };
     site.server.psql("CREATE TABLE t (n int, text text)");
     let stream = site.streaming();
     // Some load before: memory must come back.
-    for _ in 0..5 {
-        site.server.psql("INSERT INTO t SELECT n, repeat('x', 500) FROM generate_series(1, 4000) n");
+    for _ in 0..9 {
+        site.server.psql("INSERT INTO t SELECT n, repeat('x', 500) FROM generate_series(1, 20000) n");
     }
     site.shipped();
     let seconds = super::setting("RETOMA_IDLE_SECONDS", 15);

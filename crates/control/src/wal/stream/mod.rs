@@ -11,6 +11,7 @@
 //! It does not read records, does not replay, and never changes a setting of the server.
 
 mod event;
+mod examine;
 mod frontier;
 mod lane;
 mod session;
@@ -19,7 +20,8 @@ mod window;
 mod worker;
 
 pub use event::{Alarm, StreamEvent};
-pub use slot::{SlotState, look as look_at_slot, slot_name};
+pub use examine::{WalExamined, examine};
+pub use slot::{SlotState, slot_name};
 
 use super::Job;
 use crate::{Interrupt, backup};

@@ -71,6 +71,9 @@ impl Streamer<'_> {
         if self.interrupt.is_set() {
             return Ok(End::Stopped);
         }
+        if self.must_drop {
+            return Ok(End::Again);
+        }
         let state = self.slot(&mut connection, &mut sql)?;
         drop(sql);
         let server = Position { timeline: identity.timeline, lsn: identity.flushed };
@@ -119,7 +122,7 @@ impl Streamer<'_> {
         }
         let deadline = Instant::now() + OPENING;
         while self.lanes.iter().any(super::Lane::is_opening) && Instant::now() < deadline {
-            if self.interrupt.is_set() {
+            if self.interrupt.is_set() || self.must_drop {
                 return Ok(());
             }
             self.wait(Duration::from_millis(20))?;

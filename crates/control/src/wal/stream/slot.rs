@@ -54,7 +54,7 @@ pub struct SlotState {
 ///
 /// # Errors
 /// As [`Connection::query`].
-pub fn look(connection: &mut Connection, name: &str) -> Result<SlotState> {
+pub(super) fn look(connection: &mut Connection, name: &str) -> Result<SlotState> {
     let rows = connection.query(&format!(
         "SELECT pg_is_in_recovery() AS standby, s.slot_name IS NOT NULL AS exists, coalesce(s.active, false) AS active, \
          coalesce(s.wal_status = 'lost', false) AS lost, s.restart_lsn AS restart, \
