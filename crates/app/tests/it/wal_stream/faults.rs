@@ -67,7 +67,7 @@ fn at_its_limit_the_slot_is_given_up_and_the_gap_is_named() {
     let stream = site.streaming();
     site.server.psql(ROWS);
     site.shipped();
-    ["near", "far"].iter().for_each(|name| site.rename(name, &format!("{name}-away")));
+    site.take_away();
     (0..12).for_each(|_| drop(site.server.psql(ROWS)));
     stream.wait_for_alarm("alarm_raised", "repository");
     for alarm in ["slot_warning", "slot_alarm", "slot_limit"] {
@@ -79,7 +79,7 @@ fn at_its_limit_the_slot_is_given_up_and_the_gap_is_named() {
     });
     // The database lives, and gets rid of its WAL.
     site.server.psql(&format!("{ROWS}; CHECKPOINT; {ROWS}; CHECKPOINT; {ROWS}; CHECKPOINT"));
-    ["near", "far"].iter().for_each(|name| site.rename(&format!("{name}-away"), name));
+    site.bring_back();
     let gap = stream.wait_for("a gap", |event| event["event"] == "gap");
     assert_eq!(gap["error"]["code"], codes::WAL_GAP.as_str(), "{gap:#}");
     stream.wait_for_alarm("alarm_cleared", "slot_limit");
@@ -108,11 +108,11 @@ fn a_server_that_restarts_is_followed_and_one_that_shuts_down_is_not_held_up() {
         site.assert_whole("far", until);
     }
     // No repository takes what the server has, and it waits for nobody.
-    ["near", "far"].iter().for_each(|name| site.rename(name, &format!("{name}-away")));
+    site.take_away();
     site.server.psql(ROWS);
     site.server.stop(StopMode::Fast);
     site.server.go();
-    ["near", "far"].iter().for_each(|name| site.rename(&format!("{name}-away"), name));
+    site.bring_back();
     let until = site.shipped();
     site.assert_whole("near", until);
     assert_eq!(stream.stop(), Some(0));

@@ -4,6 +4,7 @@ mod faults;
 mod idle;
 mod kills;
 mod rpo;
+mod silence;
 mod timelines;
 
 use crate::kit::Run;
@@ -147,7 +148,7 @@ impl Site {
         let archive = self.archive(repository);
         let listing = archive.list(size()).unwrap();
         let number = size().number_of(until);
-        let first = self.assert_no_gap(&listing, number);
+        let first = assert_no_gap(&listing, number);
         let folder = self.server.data_dir().join("pg_wal");
         let mut compared = 0;
         for number in first..=number {
@@ -164,20 +165,6 @@ impl Site {
             compared += 1;
         }
         assert!(compared > 0);
-    }
-
-    fn assert_no_gap(&self, listing: &Listing, last: u64) -> u64 {
-        let stored = &listing.timelines[&TimelineId::FIRST];
-        let parts = stored.parts.keys().next().copied();
-        let first = stored.segments.first().or(parts).unwrap();
-        if last > first {
-            // The one before the last may be whole in parts alone, when a stream was just killed.
-            let missing = stored.segments.missing(first, last - 1);
-            let full = |number: u64| u64::from(stored.known_bytes(number)) == size().bytes();
-            let missing: Vec<_> = missing.iter().filter(|(from, to)| !(*from..=*to).all(full)).collect();
-            assert!(missing.is_empty(), "segments {missing:?} of {first} to {last} are missing");
-        }
-        first
     }
 
     /// Backs the server up, as a snapshot that recovery begins from.
@@ -217,6 +204,17 @@ impl Site {
 
     fn rename(&self, from: &str, to: &str) {
         fs::rename(self.home().join(from), self.home().join(to)).unwrap();
+    }
+
+    /// Both repositories are no longer there.
+    fn take_away(&self) {
+        self.rename("near", "near-away");
+        self.rename("far", "far-away");
+    }
+
+    fn bring_back(&self) {
+        self.rename("near-away", "near");
+        self.rename("far-away", "far");
     }
 }
 
@@ -291,6 +289,21 @@ impl Drop for Stream {
 
 fn size() -> SegmentSize {
     SegmentSize::new(1 << 20).unwrap()
+}
+
+/// That whole segments and full parts join up to the segment `last`; gives the first one.
+fn assert_no_gap(listing: &Listing, last: u64) -> u64 {
+    let stored = &listing.timelines[&TimelineId::FIRST];
+    let parts = stored.parts.keys().next().copied();
+    let first = stored.segments.first().or(parts).unwrap();
+    if last > first {
+        // The one before the last may be whole in parts alone, when a stream was just killed.
+        let missing = stored.segments.missing(first, last - 1);
+        let full = |number: u64| u64::from(stored.known_bytes(number)) == size().bytes();
+        let missing: Vec<_> = missing.iter().filter(|(from, to)| !(*from..=*to).all(full)).collect();
+        assert!(missing.is_empty(), "segments {missing:?} of {first} to {last} are missing");
+    }
+    first
 }
 
 /// A number from the environment, for long runs.

@@ -1,6 +1,6 @@
 //! What `doctor` finds about a component's way of WAL: whether something streams, what the slot keeps, what waits for what.
 
-use super::slot::{self, SlotState, slot_name};
+use super::slot::{self, SlotState, SlotUse, slot_name};
 use crate::backup;
 use retoma_core::Result;
 use retoma_core::decide::streaming::{SlotLevel, slot_level};
@@ -42,7 +42,7 @@ fn found(component: &Component, slot: &str, state: SlotState, names: &str, wait:
     let retained = ByteSize(state.retained_bytes);
     let is_named = names.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).any(|word| word == slot);
     if settings.mode == WalMode::Archive {
-        if state.exists {
+        if state.usage != SlotUse::Missing {
             warn(
                 format!("slot `{slot}` keeps {retained} of WAL, and `mode` is `archive`"),
                 format!("set `mode = \"stream\"`, or drop it: SELECT pg_drop_replication_slot('{slot}')"),
@@ -50,8 +50,12 @@ fn found(component: &Component, slot: &str, state: SlotState, names: &str, wait:
         }
         return found;
     }
-    if !state.is_active {
-        let what = if state.exists { format!("keeps {retained} of WAL") } else { "is not there".to_owned() };
+    if state.usage != SlotUse::Active {
+        let what = match state.usage {
+            SlotUse::Missing => "is not there".to_owned(),
+            SlotUse::Lost => "has lost WAL".to_owned(),
+            SlotUse::Idle | SlotUse::Active => format!("keeps {retained} of WAL"),
+        };
         warn(
             format!("nothing streams WAL: slot `{slot}` {what}"),
             format!("run `retoma wal stream {}` as a service", component.name),
@@ -95,7 +99,7 @@ fn found(component: &Component, slot: &str, state: SlotState, names: &str, wait:
         }
         _ => {}
     }
-    if state.is_active {
+    if state.usage == SlotUse::Active {
         found.good.push(format!("its WAL is streamed; slot `{slot}` keeps {retained}"));
     }
     found
@@ -119,9 +123,11 @@ mod tests {
 
     fn look(wal: &str, state: Option<(bool, u64)>, names: &str, wait: &str) -> String {
         let state = SlotState {
-            exists: state.is_some(),
-            is_active: state.is_some_and(|(is_active, _)| is_active),
-            is_lost: false,
+            usage: match state {
+                None => SlotUse::Missing,
+                Some((false, _)) => SlotUse::Idle,
+                Some((true, _)) => SlotUse::Active,
+            },
             restart: Some(Lsn(1)),
             retained_bytes: state.map_or(0, |(_, mib)| mib << 20),
             is_standby: false,

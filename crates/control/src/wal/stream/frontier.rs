@@ -45,7 +45,7 @@ mod tests {
             start in 0u64..10, stretches in prop::collection::vec((0u64..60, 1u64..12), 0..30),
         ) {
             let mut frontier = Frontier::new(Lsn(start));
-            let mut bytes = vec![false; 80];
+            let mut bytes = [false; 80];
             for (from, length) in stretches {
                 frontier.add(Lsn(from), Lsn(from + length));
                 (from..from + length).for_each(|at| bytes[usize::try_from(at).unwrap()] = true);

@@ -125,7 +125,7 @@ impl Lane {
             }
             Outcome::Refused(error) => return Err(error),
             Outcome::Opened(archive, end) => {
-                self.archive = Some(archive);
+                self.archive = Some(*archive);
                 self.track = end.map(Track::from);
             }
             Outcome::Filed => {

@@ -21,7 +21,7 @@ mod worker;
 
 pub use event::{Alarm, StreamEvent};
 pub use examine::{WalExamined, examine};
-pub use slot::{SlotState, slot_name};
+pub use slot::{SlotState, SlotUse, slot_name};
 
 use super::Job;
 use crate::{Interrupt, backup};
@@ -271,7 +271,7 @@ impl Streamer<'_> {
         ] {
             if level >= from {
                 self.alarms.raise(alarm, &self.full(state.retained_bytes));
-            } else if state.exists {
+            } else if state.usage != SlotUse::Missing {
                 self.alarms.clear(&alarm);
             }
         }

@@ -2,7 +2,7 @@
 
 use super::event::{Alarm, StreamEvent};
 use super::lane::Track;
-use super::slot::{self, SlotState};
+use super::slot::{self, SlotState, SlotUse};
 use super::window::Window;
 use super::{End, SHUTDOWN_PATIENCE, Streamer, is_synchronous, nobody};
 use retoma_core::decide::streaming::{Diverged, Position, start};
@@ -44,7 +44,7 @@ const ARRIVALS: usize = 4096;
 /// What a run over one timeline ended with.
 enum Ran {
     /// The timeline has ended; every attached repository has all of it.
-    Switched(Connection, TimelineId, Lsn),
+    Switched(Box<Connection>, TimelineId, Lsn),
     Ended(End),
 }
 
@@ -88,7 +88,7 @@ impl Streamer<'_> {
             match self.receive(stream, Window::new(at.timeline, at.lsn, size), identity.system_id)? {
                 Ran::Ended(end) => return Ok(end),
                 Ran::Switched(ready, next, switch) => {
-                    connection = ready;
+                    connection = *ready;
                     at = self.switch(Position { timeline: next, lsn: switch }, size);
                 }
             }
@@ -142,11 +142,11 @@ impl Streamer<'_> {
     fn slot(&mut self, connection: &mut Connection, sql: &mut Connection) -> Result<SlotState> {
         let name = &self.job.slot;
         let mut state = slot::look(sql, name)?;
-        if state.exists && (state.is_lost || state.restart.is_none()) && !state.is_active {
+        if state.usage == SlotUse::Lost || (state.usage == SlotUse::Idle && state.restart.is_none()) {
             connection.drop_slot(name)?;
-            state.exists = false;
+            state.usage = SlotUse::Missing;
         }
-        if !state.exists {
+        if state.usage == SlotUse::Missing {
             connection.ensure_physical_slot(name)?;
             state = slot::look(sql, name)?;
         }
@@ -277,7 +277,7 @@ impl Streamer<'_> {
                 }
                 Some(ReplicationMessage::EndOfTimeline { next, switch }) => {
                     self.end_of_timeline(&mut window, switch)?;
-                    return Ok(Ran::Switched(stream.stop()?, next, switch));
+                    return Ok(Ran::Switched(Box::new(stream.stop()?), next, switch));
                 }
                 Some(ReplicationMessage::ServerStopped) => {
                     return Err(unavailable("the server has shut down"));

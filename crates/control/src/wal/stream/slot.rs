@@ -33,15 +33,24 @@ pub fn slot_name(component: &str) -> String {
     name
 }
 
+/// What a slot is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SlotUse {
+    /// There is none.
+    Missing,
+    /// The server has removed WAL that it should keep: nobody can use it any more.
+    Lost,
+    /// It keeps WAL, and nobody reads.
+    Idle,
+    /// Somebody reads from it.
+    Active,
+}
+
 /// A slot as the server shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SlotState {
-    /// Whether there is one.
-    pub exists: bool,
-    /// Whether somebody reads from it.
-    pub is_active: bool,
-    /// Whether the server has removed WAL that it should keep: it is of no use any more.
-    pub is_lost: bool,
+    /// What it is good for now.
+    pub usage: SlotUse,
     /// From where on it keeps WAL.
     pub restart: Option<Lsn>,
     /// How far the server's WAL goes beyond that, in bytes.
@@ -65,10 +74,14 @@ pub(super) fn look(connection: &mut Connection, name: &str) -> Result<SlotState>
     ));
     let rows = rows.context("look at the replication slot")?;
     let row = rows.one()?;
+    let usage = match (row.boolean("exists")?, row.boolean("active")?, row.boolean("lost")?) {
+        (false, _, _) => SlotUse::Missing,
+        (_, true, _) => SlotUse::Active,
+        (_, _, true) => SlotUse::Lost,
+        _ => SlotUse::Idle,
+    };
     Ok(SlotState {
-        exists: row.boolean("exists")?,
-        is_active: row.boolean("active")?,
-        is_lost: row.boolean("lost")?,
+        usage,
         restart: row.optional("restart")?,
         retained_bytes: row.value("retained")?,
         is_standby: row.boolean("standby")?,

@@ -52,7 +52,7 @@ pub(super) enum Job {
 #[derive(Debug)]
 pub(super) enum Outcome {
     /// The repository is open.
-    Opened(Archive, Option<ArchiveEnd>),
+    Opened(Box<Archive>, Option<ArchiveEnd>),
     /// A file is durable.
     Filed,
     /// This stretch is durable.
@@ -157,7 +157,7 @@ fn perform(job: &Job, open: &dyn Fn(u64) -> Result<Archive>) -> Result<Outcome> 
         Job::Open { system_identifier, size } => {
             let archive = open(*system_identifier)?;
             let end = archive.end(*size)?;
-            Ok(Outcome::Opened(archive, end))
+            Ok(Outcome::Opened(Box::new(archive), end))
         }
         Job::File { archive, name, bytes } => {
             archive.push(*name, bytes)?;
