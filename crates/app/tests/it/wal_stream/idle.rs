@@ -47,7 +47,7 @@ fn an_idle_server_costs_next_to_nothing_and_makes_no_objects() {
     println!("idle: {memory} KiB RssAnon, {share:.2} % of a core ({used} ticks in {seconds} s)");
     // A checkpoint may write a record or two.
     assert!(parts(&site) <= stored + 2);
-    assert!(memory < 40 << 10, "{memory} KiB");
+    assert!(memory < 20 << 10, "{memory} KiB");
     assert!(has_file(&site.home().join("near"), "config"));
     assert_eq!(stream.stop(), Some(0));
 }

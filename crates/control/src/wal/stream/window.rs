@@ -1,6 +1,7 @@
 //! What was received and is not stored everywhere yet: the segment that is being received, and finished ones.
 
 use retoma_core::postgres::{Lsn, SegmentName, SegmentSize, TimelineId};
+use retoma_repo::memory;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
@@ -36,7 +37,9 @@ impl Held {
         let offset = |lsn: Lsn| usize::try_from(lsn.0.checked_sub(self.start.0)?).ok();
         let (from, to) = (offset(range.start)?, offset(range.end)?);
         let bytes = self.bytes.get(from.checked_sub(self.base)?..to.checked_sub(self.base)?)?;
-        Some((u32::try_from(from).ok()?, bytes.to_vec()))
+        let mut copy = memory::buffer(bytes.len());
+        copy.extend_from_slice(bytes);
+        Some((u32::try_from(from).ok()?, copy))
     }
 }
 
@@ -77,7 +80,11 @@ impl Window {
             let (now, later) = bytes.split_at(room.min(bytes.len()));
             if let Some(last) = self.segments.back_mut() {
                 // Nobody else has an unfinished one.
-                Arc::make_mut(&mut last.bytes).extend_from_slice(now);
+                let held = Arc::make_mut(&mut last.bytes);
+                if held.capacity() == 0 {
+                    *held = memory::buffer(room);
+                }
+                held.extend_from_slice(now);
             }
             self.received.0 += now.len() as u64;
             bytes = later;
