@@ -11,6 +11,7 @@
 use crate::compress;
 use crate::crypto::{self, MasterKey};
 use crate::format::malformed;
+use crate::memory;
 use crate::store::Key;
 use aes_gcm::aead::{AeadInOut as _, KeyInit as _};
 use aes_gcm::{Aes256Gcm, Nonce, Tag};
@@ -60,7 +61,7 @@ impl Lane {
         crypto::random(&mut nonce)?;
         // Compressed, sealed and sent in one buffer.
         let room = HEADER_BYTES + compress::bound(plaintext.len()) + TAG_BYTES;
-        let mut sealed = Vec::with_capacity(room);
+        let mut sealed = memory::buffer(room);
         sealed.push(VERSION);
         sealed.extend_from_slice(&nonce);
         compress::append(plaintext, &mut sealed)?;

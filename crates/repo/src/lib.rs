@@ -21,6 +21,7 @@ pub mod id;
 pub mod index;
 pub mod lane;
 pub mod lock;
+pub mod memory;
 pub mod ops;
 pub mod repository;
 pub mod restore;

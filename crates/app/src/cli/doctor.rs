@@ -4,6 +4,7 @@ use crate::context::{Context, Loaded};
 use crate::exit::Exit;
 use crate::output;
 use retoma_control::backup;
+use retoma_control::wal::stream;
 use retoma_core::manifest::{Component, Manifest, ServerUrl, Source};
 use retoma_core::units::{ByteSize, counted};
 use retoma_core::{Error, Result};
@@ -105,7 +106,10 @@ fn check_source(findings: &mut Findings, component: &Component) {
     let subject = format!("component {}", component.name);
     let path = match &component.source {
         Source::Files { path, .. } | Source::Sqlite { path } => path,
-        Source::Postgres { url } => return check_postgres(findings, &subject, url),
+        Source::Postgres { url } => {
+            check_postgres(findings, &subject, url);
+            return check_wal(findings, &subject, component);
+        }
         Source::Redis { .. } => return check_redis(findings, &subject, component),
     };
     let readable =
@@ -140,6 +144,14 @@ fn check_postgres(findings: &mut Findings, subject: &str, url: &ServerUrl) {
             }
         }
         Err(error) => findings.bad(subject, &error),
+    }
+}
+
+/// A server that cannot be asked has been reported already.
+fn check_wal(findings: &mut Findings, subject: &str, component: &Component) {
+    if let Ok(Some(found)) = stream::examine(component) {
+        found.good.into_iter().for_each(|text| findings.good(subject, text));
+        found.cautions.into_iter().for_each(|(what, fix)| findings.warn(subject, what, fix));
     }
 }
 

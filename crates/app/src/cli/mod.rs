@@ -23,6 +23,7 @@ mod usage;
 mod verify;
 mod wal;
 mod wal_get;
+mod wal_stream;
 
 use crate::context::Context;
 use crate::exit::Exit;
@@ -144,7 +145,11 @@ pub(crate) fn run() -> Exit {
     let printer = Printer::new(cli.json, cli.quiet);
     // The first two handle signals themselves. PostgreSQL wants to see that its command died by the signal that it sent,
     // and nothing that this one does is left half-done.
-    let serves = matches!(cli.verb, Verb::Marabet(_) | Verb::Supervise(_) | Verb::Wal(_) | Verb::WalGet(_));
+    let serves = match &cli.verb {
+        Verb::Marabet(_) | Verb::Supervise(_) | Verb::WalGet(_) => true,
+        Verb::Wal(args) => !args.is_stream(),
+        _ => false,
+    };
     let context = Context {
         manifest_path: cli.manifest,
         yes: cli.yes,

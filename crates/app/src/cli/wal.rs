@@ -17,6 +17,13 @@ pub(super) struct Args {
     action: Action,
 }
 
+impl Args {
+    /// Whether it runs until a signal stops it.
+    pub(super) fn is_stream(&self) -> bool {
+        matches!(self.action, Action::Stream(_))
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Store a WAL file in every repository of the component: `archive_command = 'retoma … wal push %p --component NAME'`
@@ -38,6 +45,10 @@ enum Action {
         #[command(flatten)]
         server: Server,
     },
+    /// Ship the WAL of a server into every repository of the component as it is written, until it is stopped
+    ///
+    /// What `[component.wal]` in the manifest says about the slot and its limit holds. With `--json`, one line for each event.
+    Stream(super::wal_stream::Args),
     /// Name the WAL that is missing, from the oldest snapshot on; ends with 4 when there is a gap
     Check {
         /// Only of this component
@@ -66,6 +77,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     match &args.action {
         Action::Push { path, server } => push(context, path, server),
         Action::Fetch { name, path, server } => fetch(context, name, path, server),
+        Action::Stream(args) => super::wal_stream::run(context, args),
         Action::Check { component } => check(context, component.as_deref()),
     }
 }

@@ -48,6 +48,17 @@ impl Printer {
         }
     }
 
+    /// One event of a stream for programs: a line by itself, with `--json` alone.
+    pub(crate) fn json_line(self, schema: &str, mut value: Value) {
+        if self.json {
+            if let Value::Object(map) = &mut value {
+                map.insert("schema".to_owned(), json!(schema));
+            }
+            let mut out = std::io::stdout().lock();
+            writeln!(out, "{value}").and_then(|()| out.flush()).ok();
+        }
+    }
+
     /// A file's contents, as they are.
     pub(crate) fn raw(self, bytes: &[u8]) {
         let mut out = std::io::stdout().lock();

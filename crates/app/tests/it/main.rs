@@ -21,3 +21,4 @@ mod retention;
 mod service;
 mod usage;
 mod wal;
+mod wal_stream;

@@ -9,6 +9,7 @@ mod push;
 pub mod serve;
 pub mod server;
 pub mod spool;
+pub mod stream;
 
 pub use fetch::{Fetched, Source, fetch};
 pub use push::{PushReport, Stored, push};

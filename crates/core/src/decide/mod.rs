@@ -8,3 +8,4 @@ pub mod recovery;
 pub mod redis;
 pub mod retention;
 pub mod staleness;
+pub mod streaming;

@@ -208,6 +208,14 @@ codes! {
     REDIS_NO_REPLICATION = "R0438";
     /// No server comes up on a copy of a data set.
     REDIS_SCRATCH = "R0439";
+    /// A PostgreSQL server no longer has WAL that the archive does not have either.
+    WAL_GAP = "R0440";
+    /// A PostgreSQL server's WAL does not continue the archive's.
+    WAL_DIVERGED = "R0441";
+    /// Somebody else streams WAL through the slot.
+    WAL_SLOT_BUSY = "R0442";
+    /// The slot kept as much WAL as it may, and was given up.
+    WAL_SLOT_LIMIT = "R0443";
 
     // R05: restore.
     /// A snapshot asks for a path that leads outside of the target.

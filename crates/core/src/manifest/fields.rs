@@ -2,6 +2,7 @@
 
 use super::component_kind as kind;
 use super::tier::Tier;
+use super::wal;
 
 /// A table of the manifest.
 #[derive(Debug)]
@@ -227,7 +228,37 @@ static COMPONENT: Section = Section {
         Field::new("repositories", Kind::Names, "The repositories that it is backed up into.").default("all"),
         Field::new("schedule", Kind::Table(&COMPONENT_SCHEDULE), "Another schedule for this component."),
         Field::new("retention", Kind::Table(&COMPONENT_RETENTION), "Another retention for this component."),
+        Field::new("wal", Kind::Table(&COMPONENT_WAL), "How the server's WAL gets into the repositories.")
+            .only_for(kind::WITH_WAL),
         Field::new("check", Kind::Tables(&COMPONENT_CHECK), "Checks of the restored component."),
+    ],
+};
+
+static COMPONENT_WAL: Section = Section {
+    title: "[component.wal]",
+    doc: "How the write-ahead log of a PostgreSQL server gets into the repositories of its component; `wal.md` says what \
+          each mode loses, and what blocks when a repository does not answer.",
+    fields: &[
+        Field::new(
+            "mode",
+            Kind::Choice(&wal::MODES),
+            "`archive`: by `archive_command`; `stream`: by `retoma wal stream`, within a second; `synchronous`: as \
+             `stream`, and commits wait for the repositories.",
+        )
+        .default("archive"),
+        Field::new(
+            "slot_limit_mib",
+            Kind::Integer(1, 1 << 40),
+            "How much WAL the replication slot may make the server keep, in MiB: warning at half, alarm at four fifths.",
+        )
+        .default("16384"),
+        Field::new(
+            "at_slot_limit",
+            Kind::Choice(&wal::POLICIES),
+            "What is given up at that limit. `drop`: the slot, so that the database lives; the gap alarms and the next \
+             backup closes it. `keep`: nothing, which may fill the server's disk.",
+        )
+        .default("drop"),
     ],
 };
 

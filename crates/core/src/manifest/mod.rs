@@ -27,6 +27,7 @@ mod secret_ref;
 mod source;
 mod suggest;
 pub mod tier;
+mod wal;
 
 pub use address::Scheme;
 pub use component_kind::ComponentKind;
@@ -40,6 +41,7 @@ pub use reference::{reference_markdown, with_reference};
 pub use schema::json_schema;
 pub use secret_ref::SecretRef;
 pub use tier::{Objectives, Tier};
+pub use wal::{SlotPolicy, WalMode, WalSettings};
 
 use crate::error::codes;
 use problem::Draft;

@@ -7,6 +7,7 @@ use super::component_kind::ComponentKind;
 use super::problem::Problem;
 use super::secret_ref::SecretRef;
 use super::tier::{Objectives, Tier};
+use super::wal::WalSettings;
 use crate::units::Duration;
 use std::path::{Path, PathBuf};
 
@@ -98,6 +99,8 @@ pub struct Component {
     pub schedule: Schedule,
     /// Which of its snapshots are kept.
     pub retention: Retention,
+    /// How its WAL gets into the repositories; of no meaning for what is no PostgreSQL server.
+    pub wal: WalSettings,
     /// The user's checks of a restored copy.
     pub checks: Vec<Check>,
 }

@@ -216,8 +216,12 @@ impl Archive {
         }
     }
 
-    /// A disk that is not mounted has no objects either; whoever hears "not there" may end a recovery.
-    fn confirm_repository(&self) -> Result<()> {
+    /// That this is still the repository: a disk that is not mounted has no objects, and takes new ones that nobody will find.
+    /// Whoever hears "not there" may end a recovery, and whoever hears "durable" may acknowledge a commit.
+    ///
+    /// # Errors
+    /// `Unavailable` with `R0303` when its `config` is not there.
+    pub fn confirm_repository(&self) -> Result<()> {
         self.store.head(&Key::new("config")?).map(drop).map_err(|error| {
             let message = format!("the repository went away while it was asked: {error}");
             Error::new(ErrorKind::Unavailable, codes::STORE_UNAVAILABLE, message)
@@ -275,13 +279,22 @@ pub fn verify(name: WalFileName, bytes: &[u8], system_identifier: u64) -> Result
 }
 
 fn same(object: WalObject, stored: &[u8], bytes: &[u8]) -> Result<Pushed> {
-    if stored == bytes {
+    let is_partial = matches!(object, WalObject::File(WalFileName::Partial(_)));
+    if stored == bytes || (is_partial && says_less(stored, bytes)) {
         return Ok(Pushed::Same);
     }
     let message = format!("`{object}` is stored already, with other contents");
     Err(Error::new(ErrorKind::Conflict, codes::WAL_CONFLICT, message).with_hint(
         "see whether two servers archive as this component, or a restored one writes on its old timeline",
     ))
+}
+
+/// Whether two partial segments differ only behind the end of one of them, where it has zeros. A server's own copy has there
+/// what was in the file before; nobody reads it.
+fn says_less(one: &[u8], other: &[u8]) -> bool {
+    let end = |bytes: &[u8]| bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    let known = end(one).min(end(other));
+    one.len() == other.len() && one[..known] == other[..known]
 }
 
 /// What is stored cannot be compared, and is not written over.

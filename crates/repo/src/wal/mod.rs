@@ -6,11 +6,13 @@
 
 mod archive;
 mod coverage;
+mod end;
 mod listing;
 mod name;
 
 pub use archive::{Archive, Assembled, Pushed, verify};
 pub use coverage::{Coverage, Gap, coverage, ways};
+pub use end::ArchiveEnd;
 pub use listing::{Listing, Numbers, Server, Timeline, servers};
 pub use name::{PartName, WalObject};
 

@@ -154,6 +154,11 @@ impl Place<'_> {
         format!("{}/{timeline}/{PARTS}/{}", self.folder(), &name[8..16])
     }
 
+    /// The folder of the parts of all segments of a timeline.
+    pub(super) fn timeline_parts_folder(self, timeline: TimelineId) -> String {
+        format!("{}/{}/{PARTS}", self.folder(), timeline.to_hex())
+    }
+
     pub(super) fn key(self, object: WalObject) -> Result<Key> {
         Key::new(self.name(object))
     }

@@ -11,6 +11,7 @@ use crate::manifest::problem::{Draft, one_of, quoted};
 use crate::manifest::secret_ref::SecretRef;
 use crate::manifest::suggest;
 use crate::manifest::tier::Tier;
+use crate::manifest::wal::{SlotPolicy, WalMode, WalSettings};
 use std::path::Path;
 
 /// One `[[component]]`. `None` when something of it is wrong, which is in `found` then.
@@ -37,6 +38,7 @@ pub(super) fn component(view: View<'_>, context: &Context<'_>, found: &mut Vec<D
         repositories: repositories?,
         schedule: schedule?,
         retention,
+        wal: wal(view.table("wal")),
         checks: checks.into_iter().collect::<Option<_>>()?,
     })
 }
@@ -63,6 +65,19 @@ fn source(view: View<'_>, dir: &Path) -> Option<Source> {
         }
         _ => return None,
     })
+}
+
+/// What is absent or wrong (and reported) has its default.
+fn wal(view: Option<View<'_>>) -> WalSettings {
+    let defaults = WalSettings::default();
+    let Some(view) = view else { return defaults };
+    WalSettings {
+        mode: view.text("mode").and_then(WalMode::from_name).unwrap_or_default(),
+        slot_limit_bytes: view
+            .number("slot_limit_mib")
+            .map_or(defaults.slot_limit_bytes, |mib: u64| mib << 20),
+        at_slot_limit: view.text("at_slot_limit").and_then(SlotPolicy::from_name).unwrap_or_default(),
+    }
 }
 
 fn repositories(view: View<'_>, context: &Context<'_>, found: &mut Vec<Draft>) -> Option<Vec<String>> {

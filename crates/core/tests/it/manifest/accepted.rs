@@ -2,7 +2,8 @@
 
 use super::{SMALL, accept};
 use retoma_core::manifest::{
-    Check, ComponentKind, Retention, Scheme, SecretRef, ServerUrl, Source, SqlExpectation, hash,
+    Check, ComponentKind, Retention, Scheme, SecretRef, ServerUrl, SlotPolicy, Source, SqlExpectation,
+    WalMode, WalSettings, hash,
 };
 use retoma_core::units::Duration;
 use std::path::Path;
@@ -139,6 +140,30 @@ fn a_component_overrides_key_by_key_and_keeps_all_holds() {
     let logs = manifest.component("logs").unwrap();
     assert_eq!((logs.retention.daily, logs.retention.keep_within), (7, Duration::ZERO));
     assert_eq!(logs.retention.holds, ["audit"]);
+}
+
+#[test]
+fn wal_has_defaults_and_each_of_its_keys_arrives() {
+    let settings = |lines: &str| {
+        let text = format!(
+            "version = 1\n[service]\nname = \"s\"\n[[repository]]\nname = \"r\"\nurl = \"file:///r\"\n\
+             password = \"env:P\"\n[[component]]\nname = \"db\"\nkind = \"postgres\"\ntier = \"low\"\n\
+             url = \"postgres://h/d\"\n[component.wal]\n{lines}"
+        );
+        accept(&text).components[0].wal
+    };
+    let defaults = settings("");
+    assert_eq!(defaults, WalSettings::default());
+    assert_eq!((defaults.mode, defaults.at_slot_limit), (WalMode::Archive, SlotPolicy::Drop));
+    assert_eq!(defaults.slot_limit_bytes, 16 << 30);
+    let own = settings("mode = \"synchronous\"\nslot_limit_mib = 7\nat_slot_limit = \"keep\"\n");
+    let expected = WalSettings {
+        mode: WalMode::Synchronous,
+        slot_limit_bytes: 7 << 20,
+        at_slot_limit: SlotPolicy::Keep,
+    };
+    assert_eq!(own, expected);
+    assert_eq!(settings("mode = \"stream\"").mode, WalMode::Stream);
 }
 
 #[test]

@@ -79,8 +79,9 @@ impl Inner {
         let path = self.path(key);
         let folder = path.parent().unwrap_or(&self.root);
         match self.write(folder, &path, data, mode) {
-            // Somebody removed the folder since we made it, and who knows which of those above.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // Somebody removed the folder since we made it, and who knows which of those above. A root that was there and is
+            // not is a disk that is not mounted, or a repository that was moved: it is not made anew.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.root.is_dir() => {
                 self.durable().clear();
                 self.write(folder, &path, data, mode)
             }

@@ -90,12 +90,24 @@ async fn a_failed_put_leaves_nothing() {
 async fn a_folder_that_vanished_is_made_again() {
     let folder = Folder::new();
     let store = LocalStore::new(folder.join("store")).unwrap();
-    for vanishes in ["store/a/b", "store"] {
+    for vanishes in ["store/a/b", "store/a"] {
         store.put(&key("a/b/c"), text("x"), PutMode::Overwrite).await.unwrap();
         fs::remove_dir_all(folder.join(vanishes)).unwrap();
         store.put(&key("a/b/c"), text("again"), PutMode::Overwrite).await.unwrap();
         assert_eq!(store.get(&key("a/b/c")).await.unwrap(), "again");
     }
+}
+
+#[tokio::test]
+async fn a_root_that_vanished_is_not_made_again() {
+    let folder = Folder::new();
+    let store = LocalStore::new(folder.join("store")).unwrap();
+    store.put(&key("a/b"), text("x"), PutMode::Overwrite).await.unwrap();
+    fs::rename(folder.join("store"), folder.join("away")).unwrap();
+    store.put(&key("a/c"), text("x"), PutMode::Overwrite).await.unwrap_err();
+    assert!(!folder.join("store").exists(), "nobody would find what is written there");
+    fs::rename(folder.join("away"), folder.join("store")).unwrap();
+    store.put(&key("a/c"), text("x"), PutMode::Overwrite).await.unwrap();
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod coverage;
 mod damage;
+mod end;
 mod faults;
 mod objects;
 

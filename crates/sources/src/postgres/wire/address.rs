@@ -208,6 +208,13 @@ impl Address {
         self
     }
 
+    /// The same server under another name of ours, which is also the one that `synchronous_standby_names` means.
+    #[must_use]
+    pub fn with_application_name(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.application_name);
+        self
+    }
+
     /// Where the server may listen, in the order in which it is tried.
     pub fn endpoints(&self) -> &[Endpoint] {
         &self.endpoints
