@@ -10,8 +10,8 @@ fn part(archive: &Archive, on: u32, number: u64, from: usize, to: usize) {
     archive.push_part(name(on, number), size(), from.try_into().unwrap(), &bytes[from..to]).unwrap();
 }
 
-fn end(on: u32, whole: u64, joined: u64) -> Option<ArchiveEnd> {
-    Some(ArchiveEnd { timeline: timeline(on), whole: Lsn(whole * MIB), joined: Lsn(joined) })
+fn end(on: u32, whole: u64, joined: u64) -> ArchiveEnd {
+    ArchiveEnd { timeline: timeline(on), whole: Lsn(whole * MIB), joined: Lsn(joined) }
 }
 
 #[test]
@@ -24,22 +24,22 @@ fn an_archive_ends_where_whole_segments_and_parts_no_longer_join() {
     archive.push(WalFileName::History(timeline(9)), b"1\t0/1\tx\n").unwrap();
     assert_eq!(now(), None);
     part(&archive, 1, 7, 0, 9000);
-    assert_eq!(now(), end(1, 7, 7 * MIB + 9000));
+    assert_eq!(now(), Some(end(1, 7, 7 * MIB + 9000)));
     archive.push(file(1, 5), &segment(1, 5)).unwrap();
-    assert_eq!(now(), end(1, 6, 6 * MIB), "a gap ends it");
+    assert_eq!(now(), Some(end(1, 6, 6 * MIB)), "a gap ends it");
     archive.push(file(1, 6), &segment(1, 6)).unwrap();
     part(&archive, 1, 7, 8000, 20_000);
     part(&archive, 1, 7, 20_001, 30_000);
-    assert_eq!(now(), end(1, 7, 7 * MIB + 20_000));
+    assert_eq!(now(), Some(end(1, 7, 7 * MIB + 20_000)));
     part(&archive, 1, 7, 20_000, SIZE);
-    assert_eq!(now(), end(1, 7, 8 * MIB), "parts make a segment full, and not whole");
+    assert_eq!(now(), Some(end(1, 7, 8 * MIB)), "parts make a segment full, and not whole");
     part(&archive, 1, 8, 0, 10);
-    assert_eq!(now(), end(1, 7, 8 * MIB + 10));
+    assert_eq!(now(), Some(end(1, 7, 8 * MIB + 10)));
     part(&archive, 2, 8, 0, 16);
-    assert_eq!(now(), end(2, 8, 8 * MIB + 16));
+    assert_eq!(now(), Some(end(2, 8, 8 * MIB + 16)));
     archive.push(WalFileName::Partial(name(1, 8)), &segment(1, 8)).unwrap();
     archive.push(file(1, 8), &segment(1, 8)).unwrap();
-    assert_eq!(now(), end(2, 8, 8 * MIB + 16), "an older timeline no longer matters");
+    assert_eq!(now(), Some(end(2, 8, 8 * MIB + 16)), "an older timeline no longer matters");
 }
 
 #[test]
