@@ -105,7 +105,7 @@ mod tests {
         std::fs::write(&path, format!("{first}{rest}")).unwrap();
         let seen = log.look().unwrap();
         assert!(seen.is_replayed && !seen.is_not_reached && !seen.is_too_early);
-        assert_eq!(seen.last_record, Some(Lsn(0x3_0000_A0)));
+        assert_eq!(seen.last_record, Some(Lsn(0x0300_00A0)));
         assert_eq!(seen.last_transaction, Some("2026-11-22T10:00:00.123456Z".parse().unwrap()));
         let end = "FATAL:  recovery ended before configured recovery target was reached\n\
                    FATAL:  requested recovery stop point is before consistent recovery point\n";
