@@ -211,3 +211,6 @@ fn archives(
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests;
