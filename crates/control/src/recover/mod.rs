@@ -10,6 +10,7 @@
 //! steps: `docs/recover.md`.
 
 mod apply;
+mod locate;
 mod pitr;
 mod place;
 mod server;
