@@ -12,6 +12,12 @@ macro_rules! codes {
     };
 }
 
+/// The code with this text, if there is one.
+#[must_use]
+pub fn find(text: &str) -> Option<Code> {
+    ALL.iter().copied().find(|code| code.as_str() == text)
+}
+
 codes! {
     // R00: general.
     /// A bug in Retoma.
