@@ -122,6 +122,8 @@ codes! {
     CHANGED_MEANWHILE = "R0218";
     /// A repository has as many keys as are tried.
     TOO_MANY_KEYS = "R0219";
+    /// Only the config of a repository is gone; its data are there.
+    CONFIG_MISSING = "R0220";
 
     // R03: stores.
     /// The store has no such object.

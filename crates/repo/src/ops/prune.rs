@@ -19,7 +19,7 @@ mod sweep;
 mod usage;
 
 pub use choose::{MarkWaiting, PackRemoval, PackRepack, PrunePlan, Share, SweepPlan};
-pub use mark::StoredMark;
+pub use mark::{LostPack, StoredMark};
 
 use crate::backup::Progress;
 use crate::format::lock::Holder;
