@@ -238,6 +238,8 @@ codes! {
     PLAN_OUTDATED = "R0603";
     /// A snapshot must not be removed: held, the newest manifest, the last complete one.
     SNAPSHOT_PROTECTED = "R0604";
+    /// There is no snapshot at all, so that a prune would delete all data.
+    NO_SNAPSHOTS = "R0605";
 
     // R099: the sample service MaraBet.
     /// The sample service's configuration is missing or wrong.
