@@ -104,7 +104,7 @@ fn check_clock(findings: &mut Findings) {
 fn check_source(findings: &mut Findings, component: &Component) {
     let subject = format!("component {}", component.name);
     let path = match &component.source {
-        Source::Files { path, .. } | Source::Sqlite { path } => path,
+        Source::Files { path, .. } | Source::Sqlite { path, .. } => path,
         Source::Postgres { url } => return check_postgres(findings, &subject, url),
         Source::Redis { .. } => return check_redis(findings, &subject, component),
     };

@@ -298,3 +298,22 @@ fn a_repository_that_lost_its_config_is_not_made_anew() {
     home.run(&["snapshots"]).expect(1);
     assert_eq!(tree(&home.path("repository")), before);
 }
+
+#[test]
+fn a_table_that_may_be_empty_stops_no_backup() {
+    let home = Home::with(DATABASE);
+    home.seed_database();
+    home.back_up();
+    let database = rusqlite::Connection::open(home.path("data/app.sqlite")).unwrap();
+    database
+        .execute_batch("CREATE TABLE users (id INTEGER); INSERT INTO users VALUES (1); DELETE FROM orders")
+        .unwrap();
+    let run = home.run(&["backup"]).expect(1);
+    home.assert_snapshot("backup_emptied_table", &run);
+    home.write_manifest(&format!("{DATABASE}may_be_empty = [\"orders\"]\n"));
+    home.back_up();
+    // That it is empty is known now; of others nothing is forgiven.
+    database.execute_batch("DELETE FROM users; INSERT INTO orders VALUES (1, 1)").unwrap();
+    let run = home.run(&["backup"]).expect(1);
+    assert!(run.stderr.contains("error[R0403]") && run.stderr.contains("`users`"), "{}", run.text());
+}

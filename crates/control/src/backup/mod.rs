@@ -98,11 +98,11 @@ fn backup_component(
             let mut source = FilesSource::new(path, Excludes::new(exclude)?)?;
             (backup::backup(repository, &mut source, &options, progress)?, None)
         }
-        Source::Sqlite { path } => {
+        Source::Sqlite { path, may_be_empty } => {
             options.paths = vec![path.to_string_lossy().into_owned()];
             let mut source = SqliteSource::open(path)?;
             let facts = source.facts().clone();
-            not_compared = check_nothing_is_gone(repository, parent.as_ref(), &facts)?;
+            not_compared = check_nothing_is_gone(repository, parent.as_ref(), &facts, may_be_empty)?;
             (backup::backup(repository, &mut source, &options, progress)?, Some(facts))
         }
         Source::Postgres { url } => {
@@ -202,6 +202,7 @@ fn check_nothing_is_gone(
     repository: &Repository,
     previous: Option<&(SnapshotId, Snapshot)>,
     facts: &CaptureFacts,
+    may_be_empty: &[String],
 ) -> Result<Option<Error>> {
     let Some((id, snapshot)) = previous else { return Ok(None) };
     let index = repository.load_index()?;
@@ -209,8 +210,7 @@ fn check_nothing_is_gone(
         .with_context(|| format!("read what snapshot {} captured", id.short()));
     let mut not_compared = None;
     let known = lost(known, &mut not_compared)?;
-    let nothing_may_be_empty: [&str; 0] = [];
-    sqlite::compare(known.as_ref(), facts, &nothing_may_be_empty)?;
+    sqlite::compare(known.as_ref(), facts, may_be_empty)?;
     Ok(not_compared)
 }
 

@@ -41,7 +41,7 @@ impl Inventory {
     pub fn take(component: &Component, interrupt: &Interrupt) -> Result<Self> {
         match &component.source {
             Source::Files { path, .. } => Self::of_files(path, interrupt),
-            Source::Sqlite { path } => Self::of_database(path),
+            Source::Sqlite { path, .. } => Self::of_database(path),
             Source::Postgres { .. } | Source::Redis { .. } => Ok(Self::default()),
         }
     }

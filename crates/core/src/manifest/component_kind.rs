@@ -23,6 +23,8 @@ pub(super) const WITH_PATH: &[&str] = &["sqlite", "files"];
 pub(super) const WITH_URL: &[&str] = &["postgres", "redis"];
 /// Kinds with the key `exclude`.
 pub(super) const WITH_EXCLUDE: &[&str] = &["files"];
+/// Kinds with the key `may_be_empty`.
+pub(super) const WITH_TABLES: &[&str] = &["sqlite"];
 /// Kinds whose checks may be queries.
 pub(super) const WITH_SQL: &[&str] = &["postgres", "sqlite"];
 
