@@ -15,6 +15,7 @@ mod server;
 
 pub use apply::{Options, Recovered, RecoveredComponent, apply};
 pub(crate) use apply::{STOP_GRACE, run_restore};
+pub use place::left_beside;
 
 use crate::backup::{self, MANIFEST_NAME};
 use crate::postgres;
