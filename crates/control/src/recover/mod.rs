@@ -18,6 +18,7 @@ mod server;
 pub use apply::{Options, Recovered, RecoveredComponent, apply};
 pub(crate) use apply::{STOP_GRACE, run_restore};
 pub use pitr::{PlannedRecovery, plan as plan_server};
+pub use place::left_beside;
 pub use server::{Report, recover_restored};
 
 use crate::backup::{self, MANIFEST_NAME};
