@@ -197,6 +197,15 @@ impl Lane {
         self.files.is_empty() && self.track.as_ref().is_some_and(is_there)
     }
 
+    /// Whether the bytes that came can leave memory: all are stored, and what was stored before is known to be the same.
+    pub(super) fn is_done_with(&self, window: &Window) -> bool {
+        let is_compared = |track: &Track| {
+            let durable = track.frontier.durable();
+            track.is_compared || window.size.start_of(durable) == durable
+        };
+        self.has_all(window) && !self.is_busy() && self.track.as_ref().is_some_and(is_compared)
+    }
+
     /// Gives idle hands what is next; with `urgent`, at once.
     pub(super) fn hand_out(&mut self, window: &Window, urgent: bool, now: Instant) -> Result<()> {
         let Some(archive) = self.archive.clone().filter(|_| self.is_attached) else { return Ok(()) };

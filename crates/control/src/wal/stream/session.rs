@@ -418,8 +418,8 @@ impl Streamer<'_> {
             let progress = Progress { written: self.reported, flushed: self.reported, applied: Lsn::ZERO };
             stream.status_update(progress, true)?;
         }
-        let has_all = self.lanes.iter().all(|lane| lane.has_all(window) && !lane.is_busy());
-        if has_all && clock.received.elapsed() >= QUIET {
+        let is_done = self.lanes.iter().all(|lane| lane.is_done_with(window));
+        if is_done && clock.received.elapsed() >= QUIET {
             window.shrink();
         }
         Ok(())
