@@ -3,6 +3,8 @@
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::output::progress::Display;
+use retoma_control::Interrupt;
+use retoma_control::wal::keep::{self, Removed, ServerPlan};
 use retoma_core::Result;
 use retoma_core::units::{ByteSize, Duration, counted};
 use retoma_repo::host;
@@ -43,23 +45,36 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     };
     let progress = context.interrupt.progress();
     let display = Display::start(context.printer, "look for what is needed", &progress);
-    let plan = prune::plan(&repository, &options, &progress);
+    let plan = prune::plan(&repository, &options, &progress)
+        .and_then(|plan| Ok((plan, keep::plan(&repository, options.now, args.grace)?)));
     drop(display);
-    let plan = plan?;
+    let (plan, wal) = plan?;
     show(context, &plan);
-    let nothing = plan.is_empty();
+    show_wal(context, &wal);
+    let nothing = plan.is_empty() && wal.iter().all(ServerPlan::is_empty);
     if args.dry_run || nothing {
-        context.printer.json("retoma.prune/1", object(&plan, None, args.dry_run));
+        context.printer.json("retoma.prune/1", object(&plan, &wal, args.dry_run));
         return Ok(Exit::Ok);
     }
     if !context.confirm("do this?")? {
         return Ok(Exit::Failed);
     }
-    let summary = object(&plan, None, false);
+    let mut value = object(&plan, &wal, false);
     let display = Display::start(context.printer, "prune", &progress);
-    let pruned = prune::apply(&repository, plan, &progress);
+    let pruned = prune::apply(&repository, plan, &progress).and_then(|pruned| {
+        Ok((
+            pruned,
+            keep::apply(
+                &repository,
+                &wal,
+                options.now,
+                args.grace,
+                &Interrupt::new(context.interrupt.flag()),
+            )?,
+        ))
+    });
     drop(display);
-    let pruned = pruned?;
+    let (pruned, removed) = pruned?;
     context.printer.data(&format!(
         "{} deleted ({}), {} marked ({}), {} copied",
         counted(pruned.removed_packs, "pack", "packs"),
@@ -68,9 +83,12 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
         ByteSize(pruned.marked_bytes),
         pruned.repacked_packs
     ));
-    let mut value = summary;
+    if removed.objects > 0 {
+        let count = counted(removed.objects, "object", "objects");
+        context.printer.data(&format!("{count} of WAL deleted ({})", ByteSize(removed.bytes)));
+    }
     if let Some(map) = value.as_object_mut() {
-        map.insert("done".to_owned(), done(&pruned));
+        map.insert("done".to_owned(), done(&pruned, removed));
     }
     context.printer.json("retoma.prune/1", value);
     Ok(Exit::Ok)
@@ -124,7 +142,24 @@ fn show(context: &Context, plan: &PrunePlan) {
     }
 }
 
-fn object(plan: &PrunePlan, pruned: Option<&Pruned>, dry_run: bool) -> serde_json::Value {
+fn show_wal(context: &Context, plans: &[ServerPlan]) {
+    for plan in plans {
+        let name = format!("WAL of {}, server {}", plan.component, plan.system_identifier);
+        let going = match plan {
+            _ if plan.is_without_snapshot => "all stays: no snapshot of this server is there".to_owned(),
+            _ if plan.is_postponed => "stays for now: a backup runs that may need it".to_owned(),
+            _ => format!(
+                "delete {}, {}",
+                counted(plan.objects.len(), "object", "objects"),
+                ByteSize(plan.bytes)
+            ),
+        };
+        let noted = if plan.floor.is_some() { "; less is needed than before, which is noted" } else { "" };
+        context.printer.data(&format!("{name}: {going}{noted}"));
+    }
+}
+
+fn object(plan: &PrunePlan, wal: &[ServerPlan], dry_run: bool) -> serde_json::Value {
     let at_once = plan.options.is_immediate();
     json!({
         "dry_run": dry_run,
@@ -132,15 +167,21 @@ fn object(plan: &PrunePlan, pruned: Option<&Pruned>, dry_run: bool) -> serde_jso
         "repack_packs": plan.repack.len(), "mark_packs": if at_once { 0 } else { plan.remove.len() },
         "delete_packs": if at_once { plan.remove.len() } else { 0 }, "sweep_marks": plan.sweep.len(),
         "waiting": plan.waiting.iter().map(|mark| json!({ "packs": mark.packs, "size_bytes": mark.size_bytes, "until": mark.until.0.to_string() })).collect::<Vec<_>>(),
-        "done": pruned.map(done),
+        "wal": wal.iter().map(|plan| json!({
+            "component": plan.component, "kind": "postgres", "system_identifier": plan.system_identifier.to_string(),
+            "delete_objects": plan.objects.len(), "delete_bytes": plan.bytes, "notes_floor": plan.floor.is_some(),
+            "without_snapshot": plan.is_without_snapshot, "postponed": plan.is_postponed,
+        })).collect::<Vec<_>>(),
+        "done": null,
     })
 }
 
-fn done(pruned: &Pruned) -> serde_json::Value {
+fn done(pruned: &Pruned, removed: Removed) -> serde_json::Value {
     json!({
         "removed_packs": pruned.removed_packs, "removed_bytes": pruned.removed_bytes,
         "marked_packs": pruned.marked_packs, "marked_bytes": pruned.marked_bytes,
         "repacked_packs": pruned.repacked_packs, "repacked_bytes": pruned.repacked_bytes,
         "needed_again": pruned.needed_again.len(), "postponed": pruned.postponed.len(),
+        "removed_wal_objects": removed.objects, "removed_wal_bytes": removed.bytes,
     })
 }

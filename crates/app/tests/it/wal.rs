@@ -372,3 +372,42 @@ fn a_missing_segment_is_named_and_ends_a_recovery() {
     let text = site.retoma(&["wal", "check", "--component", "db"]).expect(4);
     assert!(text.stdout.contains(&format!("missing: {middle} to {middle} (1 segment)")), "{}", text.text());
 }
+
+#[test]
+fn wal_before_the_first_snapshot_that_is_left_goes_and_the_rest_recovers() {
+    let Some(site) = Site::start() else { return };
+    site.archive();
+    let back_up = || {
+        site.server.psql("CREATE TABLE IF NOT EXISTS t (n int); INSERT INTO t VALUES (1)");
+        site.archived();
+        let document = site.retoma(&["backup", "db", "--json"]).expect(0).document();
+        document["backups"][0]["snapshot"].as_str().unwrap().to_owned()
+    };
+    let first = back_up();
+    back_up();
+    site.server.psql("INSERT INTO t VALUES (1)");
+    site.archived();
+    let count = || fs::read_dir(site.object("near", &site.archived()).parent().unwrap()).unwrap().count();
+    let kept = site.retoma(&["prune", "--grace", "0s", "--yes", "--json"]).expect(0).document();
+    assert!(
+        kept["wal"][0]["delete_objects"].as_u64().unwrap() >= 1,
+        "what was before the first snapshot: {kept:#}"
+    );
+    let nothing = site.retoma(&["prune", "--grace", "0s", "--yes", "--json"]).expect(0).document();
+    assert_eq!(nothing["wal"][0]["delete_objects"], 0, "{nothing:#}");
+    let before = count();
+
+    site.retoma(&["forget", "--yes", "--snapshot", &first]).expect(0);
+    let noted = site.retoma(&["prune", "--yes", "--json"]).expect(0).document();
+    assert_eq!(
+        (&noted["wal"][0]["delete_objects"], &noted["wal"][0]["notes_floor"]),
+        (&0.into(), &true.into())
+    );
+    let pruned = site.retoma(&["prune", "--grace", "0s", "--yes", "--json"]).expect(0).document();
+    assert!(pruned["done"]["removed_wal_objects"].as_u64().unwrap() >= 1, "{pruned:#}");
+    assert!(count() < before + 1);
+    site.retoma(&["wal", "check"]).expect(0);
+    let target = site.home().join("recovered").display().to_string();
+    let recovered = site.retoma(&["recover", "--only", "db", "--to", &target, "--json"]).expect(0).document();
+    assert_eq!(recovered["passed"], true, "{recovered:#}");
+}

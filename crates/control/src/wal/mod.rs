@@ -5,6 +5,7 @@
 
 pub mod check;
 mod fetch;
+pub mod keep;
 mod push;
 pub mod serve;
 pub mod server;

@@ -4,6 +4,7 @@
 //! applied elsewhere. Nothing here acts.
 
 pub mod drill;
+pub mod keep;
 pub mod recovery;
 pub mod redis;
 pub mod retention;

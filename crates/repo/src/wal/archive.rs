@@ -69,6 +69,10 @@ impl Archive {
         Place { component: &self.component, system_identifier: self.system_identifier }
     }
 
+    pub(super) fn lane(&self) -> &Lane {
+        &self.lane
+    }
+
     pub(super) fn store(&self) -> &BlockingStore {
         &self.store
     }

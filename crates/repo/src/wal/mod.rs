@@ -7,12 +7,14 @@
 mod archive;
 mod coverage;
 mod end;
+mod floor;
 mod listing;
 mod name;
 
 pub use archive::{Archive, Assembled, Pushed, verify};
 pub use coverage::{Coverage, Gap, coverage, ways};
 pub use end::ArchiveEnd;
+pub use floor::StoredFloor;
 pub use listing::{Listing, Numbers, Server, Timeline, servers};
 pub use name::{PartName, WalObject};
 

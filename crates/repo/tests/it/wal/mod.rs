@@ -4,6 +4,7 @@ mod coverage;
 mod damage;
 mod end;
 mod faults;
+mod floors;
 mod objects;
 
 use retoma_core::Secret;
