@@ -15,6 +15,7 @@ mod prune;
 mod record;
 mod recover;
 mod restore;
+mod restore_table;
 mod shell;
 mod snapshots;
 mod status;

@@ -1,6 +1,7 @@
 //! `retoma restore`.
 
 use super::ls::{WhichArgs, inside};
+use super::restore_table::{self, Asked};
 use super::target::{self, TargetArgs};
 use crate::context::Context;
 use crate::exit::Exit;
@@ -39,6 +40,10 @@ pub(super) struct Args {
     /// Take files of the same size and time for right without reading them
     #[arg(long)]
     trust_mtime: bool,
+    /// PostgreSQL: bring only this table (DATABASE.SCHEMA.TABLE) or database out, as a file of SQL in the target. The whole
+    /// server is restored and recovered in a scratch folder there, and removed again
+    #[arg(long, value_name = "TABLE", conflicts_with_all = ["path", "delete", "trust_mtime"])]
+    table: Option<String>,
     /// Say what would be done, and do nothing
     #[arg(long, short = 'n')]
     dry_run: bool,
@@ -57,6 +62,18 @@ struct Server {
 pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     let loaded = context.manifest()?;
     let repository = context.open(&loaded.manifest)?;
+    if let Some(table) = &args.table {
+        let (snapshot, at) = args.which.named();
+        let asked = Asked {
+            component: &args.component,
+            table,
+            goal: args.point.goal(at)?,
+            snapshot,
+            target: &args.target,
+            dry_run: args.dry_run,
+        };
+        return restore_table::run(context, &loaded.manifest, &repository, asked);
+    }
     let server = server(context, args, &loaded.manifest, &repository)?;
     let (id, snapshot) = match &server {
         Some((id, _)) => (*id, repository.snapshot(*id)?),

@@ -310,6 +310,8 @@ fn words_that_are_values(verb: &str) -> BTreeSet<String> {
             "error",
         ],
         "snapshots" => &WINDOW,
+        // Only of a server: `pitr` looks at them.
+        "restore" => &["table", "extracted"],
         "recover" => &RECOVERY,
         _ => &[],
     };

@@ -536,3 +536,55 @@ fn a_restore_with_a_target_recovers_and_stops_and_without_one_only_lays_files_do
     assert_eq!(plain["recovery"], Value::Null, "{plain:#}");
     assert!(data.join("backup_label").exists());
 }
+
+#[test]
+fn a_dropped_table_comes_back_alone_and_the_server_goes_on_untouched() {
+    let Some(mut world) = World::start() else { return };
+    let mut log = Log::default();
+    world.commit(3, &mut log);
+    world.back_up(&mut log);
+    world.commit(3, &mut log);
+    let server = &world.site.server;
+    let dropped = server.psql(
+        "CREATE TABLE \"Odd name\" (n int); INSERT INTO \"Odd name\" VALUES (7); \
+         BEGIN; DROP TABLE ledger; SELECT pg_current_xact_id(); COMMIT",
+    );
+    world.archived();
+    let target = world.site.home().join("brought");
+    let restore = |table: &str, more: &[&str]| {
+        let place = target.display().to_string();
+        let mut words = vec!["restore", "db", "--table", table, "--target", &place, "--json"];
+        words.extend(more);
+        world.site.retoma(&words)
+    };
+    let gone = restore("postgres.public.ledger", &[]).expect(1).document();
+    assert_eq!(gone["code"], "R0211", "{gone:#}");
+    assert_eq!(fs::read_dir(&target).unwrap().count(), 0, "the scratch server is gone");
+    assert_eq!(
+        restore("ledger", &["--xid", &dropped, "--exclusive", "--dry-run"]).expect(0).document()["dry_run"],
+        true
+    );
+    assert_eq!(restore("a.b", &[]).expect(1).document()["code"], "R0002");
+
+    let before = restore("postgres.public.ledger", &["--xid", &dropped, "--exclusive"]).expect(0).document();
+    let file = before["extracted"]["path"].as_str().unwrap().to_owned();
+    assert_eq!(before["extracted"]["size_bytes"], fs::metadata(&file).unwrap().len(), "{before:#}");
+    assert_eq!(
+        fields(&before),
+        ["component", "dry_run", "extracted", "kind", "schema", "snapshot", "table", "target"],
+        "as docs/cli-json.md says"
+    );
+    assert_eq!(fields(&before["extracted"]), ["duration_seconds", "path", "recovery", "size_bytes"]);
+    let names: Vec<_> = fs::read_dir(&target).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["postgres.public.ledger.sql"]);
+    server.psql(&fs::read_to_string(&file).unwrap());
+    assert_eq!(ids(server), sorted(&log.commits));
+    let again = restore("postgres.public.ledger", &[]).expect(1).document();
+    assert_eq!(again["code"], "R0502", "{again:#}");
+
+    restore("postgres.public.\"Odd name\"", &[]).expect(0);
+    let odd = fs::read_to_string(target.join("postgres.public.Odd name.sql")).unwrap();
+    assert!(odd.contains("COPY public.\"Odd name\" (n) FROM stdin;\n7\n") && !odd.contains("noise"), "{odd}");
+    restore("postgres", &[]).expect(0);
+    assert!(fs::read_to_string(target.join("postgres.sql")).unwrap().contains("noise"));
+}

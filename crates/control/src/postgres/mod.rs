@@ -311,12 +311,30 @@ impl Instance {
         limit: Duration,
         interrupt: &Interrupt,
     ) -> Result<(i32, String)> {
-        let mut arguments: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
         let folder = self.folder.path();
         let connect = ["-h", &folder.display().to_string(), "-p", &PORT.to_string(), "-U", &self.superuser];
-        arguments.extend(connect.map(str::to_owned));
+        let arguments = options.iter().copied().chain(connect).map(str::to_owned).collect();
         let dressed = Dressed { programs: &self.programs, user: self.user, folder };
         dressed.run(program, arguments, limit, interrupt)
+    }
+
+    /// As [`Instance::run`], where what the program prints goes into `output`, and only its messages are given.
+    ///
+    /// # Errors
+    /// As [`Instance::run`].
+    pub fn run_into(
+        &self,
+        program: &str,
+        options: &[String],
+        output: std::fs::File,
+        limit: Duration,
+        interrupt: &Interrupt,
+    ) -> Result<(i32, String)> {
+        let folder = self.folder.path();
+        let connect = ["-h", &folder.display().to_string(), "-p", &PORT.to_string(), "-U", &self.superuser];
+        let arguments = options.iter().cloned().chain(connect.map(str::to_owned)).collect();
+        let dressed = Dressed { programs: &self.programs, user: self.user, folder };
+        dressed.run_into(program, arguments, Some(output), limit, interrupt)
     }
 
     /// Stops the server with a last checkpoint; its files are whole then.
@@ -389,13 +407,26 @@ impl Dressed<'_> {
         limit: Duration,
         interrupt: &Interrupt,
     ) -> Result<(i32, String)> {
+        self.run_into(program, arguments, None, limit, interrupt)
+    }
+
+    /// What it prints goes into `printed`, where that is given; its messages are given, or all of it.
+    fn run_into(
+        &self,
+        program: &str,
+        arguments: Vec<String>,
+        printed: Option<std::fs::File>,
+        limit: Duration,
+        interrupt: &Interrupt,
+    ) -> Result<(i32, String)> {
         let name = Path::new(program).file_name().unwrap_or_default().to_string_lossy();
         let output = self.folder.join(format!("{name}.out"));
         let file = std::fs::File::create(&output).map_err(|error| Error::io(output.display(), error))?;
         let copy = file.try_clone().map_err(|error| Error::io(output.display(), error))?;
         let words = self.words(program, arguments);
+        let outputs = [Stdio::from(printed.unwrap_or(copy)), Stdio::from(file)];
         let failed = |what: String| Error::new(ErrorKind::Unavailable, codes::POSTGRES_NOT_UP, what);
-        match run_to_end(&words, self.folder, [Stdio::from(file), Stdio::from(copy)], limit, interrupt)? {
+        match run_to_end(&words, self.folder, outputs, limit, interrupt)? {
             Ended::With(status) => Ok((status.code().unwrap_or(128), tail(&output))),
             Ended::Killed => Err(failed(format!("`{program}` did not end within {} s", limit.as_secs()))),
             Ended::NotStarted(error) => Err(failed(format!("`{program}` cannot be run: {error}"))),

@@ -335,7 +335,7 @@ impl Run<'_> {
         let mut recovery = None;
         if let (Some(facts), Some(how)) = (&planned.server, &planned.recovery) {
             let (described, program) = (&planned.component, self.options.supervisor.program.as_path());
-            let server = server::Server { described, facts, planned: how, data: place, program };
+            let server = server::Server { described, facts, planned: how, data: place, program, keep: true };
             let tried = server.try_out(self.options.supervisor, self.timeline, self.interrupt);
             let (report, results) = tried.with_context(|| format!("recover the restored `{name}`"))?;
             checked.checks.extend(results);

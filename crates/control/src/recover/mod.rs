@@ -10,6 +10,7 @@
 //! steps: `docs/recover.md`.
 
 mod apply;
+pub mod extract;
 mod locate;
 mod pitr;
 mod place;

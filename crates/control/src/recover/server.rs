@@ -101,6 +101,8 @@ pub(super) struct Server<'a> {
     pub(super) data: &'a Path,
     /// This program, which brings WAL to the server.
     pub(super) program: &'a Path,
+    /// Whether its files are to be used afterwards.
+    pub(super) keep: bool,
 }
 
 /// How far a server came.
@@ -135,7 +137,7 @@ pub fn recover_restored(
     supervisor: &Supervisor,
     interrupt: &Interrupt,
 ) -> Result<Report> {
-    let server = Server { described, facts, planned, data, program: &supervisor.program };
+    let server = Server { described, facts, planned, data, program: &supervisor.program, keep: true };
     let mut timeline = Timeline::start(Stopwatch::start(), StepName::Replay);
     let (instance, report) = server.come_up(supervisor, &mut timeline, interrupt)?;
     instance.stop()?;
@@ -164,7 +166,7 @@ impl Server<'_> {
     }
 
     /// Starts the server and waits until it has recovered.
-    fn come_up(
+    pub(super) fn come_up(
         &self,
         supervisor: &Supervisor,
         timeline: &mut Timeline,
@@ -179,7 +181,7 @@ impl Server<'_> {
             facts: self.facts,
             recovery: &self.planned.recovery,
             wal: (!supply.archives.is_empty()).then_some(&supply),
-            keep: true,
+            keep: self.keep,
             limit: REPLAY_LIMIT,
         };
         let clock = Stopwatch::start();
