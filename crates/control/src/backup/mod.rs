@@ -175,6 +175,14 @@ fn redis_address(url: &ServerUrl) -> Result<redis::Address> {
     }
 }
 
+/// A connection with a Redis server, or why there is none.
+///
+/// # Errors
+/// `R0430` for an address that cannot be understood; a secret that cannot be read.
+pub(crate) fn redis_connection(url: &ServerUrl) -> Result<Result<redis::Connection>> {
+    Ok(redis::Connection::connect(&redis_address(url)?))
+}
+
 /// Where a server is, with its secret.
 ///
 /// # Errors
