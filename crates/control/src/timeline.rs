@@ -36,6 +36,11 @@ impl Timeline {
         self.recorder.finish(self.clock.elapsed())
     }
 
+    /// Whether the step `name` has begun, for any component.
+    pub fn has_begun(&self, name: StepName) -> bool {
+        self.recorder.has_begun(name)
+    }
+
     /// When the disaster was, on the clock.
     pub fn disaster_at(&self) -> Duration {
         self.disaster_at

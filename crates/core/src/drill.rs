@@ -53,8 +53,32 @@ pub struct DrillReport {
     pub verdict: VerdictKind,
     /// Why it is not green; empty when it is.
     pub reasons: Vec<Reason>,
+    /// What ended it before it had its result; absent when nothing did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
     /// What this drill leaves open, one sentence each.
     pub not_proven: Vec<String>,
+}
+
+/// The error that ended a drill early: what came back until then is in the report, and the verdict is never green.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Its code, for example `R0204`.
+    pub code: String,
+    /// Its text, with what was being done.
+    pub message: String,
+    /// What to do next, where that is known.
+    pub hint: Option<String>,
+}
+
+impl From<&Error> for Failure {
+    fn from(error: &Error) -> Self {
+        Self {
+            code: error.code().to_string(),
+            message: error.to_string(),
+            hint: error.hint().map(str::to_owned),
+        }
+    }
 }
 
 /// What a drill ran with. A change of these makes its evidence stale.
@@ -286,6 +310,12 @@ impl DrillReport {
             return Err(corrupt("the drill's verdict and its reasons contradict each other".to_owned()));
         }
         Ok(report)
+    }
+
+    /// From the disaster until the service was back; absent when the drill ended before that.
+    pub fn back_after(&self) -> Option<Seconds> {
+        let is_back = self.components.iter().any(|component| component.rto_measured_seconds.is_some());
+        (self.failure.is_none() || is_back).then_some(self.rto_measured_seconds)
     }
 
     /// The components that had to come back and have no result.

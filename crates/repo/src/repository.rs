@@ -11,6 +11,7 @@ use crate::host;
 use crate::id::{IndexId, KeyId, LockId, PackId, SnapshotId};
 use crate::store::{BlockingStore, Key, ObjectMeta, PutMode};
 use bytes::Bytes;
+use retoma_core::units::counted;
 use retoma_core::{Error, ErrorKind, Result, ResultExt, Secret, error::codes};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -77,14 +78,17 @@ impl Repository {
     /// Makes a new repository.
     ///
     /// The key is written before the config, and the config is what makes a repository: whoever is killed in between
-    /// leaves a key that the next attempt takes over. Of several that start at once, one config wins.
+    /// leaves a key that the next attempt takes over. Of several that start at once, one config wins. Where more than keys
+    /// is left, there was a repository: a new config would make its data unreadable for good.
     ///
     /// # Errors
-    /// `Conflict` with `R0207` when there is one already; what the store says.
+    /// `Conflict` with `R0207` when there is one already, `Corrupt` with `R0220` when only its config is gone; what the
+    /// store says.
     pub fn init(store: BlockingStore, password: &Secret<String>) -> Result<Self> {
         if exists(&store)? {
             return Err(already(&store));
         }
+        refuse_remains(&store)?;
         let (key, key_id, fresh) = if let Some((key, id)) = find_key(&store, password)? {
             (key, id, false)
         } else {
@@ -109,12 +113,15 @@ impl Repository {
     /// Opens a repository with a password.
     ///
     /// # Errors
-    /// `NotFound` with `R0201` when there is none, `Unauthorized` with `R0202` for a wrong password, `Corrupt`,
+    /// `NotFound` with `R0201` when there is none, `Corrupt` with `R0220` when only its config is gone, `Unauthorized` with `R0202` for a wrong password, `Corrupt`,
     /// `Unsupported` when it is too new.
     pub fn open(store: BlockingStore, password: &Secret<String>) -> Result<Self> {
         let sealed = match store.get(&config_key()?) {
             Ok(sealed) => sealed,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Err(missing(&store)),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                refuse_remains(&store)?;
+                return Err(missing(&store));
+            }
             Err(error) => return Err(error.context("read the repository's config")),
         };
         let mut damaged = None;
@@ -425,6 +432,28 @@ fn add_key_file(store: &BlockingStore, master: &MasterKey, password: &Secret<Str
         .put(&Folder::Keys.key(&id.to_hex())?, Bytes::from(json), PutMode::Create)
         .context("write a key file")?;
     Ok(id)
+}
+
+/// What only a repository that was in use has. Keys are not among it: a new one has them before its config.
+const REMAINS: [&str; 6] = ["snapshots", "index", "data", "marks", "evidence", "wal"];
+
+/// Without a config: nobody may have written anything but keys.
+fn refuse_remains(store: &BlockingStore) -> Result<()> {
+    for folder in REMAINS {
+        let count = store.list(folder).with_context(|| format!("list {folder}"))?.len();
+        // Of two that make a repository at once, the other may be done and at work by now.
+        if count > 0 && !exists(store)? {
+            let place = store.store().location();
+            let message = format!(
+                "the repository at `{place}` has lost its `config`: {} in `{folder}`, and nothing tells how to read them",
+                counted(count, "object is", "objects are")
+            );
+            return Err(Error::new(ErrorKind::Corrupt, codes::CONFIG_MISSING, message).with_hint(
+                "put the file `config` back from another copy of this repository; for a new repository name another place",
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn missing(store: &BlockingStore) -> Error {

@@ -10,9 +10,11 @@ use retoma_control::open::Opened;
 use retoma_core::manifest::{self, Component, Manifest};
 use retoma_core::units::{ByteSize, counted};
 use retoma_core::{Error, ErrorKind, Result, error::codes};
-use retoma_repo::Repository;
 use retoma_repo::evidence::{Outcome, SubjectComponent, What};
+use retoma_repo::ops::prune::LostPack;
+use retoma_repo::{PackId, Repository};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -83,6 +85,7 @@ fn one(
     components: &[&Component],
 ) -> Result<Results> {
     let mut here = Results::default();
+    let mut said = BTreeSet::new();
     for component in components {
         let progress = context.interrupt.progress();
         let display = Display::start(context.printer, &component.name, &progress);
@@ -91,6 +94,7 @@ fn one(
         match result {
             Ok(backup) => {
                 say(context, name, &backup);
+                say_lost(context, &backup.summary.lost_packs, &mut said);
                 here.done.push((name.to_owned(), backup));
             }
             // One component that can't be read must not keep the others from being backed up.
@@ -193,6 +197,11 @@ fn say(context: &Context, repository: &str, backup: &ComponentBackup) {
         ByteSize(summary.stored_bytes),
         backup.elapsed.as_secs_f64(),
     ));
+    if let Some(why) = &backup.not_compared {
+        context
+            .printer
+            .warning(&format!("{}: not compared with the last good backup: {why}", backup.component));
+    }
     for doubt in &backup.warnings {
         context.printer.warning(&format!("{}: {doubt}; {}", backup.component, doubt.fix()));
     }
@@ -206,6 +215,20 @@ fn say(context: &Context, repository: &str, backup: &ComponentBackup) {
             counted(summary.unreadable.len(), "path", "paths")
         ));
     }
+}
+
+/// Every backup of a run meets the same packs; each is said once.
+fn say_lost(context: &Context, lost: &[LostPack], said: &mut BTreeSet<PackId>) {
+    let fresh: Vec<&LostPack> = lost.iter().filter(|pack| said.insert(pack.id)).collect();
+    if fresh.is_empty() {
+        return;
+    }
+    let packs: Vec<String> = fresh.iter().map(ToString::to_string).collect();
+    let message = format!("the repository has lost data: {}", packs.join(", "));
+    let error = Error::new(ErrorKind::Corrupt, codes::PACK_MISSING, message).with_hint(
+        "what this backup needed of them was stored again; run `retoma verify` to see which older snapshots are hit",
+    );
+    context.printer.explain_warning(&error);
 }
 
 fn object(repository: &str, backup: &ComponentBackup) -> Value {
@@ -223,5 +246,7 @@ fn object(repository: &str, backup: &ComponentBackup) -> Value {
         "duration_seconds": backup.elapsed.as_secs_f64(),
         "unreadable": unreadable.collect::<Vec<_>>(),
         "warnings": backup.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "lost_packs": summary.lost_packs.iter().map(|pack| pack.id.to_hex()).collect::<Vec<_>>(),
+        "not_compared": backup.not_compared.as_ref().map(output::error_object),
     })
 }

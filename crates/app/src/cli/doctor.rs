@@ -105,7 +105,7 @@ fn check_clock(findings: &mut Findings) {
 fn check_source(findings: &mut Findings, component: &Component) {
     let subject = format!("component {}", component.name);
     let path = match &component.source {
-        Source::Files { path, .. } | Source::Sqlite { path } => path,
+        Source::Files { path, .. } | Source::Sqlite { path, .. } => path,
         Source::Postgres { url } => {
             check_postgres(findings, &subject, url);
             return check_wal(findings, &subject, component);
@@ -114,6 +114,13 @@ fn check_source(findings: &mut Findings, component: &Component) {
     };
     let readable =
         if path.is_dir() { std::fs::read_dir(path).map(drop) } else { std::fs::File::open(path).map(drop) };
+    for left in retoma_control::recover::left_beside(path) {
+        findings.warn(
+            &subject,
+            format!("`{}` was left by a recovery in place that was killed", left.display()),
+            "run `retoma recover --in-place` again, which first brings the previous data back and removes it",
+        );
+    }
     match readable {
         Ok(()) => findings.good(&subject, format!("`{}` can be read", path.display())),
         Err(error) => findings.bad(&subject, &Error::io(path.display(), error)),

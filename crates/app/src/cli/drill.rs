@@ -65,25 +65,20 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
         clock: Stopwatch::start(),
         marks: MARKS,
     };
-    let patient = drill::prepare(&loaded.manifest, &loaded.text, described, &args.component, &told)?;
-    let result = drill::run(&patient, args.scenario, &told)?;
-    drop(patient);
-    // The result is printed whatever becomes of page and record, and alone.
+    let (manifest, text) = (&loaded.manifest, &loaded.text);
+    let result = drill::drill(manifest, text, described, &args.component, args.scenario, &told)?;
+    // The result is printed whatever becomes of page and record, and alone; the record is kept without the page too.
     show(context, &result, args.language)?;
     let page = args.report.as_ref().map(|folder| write_report(folder, &result, args.language)).transpose();
-    let kept = page.and_then(|page| {
-        if let Some(page) = page {
-            context.printer.note(&format!("the page: {}", page.display()));
-        }
-        keep_record(context, &loaded.manifest, &result)
-    });
-    Ok(match kept {
-        Ok(()) => exit(&result),
-        Err(error) => {
-            context.printer.explain(&error);
-            Exit::of(&error)
-        }
-    })
+    if let Ok(Some(page)) = &page {
+        context.printer.note(&format!("the page: {}", page.display()));
+    }
+    let mut code = exit(&result);
+    for failed in [keep_record(context, manifest, &result).err(), page.err()].into_iter().flatten() {
+        context.printer.explain(&failed);
+        code = Exit::of(&failed);
+    }
+    Ok(code)
 }
 
 /// The command that does the same again.

@@ -17,6 +17,9 @@ pub(super) struct Args {
     /// Copy what is needed out of packs with more waste than so many per cent
     #[arg(long, value_name = "PERCENT", default_value_t = 20, value_parser = clap::value_parser!(u8).range(0..=100))]
     max_unused: u8,
+    /// Go on where there are data and not a single snapshot: all of them are deleted
+    #[arg(long)]
+    delete_everything: bool,
     /// Say what would be done, and do nothing
     #[arg(long, short = 'n')]
     dry_run: bool,
@@ -32,8 +35,12 @@ fn grace(text: &str) -> std::result::Result<std::time::Duration, String> {
 pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     let loaded = context.manifest()?;
     let repository = context.open(&loaded.manifest)?;
-    let options =
-        Options { grace: args.grace, repack_unused_percent: args.max_unused, ..Options::new(host::now()) };
+    let options = Options {
+        grace: args.grace,
+        repack_unused_percent: args.max_unused,
+        without_snapshots: args.delete_everything,
+        ..Options::new(host::now())
+    };
     let progress = context.interrupt.progress();
     let display = Display::start(context.printer, "look for what is needed", &progress);
     let plan = prune::plan(&repository, &options, &progress);
@@ -71,7 +78,28 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
 
 fn show(context: &Context, plan: &PrunePlan) {
     let sum = |sizes: &mut dyn Iterator<Item = u64>| ByteSize(sizes.sum());
-    let lines = [
+    let removed = format!(
+        "{}, {}",
+        counted(plan.remove.len(), "pack", "packs"),
+        sum(&mut plan.remove.iter().map(|pack| pack.size_bytes))
+    );
+    let copied = format!(
+        "{}, {} of it needed",
+        counted(plan.repack.len(), "pack", "packs"),
+        sum(&mut plan.repack.iter().map(|pack| pack.used_bytes))
+    );
+    let swept = format!(
+        "{} old enough, {}",
+        counted(plan.sweep.len(), "mark", "marks"),
+        sum(&mut plan.sweep.iter().map(|mark| mark.size_bytes))
+    );
+    // With no grace nothing is marked: what goes, goes now.
+    let going = if plan.options.is_immediate() {
+        vec![format!("copy:     {copied}; the old ones are deleted now"), format!("delete:   {removed}, now")]
+    } else {
+        vec![format!("copy:     {copied}"), format!("mark:     {removed}"), format!("delete:   {swept}")]
+    };
+    let shares = [
         format!(
             "needed:   {}, {}",
             counted(plan.used.count, "blob", "blobs"),
@@ -82,23 +110,8 @@ fn show(context: &Context, plan: &PrunePlan) {
             counted(plan.unused.count, "blob", "blobs"),
             ByteSize(plan.unused.size_bytes)
         ),
-        format!(
-            "copy:     {}, {} of it needed",
-            counted(plan.repack.len(), "pack", "packs"),
-            sum(&mut plan.repack.iter().map(|pack| pack.used_bytes))
-        ),
-        format!(
-            "mark:     {}, {}",
-            counted(plan.remove.len(), "pack", "packs"),
-            sum(&mut plan.remove.iter().map(|pack| pack.size_bytes))
-        ),
-        format!(
-            "delete:   {} old enough, {}",
-            counted(plan.sweep.len(), "mark", "marks"),
-            sum(&mut plan.sweep.iter().map(|mark| mark.size_bytes))
-        ),
     ];
-    for line in &lines {
+    for line in shares.iter().chain(&going) {
         context.printer.data(line);
     }
     for mark in &plan.waiting {
@@ -112,10 +125,12 @@ fn show(context: &Context, plan: &PrunePlan) {
 }
 
 fn object(plan: &PrunePlan, pruned: Option<&Pruned>, dry_run: bool) -> serde_json::Value {
+    let at_once = plan.options.is_immediate();
     json!({
         "dry_run": dry_run,
         "used_bytes": plan.used.size_bytes, "unused_bytes": plan.unused.size_bytes,
-        "repack_packs": plan.repack.len(), "mark_packs": plan.remove.len(), "sweep_marks": plan.sweep.len(),
+        "repack_packs": plan.repack.len(), "mark_packs": if at_once { 0 } else { plan.remove.len() },
+        "delete_packs": if at_once { plan.remove.len() } else { 0 }, "sweep_marks": plan.sweep.len(),
         "waiting": plan.waiting.iter().map(|mark| json!({ "packs": mark.packs, "size_bytes": mark.size_bytes, "until": mark.until.0.to_string() })).collect::<Vec<_>>(),
         "done": pruned.map(done),
     })

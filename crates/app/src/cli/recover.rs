@@ -8,9 +8,9 @@ use crate::output::{self, table};
 use retoma_control::recover::{self, Options, Place, Plan, Recovered, Request};
 use retoma_control::timeline::Timeline;
 use retoma_control::{Interrupt, Stopwatch};
-use retoma_core::Result;
 use retoma_core::drill::{CheckOutcome, CheckResult, StepName, Waterfall};
 use retoma_core::manifest::SecretRef;
+use retoma_core::{Error, ErrorKind, Result};
 use retoma_repo::Repository;
 use retoma_repo::evidence::{Outcome, SubjectComponent, What};
 use serde_json::{Value, json};
@@ -92,7 +92,17 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     let clock = Stopwatch::start();
     let mut timeline = Timeline::start(clock, StepName::Decide);
     let watch = output::watch::Lines::new(context.printer);
-    let mut recovered = recover::apply(&plan, &repository, &options, &mut timeline, &watch, &interrupt)?;
+    let applied = recover::apply(&plan, &repository, &options, &mut timeline, &watch, &interrupt);
+    let mut recovered = match applied {
+        Ok(recovered) => recovered,
+        Err(error) => {
+            // What was refused before anything was restored, or stopped by hand, shows nothing about the backups.
+            if timeline.has_begun(StepName::Fetch) && error.kind() != ErrorKind::Cancelled {
+                keep_failure(context, &plan, &repository, timeline, &error);
+            }
+            return Err(error);
+        }
+    };
     let pid = recovered.service.take().map(retoma_control::Service::release).transpose()?;
     let passed = recovered.passed();
     let waterfall = timeline.finish()?;
@@ -206,6 +216,27 @@ fn state(check: &CheckResult) -> &'static str {
         CheckOutcome::Failed => "FAILED",
         CheckOutcome::NotRun => "not run",
     }
+}
+
+/// A record of a recovery that ended with an error: with what was to come back, and the steps until then.
+fn keep_failure(context: &Context, plan: &Plan, repository: &Repository, timeline: Timeline, error: &Error) {
+    let subject = plan.components.iter().map(|planned| SubjectComponent {
+        component: planned.component.name.clone(),
+        kind: planned.component.kind().as_str().to_owned(),
+        snapshot: Some(planned.snapshot),
+        data_bytes: 0,
+    });
+    let steps = timeline.finish().unwrap_or_default();
+    let details = json!({ "error": output::error_object(error), "steps": steps });
+    record::keep(
+        context,
+        &plan.manifest,
+        repository,
+        What::Recover,
+        Outcome::Failed,
+        subject.collect(),
+        details,
+    );
 }
 
 fn keep_record(

@@ -77,6 +77,12 @@ impl Printer {
         say(&format!("{}: {text}", self.paint("warning", "33")));
     }
 
+    /// Something unexpected that has a code and a next step, and did not stop us.
+    pub(crate) fn explain_warning(self, error: &Error) {
+        let head = self.paint(&format!("warning[{}]", error.code()), "1;33");
+        say(&format!("{head}: {error}\n{}: {}", self.paint("hint", "1;36"), next_step(error)));
+    }
+
     /// Text that is complete in itself, such as the manifest's problems.
     pub(crate) fn block(self, text: &str) {
         say(text.trim_end());

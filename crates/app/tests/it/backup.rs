@@ -39,6 +39,8 @@ fn the_document_of_a_backup_has_the_documented_fields() {
         "files_read",
         "files_unchanged",
         "kind",
+        "lost_packs",
+        "not_compared",
         "read_bytes",
         "repository",
         "snapshot",
@@ -255,4 +257,63 @@ fn what_an_old_database_left_beside_itself_is_not_taken_for_the_restored_ones() 
     let one = |sql: &str| restored.query_row(sql, (), |row| row.get::<_, String>(0)).unwrap();
     assert_eq!(one("PRAGMA integrity_check"), "ok");
     assert_eq!(one("SELECT CAST(count(*) AS TEXT) FROM orders"), ROWS.to_string());
+}
+
+#[test]
+fn a_backup_into_a_repository_that_lost_a_pack_names_it_and_can_be_restored() {
+    let home = Home::backed_up();
+    let pack = home.remove_largest_pack();
+    let run = home.run(&["backup"]).expect(0);
+    home.assert_snapshot("backup_lost_pack", &run);
+    let document = home.back_up();
+    // What the first backup stored again is found by the next: but the index still names the lost pack.
+    assert_eq!(document["backups"][0]["lost_packs"], serde_json::json!([pack]), "{document:#}");
+    home.run(&["restore", "models", "--target", "out"]).expect(0);
+    assert_eq!(tree(&home.path("out")), tree(&home.path("models")));
+}
+
+#[test]
+fn a_repository_that_lost_everything_gets_a_whole_new_backup_of_everything() {
+    let home = Home::with(&format!("{MODELS}{DATABASE}"));
+    home.seed_models();
+    home.seed_database();
+    home.back_up();
+    for entry in std::fs::read_dir(home.path("repository/data")).unwrap() {
+        std::fs::remove_dir_all(entry.unwrap().path()).unwrap();
+    }
+    let document = home.back_up();
+    let database = &document["backups"][1];
+    assert_eq!(database["complete"], true, "{document:#}");
+    assert_eq!(database["not_compared"]["code"], "R0209", "what it had is not known: {database:#}");
+    assert_eq!(home.back_up()["backups"][1]["not_compared"], Value::Null);
+    home.run(&["recover", "--to", "new", "--no-start"]).expect(0);
+}
+
+#[test]
+fn a_repository_that_lost_its_config_is_not_made_anew() {
+    let home = Home::backed_up();
+    std::fs::remove_file(home.path("repository/config")).unwrap();
+    let before = tree(&home.path("repository"));
+    home.assert_snapshot("backup_lost_config", &home.run(&["backup"]).expect(1));
+    home.run(&["snapshots"]).expect(1);
+    assert_eq!(tree(&home.path("repository")), before);
+}
+
+#[test]
+fn a_table_that_may_be_empty_stops_no_backup() {
+    let home = Home::with(DATABASE);
+    home.seed_database();
+    home.back_up();
+    let database = rusqlite::Connection::open(home.path("data/app.sqlite")).unwrap();
+    database
+        .execute_batch("CREATE TABLE users (id INTEGER); INSERT INTO users VALUES (1); DELETE FROM orders")
+        .unwrap();
+    let run = home.run(&["backup"]).expect(1);
+    home.assert_snapshot("backup_emptied_table", &run);
+    home.write_manifest(&format!("{DATABASE}may_be_empty = [\"orders\"]\n"));
+    home.back_up();
+    // That it is empty is known now; of others nothing is forgiven.
+    database.execute_batch("DELETE FROM users; INSERT INTO orders VALUES (1, 1)").unwrap();
+    let run = home.run(&["backup"]).expect(1);
+    assert!(run.stderr.contains("error[R0403]") && run.stderr.contains("`users`"), "{}", run.text());
 }

@@ -188,6 +188,8 @@ fn everything() -> BTreeMap<String, Vec<Value>> {
     seen.run(&["drill", "deletion", "-f", "srv/retoma.toml"], 0);
     let done = seen.run(&["recover", "--to", "new", "-f", "srv/retoma.toml"], 0);
     Left::new(&done["service"]["pid"]).stop(port);
+    seen.home.remove_largest_pack();
+    seen.run(&["drill", "deletion", "-f", "srv/retoma.toml"], 4);
     seen_wal(&mut by_verb);
     for (verb, documents) in seen.by_verb {
         by_verb.entry(verb).or_default().extend(documents);

@@ -182,6 +182,51 @@ fn a_record_that_cannot_be_signed_is_said_and_the_recovery_stands() {
     assert!(run.stderr.contains("no record of this was written"), "{}", run.text());
 }
 
+/// Takes the pack with the models out of the repository, and reads the only record about what then failed.
+fn failed_without_pack(arguments: &[&str], code: i32) -> (Home, String, Value) {
+    let home = Home::with("");
+    home.seed_models();
+    let public = new_key(&home);
+    home.write("retoma.toml", manifest(&home, &public, MODELS).as_bytes());
+    home.back_up();
+    home.remove_largest_pack();
+    let run = home.run(arguments).expect(code);
+    let list = home.json(&["evidence"], 0, "retoma.evidence/1");
+    let records = list["records"].as_array().unwrap();
+    assert_eq!(records.len(), 2, "{list:#}");
+    assert_eq!(records[1]["outcome"], "failed");
+    let export = home.run(&["evidence", "export"]).expect(0).stdout;
+    let envelope: Value = serde_json::from_str(export.lines().last().unwrap()).unwrap();
+    let payload = base64::engine::general_purpose::STANDARD.decode(envelope["payload"].as_str().unwrap());
+    (home, run.text(), serde_json::from_slice(&payload.unwrap()).unwrap())
+}
+
+#[test]
+fn a_drill_of_a_backup_that_cannot_be_restored_is_red_and_leaves_record_and_page() {
+    let (home, text, record) = failed_without_pack(&["drill", "deletion", "--report", "report"], 4);
+    assert_eq!(record["what"], "drill");
+    assert_eq!(record["details"]["failure"]["code"], "R0209", "{record:#}");
+    assert_eq!(record["details"]["verdict"], "red");
+    assert!(text.contains("RED: ") && text.contains("(R0209)"), "{text}");
+    let page = std::fs::read_to_string(home.path("report/drill-deletion.html")).unwrap();
+    assert!(page.contains("the drill ended with an error"), "{page}");
+    assert!(home.path("report/drill-deletion.json").exists());
+}
+
+#[test]
+fn a_recovery_that_began_and_failed_leaves_a_record_and_one_that_was_refused_none() {
+    let (home, text, record) = failed_without_pack(&["recover", "--to", "new", "--no-start"], 1);
+    assert!(text.contains("error[R0209]"), "{text}");
+    assert_eq!((&record["what"], &record["details"]["error"]["code"]), (&"recover".into(), &"R0209".into()));
+    let steps = record["details"]["steps"].as_array().unwrap();
+    assert_eq!(steps.last().unwrap()["name"], "fetch", "{record:#}");
+    assert_eq!(record["subject"]["components"][0]["component"], "models");
+    home.write("full/something", b"");
+    home.run(&["recover", "--to", "full", "--no-start"]).expect(1);
+    let list = home.json(&["evidence"], 0, "retoma.evidence/1");
+    assert_eq!(list["records"].as_array().unwrap().len(), 2, "{list:#}");
+}
+
 #[test]
 fn a_backup_that_misses_something_is_recorded_as_that() {
     let (home, public) = recorded();

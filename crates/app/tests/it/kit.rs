@@ -160,6 +160,14 @@ impl Home {
         self.json(&["snapshots"], 0, "retoma.snapshots/1")["snapshots"].as_array().unwrap().clone()
     }
 
+    /// Deletes the largest pack, which holds file contents; gives its id.
+    pub(crate) fn remove_largest_pack(&self) -> String {
+        let packs = tree(&self.path("repository/data")).into_iter();
+        let (name, _) = packs.max_by_key(|(_, (_, _, _, contents))| contents.len()).unwrap();
+        std::fs::remove_file(self.path("repository/data").join(&name)).unwrap();
+        name.file_name().unwrap().to_str().unwrap().to_owned()
+    }
+
     /// Runs the public restic on the repository; `None` where it is not installed, which it says.
     pub(crate) fn restic(&self, arguments: &[&str]) -> Option<Run> {
         let program = retoma_testkit::require_tool("restic")?;

@@ -73,3 +73,16 @@ fn in_place_the_lost_data_are_back_and_a_no_changes_nothing() {
     assert_eq!((&done["passed"], &done["rolled_back"]), (&true.into(), &Value::Null));
     assert_eq!(tree(&home.path("srv/models")), models);
 }
+
+/// What a kill left is named by the doctor and gone after the next recovery in place.
+#[test]
+fn what_a_killed_recovery_left_beside_is_named_and_cleaned_by_the_next() {
+    let (home, _) = seeded();
+    home.write("srv/models.retoma-new/half", b"of a model");
+    let doctor = home.run(&["doctor", "-f", "srv/retoma.toml"]).expect(0);
+    assert!(doctor.stdout.contains("models.retoma-new` was left by a recovery"), "{}", doctor.text());
+    home.run(&["recover", "-f", "srv/retoma.toml", "--in-place", "--no-start", "--yes"]).expect(0);
+    assert!(!home.path("srv/models.retoma-new").exists());
+    let doctor = home.run(&["doctor", "-f", "srv/retoma.toml"]).expect(0);
+    assert!(!doctor.stdout.contains("retoma-new"), "{}", doctor.text());
+}

@@ -101,3 +101,26 @@ fn with_grace_prune_marks_first_and_deletes_later() {
     assert_eq!(waiting["waiting"].as_array().unwrap().len(), 1, "{waiting:#}");
     home.run(&["verify", "--read-data"]).expect(0);
 }
+
+#[test]
+fn the_plan_of_a_prune_says_what_happens_now_and_what_later() {
+    let home = three_backups();
+    home.run(&["forget", "--yes"]).expect(0);
+    home.assert_snapshot("prune_plan_at_once", &home.run(&["prune", "--grace", "0s", "--dry-run"]).expect(0));
+    home.assert_snapshot("prune_plan", &home.run(&["prune", "--dry-run"]).expect(0));
+    let now = home.json(&["prune", "--grace", "0s", "--dry-run"], 0, "retoma.prune/1");
+    assert_eq!(now["mark_packs"], 0);
+    assert!(now["delete_packs"].as_u64().unwrap() > 0, "{now:#}");
+}
+
+#[test]
+fn a_prune_without_any_snapshot_wants_to_be_told() {
+    let home = Home::backed_up();
+    for entry in std::fs::read_dir(home.path("repository/snapshots")).unwrap() {
+        std::fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    let refused = home.run(&["prune", "--grace", "0s", "--yes"]).expect(1);
+    home.assert_snapshot("prune_without_snapshots", &refused);
+    home.run(&["prune", "--grace", "0s", "--yes", "--delete-everything"]).expect(0);
+    assert_eq!(size(&home.path("repository/data")), 0);
+}

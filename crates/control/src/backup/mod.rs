@@ -40,6 +40,8 @@ pub struct ComponentBackup {
     pub parent: Option<SnapshotId>,
     /// Why the server's settings may lose more than the component promises.
     pub warnings: Vec<Doubt>,
+    /// Why this backup was not compared with the last good one, where it should have been.
+    pub not_compared: Option<Error>,
     /// From the beginning until the snapshot was durable: capture and upload together, since they overlap.
     pub elapsed: Duration,
 }
@@ -88,7 +90,7 @@ fn backup_component(
         parent: parent.as_ref().map(|(id, _)| *id),
         ..Options::default()
     };
-    let mut warnings = Vec::new();
+    let (mut warnings, mut not_compared) = (Vec::new(), None);
     let (summary, facts) = match &component.source {
         Source::Files { path, exclude } => {
             options.paths = vec![path.to_string_lossy().into_owned()];
@@ -96,11 +98,11 @@ fn backup_component(
             let mut source = FilesSource::new(path, Excludes::new(exclude)?)?;
             (backup::backup(repository, &mut source, &options, progress)?, None)
         }
-        Source::Sqlite { path } => {
+        Source::Sqlite { path, may_be_empty } => {
             options.paths = vec![path.to_string_lossy().into_owned()];
             let mut source = SqliteSource::open(path)?;
             let facts = source.facts().clone();
-            check_nothing_is_gone(repository, parent.as_ref(), &facts)?;
+            not_compared = check_nothing_is_gone(repository, parent.as_ref(), &facts, may_be_empty)?;
             (backup::backup(repository, &mut source, &options, progress)?, Some(facts))
         }
         Source::Postgres { url } => {
@@ -114,7 +116,8 @@ fn backup_component(
             (backup::backup(repository, &mut source, &options, progress)?, None)
         }
         Source::Redis { url } => {
-            let previous = known_of_redis(repository, parent.as_ref())?;
+            let previous = known_of_redis(repository, parent.as_ref());
+            let previous = lost(previous, &mut not_compared)?;
             let mut source = RedisSource::begin(&redis_address(url)?, &component.name, previous)?;
             options.paths = source.paths();
             warnings = redis_doubts(component, source.server(), source.is_private());
@@ -128,6 +131,7 @@ fn backup_component(
         facts,
         parent: options.parent,
         warnings,
+        not_compared,
         elapsed: started.elapsed(),
     })
 }
@@ -201,18 +205,33 @@ pub(crate) fn later(kind: ComponentKind) -> Error {
         .with_hint("leave the component out for now, or dump it into a folder that is a `files` component")
 }
 
-/// Compares what was captured with the last good snapshot's facts.
+/// Compares what was captured with the last good snapshot's facts; gives why it could not.
 fn check_nothing_is_gone(
     repository: &Repository,
     previous: Option<&(SnapshotId, Snapshot)>,
     facts: &CaptureFacts,
-) -> Result<()> {
-    let Some((id, snapshot)) = previous else { return Ok(()) };
+    may_be_empty: &[String],
+) -> Result<Option<Error>> {
+    let Some((id, snapshot)) = previous else { return Ok(None) };
     let index = repository.load_index()?;
     let known = sqlite::facts_of(repository, &index, &snapshot.tree)
-        .with_context(|| format!("read what snapshot {} captured", id.short()))?;
-    let nothing_may_be_empty: [&str; 0] = [];
-    sqlite::compare(known.as_ref(), facts, &nothing_may_be_empty)
+        .with_context(|| format!("read what snapshot {} captured", id.short()));
+    let mut not_compared = None;
+    let known = lost(known, &mut not_compared)?;
+    sqlite::compare(known.as_ref(), facts, may_be_empty)?;
+    Ok(not_compared)
+}
+
+/// What the last good snapshot says, or nothing where the repository has lost it: a repository that is damaged needs a
+/// new backup more than any other.
+fn lost<T>(known: Result<Option<T>>, why: &mut Option<Error>) -> Result<Option<T>> {
+    match known {
+        Err(error) if [codes::PACK_MISSING, codes::BLOB_MISSING].contains(&error.code()) => {
+            *why = Some(error);
+            Ok(None)
+        }
+        known => known,
+    }
 }
 
 /// The newest complete snapshot of a component of this host; of any where this one has none yet: a container has a new
@@ -247,7 +266,7 @@ pub fn backup_manifest(
     let place = manifest_place(manifest.dir());
     if let Some(snapshot) = newest_manifest(repository)?
         && snapshot.paths == [place.clone()]
-        && read_manifest(repository, &snapshot)? == text
+        && lost(read_manifest(repository, &snapshot).map(Some), &mut None)?.as_deref() == Some(text)
     {
         return Ok(None);
     }

@@ -268,7 +268,7 @@ impl<'a> Database<'a> {
         let any = any.ok_or_else(|| Error::internal("a manifest has no component"))?;
         let component = Component {
             name: "retoma-control".to_owned(),
-            source: Source::Sqlite { path: path.clone() },
+            source: Source::Sqlite { path: path.clone(), may_be_empty: Vec::new() },
             checks: Vec::new(),
             ..any.clone()
         };

@@ -128,7 +128,7 @@ fn each_component(
     let mut hit = Vec::new();
     for component in &manifest.components {
         match &component.source {
-            Source::Sqlite { path } => database(path)?,
+            Source::Sqlite { path, .. } => database(path)?,
             Source::Files { path, .. } => match largest_file(path) {
                 Some(largest) => file(&largest)?,
                 None => continue,

@@ -41,7 +41,7 @@ impl Inventory {
     pub fn take(component: &Component, interrupt: &Interrupt) -> Result<Self> {
         match &component.source {
             Source::Files { path, .. } => Self::of_files(path, interrupt),
-            Source::Sqlite { path } => Self::of_database(path),
+            Source::Sqlite { path, .. } => Self::of_database(path),
             Source::Postgres { .. } | Source::Redis { .. } => Ok(Self::default()),
         }
     }
@@ -55,7 +55,9 @@ impl Inventory {
             let Ok(metadata) = std::fs::symlink_metadata(&path) else { continue };
             if metadata.is_dir() {
                 let entries = std::fs::read_dir(&path).map_err(|error| Error::io(path.display(), error))?;
-                waiting.extend(entries.flatten().map(|entry| entry.path()));
+                for entry in entries {
+                    waiting.push(entry.map_err(|error| Error::io(path.display(), error))?.path());
+                }
             } else if metadata.is_file() {
                 inventory.bytes += metadata.len();
                 if inventory.files.len() < FILES_LIMIT

@@ -57,7 +57,7 @@ pub fn refuse_answering(url: &str) -> Result<()> {
 pub fn refuse_live_arguments(manifest: &Manifest) -> Result<()> {
     let Some(command) = &manifest.service.start else { return Ok(()) };
     let paths = manifest.components.iter().filter_map(|component| match &component.source {
-        Source::Sqlite { path } | Source::Files { path, .. } => Some(path.as_path()),
+        Source::Sqlite { path, .. } | Source::Files { path, .. } => Some(path.as_path()),
         Source::Postgres { .. } | Source::Redis { .. } => None,
     });
     let paths: Vec<&Path> = paths.chain([manifest.dir()]).filter(|path| *path != Path::new("/")).collect();

@@ -72,7 +72,7 @@ impl Markers {
                     read_url: markers.read_url.clone(),
                     agent: probe::agent(WRITE_LIMIT),
                 },
-                (None, Source::Sqlite { path }) => Sink::Database(path.clone()),
+                (None, Source::Sqlite { path, .. }) => Sink::Database(path.clone()),
                 (None, Source::Files { path, .. }) if path.is_dir() => Sink::Folder(path.clone()),
                 (None, Source::Files { path, .. }) => Sink::File(path.clone()),
                 (None, Source::Postgres { .. } | Source::Redis { .. }) => return None,

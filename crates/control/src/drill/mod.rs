@@ -21,7 +21,7 @@ mod run;
 
 pub use disaster::Scenario;
 pub(crate) use patient::address_of;
-pub use patient::{Patient, prepare};
+pub use patient::{Patient, drill, prepare};
 pub use run::run;
 
 use crate::interrupt::{Interrupt, Stopwatch};

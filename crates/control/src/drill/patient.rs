@@ -1,14 +1,15 @@
 //! The scratch copy that a drill breaks.
 
 use super::copy::copy_repository;
-use super::{Context, live, port};
+use super::{Context, Scenario, live, port, report, run};
 use crate::open::{self, open_address};
 use crate::recover::{self, Place, Request};
 use crate::timeline::Timeline;
 use crate::watch::Note;
-use retoma_core::drill::StepName;
+use retoma_core::drill::{DrillReport, Failure, StepName};
 use retoma_core::manifest::{self, ComponentKind, Manifest};
 use retoma_core::{Error, ErrorKind, Result, ResultExt, Secret, error::codes};
+use retoma_repo::Repository;
 use retoma_repo::store::Address;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -47,12 +48,45 @@ fn refuse_servers(manifest: &Manifest) -> Result<()> {
         .with_hint("`retoma recover --to DIR` restores, starts and checks a PostgreSQL server"))
 }
 
+/// A drill of a copy of a service, from the newest snapshots in `described` to the result. With `only`, just these
+/// components are broken and brought back. A backup that can't be restored makes the result red, as everything does that
+/// goes wrong once the drill has begun.
+///
+/// # Errors
+/// Nothing was begun: `R0711` when the scratch folder or the port is live; `R0713` when the service cannot be drilled;
+/// `R0211` without a snapshot of each component; the repository cannot be opened. `Cancelled` at any time.
+pub fn drill(
+    manifest: &Manifest,
+    manifest_text: &str,
+    described: &manifest::Repository,
+    only: &[String],
+    scenario: Scenario,
+    context: &Context<'_>,
+) -> Result<DrillReport> {
+    let copy = ScratchCopy::make(manifest, described, only, context)?;
+    let scratch_manifest = copy.manifest.clone();
+    let head = run::head(&scratch_manifest, scenario, &copy.repository, context);
+    match copy.restore(manifest, manifest_text, context) {
+        Ok(patient) => super::run(&patient, scenario, context),
+        Err(error) if is_a_result(&error) => {
+            let failure = Some(Failure::from(&error));
+            report::assemble(&scratch_manifest, head, report::Facts::default(), failure)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether an error on the way to a patient tells something about the backups, and not about what was asked for.
+fn is_a_result(error: &Error) -> bool {
+    let asked = [codes::SNAPSHOT_NOT_FOUND, codes::TARGET_IS_LIVE, codes::DRILL_UNSUITED];
+    error.kind() != ErrorKind::Cancelled && !asked.contains(&error.code())
+}
+
 /// Restores the newest snapshots of a manifest's components from `described` into a scratch folder, and gives that copy
 /// for a drill. With `only`, just these components are broken and brought back.
 ///
 /// # Errors
-/// `R0711` when the scratch folder or the port is live; `R0713` when the service cannot be drilled; what the recovery
-/// says: a backup that can't be restored ends the drill here.
+/// See [`drill`]; what the recovery says: a backup that can't be restored ends the drill here.
 pub fn prepare(
     manifest: &Manifest,
     manifest_text: &str,
@@ -60,59 +94,86 @@ pub fn prepare(
     only: &[String],
     context: &Context<'_>,
 ) -> Result<Patient> {
-    refuse_servers(manifest)?;
-    live::refuse_live_arguments(manifest)?;
-    let folder = scratch_folder(manifest)?;
-    live::refuse_live(folder.path(), manifest)?;
-    let Address::Local(real_dir) = open::address(described)? else {
-        let message = format!("drills from repository `{}` come with a later version", described.name);
-        return Err(Error::new(ErrorKind::Unsupported, codes::DRILL_UNSUITED, message)
-            .with_hint("drill from a `file://` repository"));
-    };
-    let password = open::secret(&described.password)?;
-    let repository_dir = folder.path().join("repository");
-    copy_repository(&real_dir, &repository_dir).context("copy the repository for the drill")?;
-    let repository = open_address(&address_of(&repository_dir)?, &password, false)?.repository;
-    context.watch.note(&Note::Doing("restore the newest snapshots into a scratch folder".to_owned()));
-    let root = folder.path().join("root");
-    // The service needs all of them, also when only some are broken.
-    let request = Request {
-        manifest: Some((manifest, manifest_text)),
-        ..Request::newest(&repository, Place::Under(root.clone()))
-    };
-    let plan = recover::plan(&request)?;
-    let log = folder.path().join("service.log");
-    let options = recover::Options {
-        supervisor: context.supervisor,
-        starts_service: false,
-        log: &log,
-        keep_previous: false,
-        runs_stop: false,
-    };
-    let mut timeline = Timeline::start(context.clock, StepName::Decide);
-    let recovered =
-        recover::apply(&plan, &repository, &options, &mut timeline, context.watch, context.interrupt)?;
-    for component in &recovered.components {
-        crate::check::require_all(&component.component, &component.checked.checks)?;
+    ScratchCopy::make(manifest, described, only, context)?.restore(manifest, manifest_text, context)
+}
+
+/// A scratch folder with a copy of the repository, and nothing restored yet.
+struct ScratchCopy {
+    folder: TempDir,
+    repository_dir: PathBuf,
+    repository: Repository,
+    password: Secret<String>,
+    /// As it will hold in the folder, with the components of the drill.
+    manifest: Manifest,
+}
+
+impl ScratchCopy {
+    fn make(
+        manifest: &Manifest,
+        described: &manifest::Repository,
+        only: &[String],
+        context: &Context<'_>,
+    ) -> Result<Self> {
+        refuse_servers(manifest)?;
+        live::refuse_live_arguments(manifest)?;
+        let folder = scratch_folder(manifest)?;
+        live::refuse_live(folder.path(), manifest)?;
+        let Address::Local(real_dir) = open::address(described)? else {
+            let message = format!("drills from repository `{}` come with a later version", described.name);
+            return Err(Error::new(ErrorKind::Unsupported, codes::DRILL_UNSUITED, message)
+                .with_hint("drill from a `file://` repository"));
+        };
+        let password = open::secret(&described.password)?;
+        let repository_dir = folder.path().join("repository");
+        copy_repository(&real_dir, &repository_dir).context("copy the repository for the drill")?;
+        let repository = open_address(&address_of(&repository_dir)?, &password, false)?.repository;
+        context.watch.note(&Note::Doing("restore the newest snapshots into a scratch folder".to_owned()));
+        let mut scratch_manifest = manifest.below(&folder.path().join("root"));
+        if !only.is_empty() {
+            scratch_manifest.components.retain(|component| only.contains(&component.name));
+        }
+        Ok(Self { folder, repository_dir, repository, password, manifest: scratch_manifest })
     }
-    let mut scratch_manifest = manifest.below(&root);
-    if !only.is_empty() {
-        scratch_manifest.components.retain(|component| only.contains(&component.name));
+
+    /// Restores `manifest`'s components, of the live service, below the folder.
+    fn restore(self, manifest: &Manifest, manifest_text: &str, context: &Context<'_>) -> Result<Patient> {
+        // The service needs all of them, also when only some are broken.
+        let request = Request {
+            manifest: Some((manifest, manifest_text)),
+            ..Request::newest(&self.repository, Place::Under(self.folder.path().join("root")))
+        };
+        let plan = recover::plan(&request)?;
+        let log = self.folder.path().join("service.log");
+        let options = recover::Options {
+            supervisor: context.supervisor,
+            starts_service: false,
+            log: &log,
+            keep_previous: false,
+            runs_stop: false,
+        };
+        let mut timeline = Timeline::start(context.clock, StepName::Decide);
+        let (watch, interrupt) = (context.watch, context.interrupt);
+        let recovered = recover::apply(&plan, &self.repository, &options, &mut timeline, watch, interrupt)?;
+        for component in &recovered.components {
+            crate::check::require_all(&component.component, &component.checked.checks)?;
+        }
+        let mut scratch_manifest = self.manifest;
+        port::move_service(&mut scratch_manifest, port::free()?);
+        let health = scratch_manifest.service.health.as_ref();
+        if let Some(url) = health.filter(|_| manifest.service.start.is_some()) {
+            live::refuse_answering(url)?;
+        }
+        Ok(Patient {
+            is_part: scratch_manifest.components.len() < manifest.components.len(),
+            manifest: scratch_manifest,
+            manifest_text: manifest_text.to_owned(),
+            manifest_is_stored: false,
+            repository_dir: self.repository_dir,
+            password: self.password,
+            scratch: self.folder.path().to_owned(),
+            folder: Some(self.folder),
+        })
     }
-    port::move_service(&mut scratch_manifest, port::free()?);
-    if let Some(url) = scratch_manifest.service.health.as_ref().filter(|_| manifest.service.start.is_some()) {
-        live::refuse_answering(url)?;
-    }
-    Ok(Patient {
-        manifest: scratch_manifest,
-        manifest_text: manifest_text.to_owned(),
-        manifest_is_stored: false,
-        is_part: !only.is_empty(),
-        repository_dir,
-        password,
-        scratch: folder.path().to_owned(),
-        folder: Some(folder),
-    })
 }
 
 fn scratch_folder(manifest: &Manifest) -> Result<TempDir> {

@@ -1,26 +1,34 @@
-//! From what a drill measured to its result.
+//! From what a drill measured to its result, also when it ended before it had measured everything.
 
 use super::inventory::Inventory;
 use super::run::worst_case;
-use super::{Context, Patient, Scenario};
+use super::{Context, Scenario};
 use crate::backup::ComponentBackup;
 use crate::recover::{Recovered, RecoveredComponent};
+use crate::timeline::Timeline;
+use retoma_core::Result;
 use retoma_core::decide::drill::{DrillFacts, RpoMeasured, verdict};
 use retoma_core::drill::{
-    CheckResult, ComponentResult, ControlResult, DrillReport, Environment, SCHEMA, Seconds, VerdictKind,
-    Waterfall,
+    CheckResult, ComponentResult, ControlResult, DrillReport, Environment, Failure, SCHEMA, Seconds,
+    VerdictKind, Waterfall,
 };
 use retoma_core::manifest::{Component, Manifest};
 use retoma_repo::Repository;
 
-/// What a drill measured. `inventories` and `marks` are in the order of the manifest's components.
-pub(super) struct Facts<'a> {
-    pub(super) backups: &'a [ComponentBackup],
-    pub(super) inventories: &'a [Inventory],
-    pub(super) recovered: &'a Recovered,
-    pub(super) waterfall: Waterfall,
+/// What a drill measured so far. `inventories` and `marks` are in the order of the manifest's components.
+#[derive(Default)]
+pub(super) struct Facts {
+    pub(super) backups: Vec<ComponentBackup>,
+    pub(super) inventories: Vec<Inventory>,
+    /// Begins with the disaster.
+    pub(super) timeline: Option<Timeline>,
+    pub(super) recovered: Recovered,
+    /// Ends with the first write; absent before it.
+    pub(super) waterfall: Option<Waterfall>,
     pub(super) controls: Vec<ControlResult>,
     pub(super) marks: Vec<Option<RpoMeasured>>,
+    /// The key that opened the repository after the disaster.
+    pub(super) key_id: Option<String>,
 }
 
 /// What names the drill.
@@ -29,14 +37,16 @@ pub(super) struct Head {
     pub(super) scenario: Scenario,
     pub(super) started: jiff::Timestamp,
     pub(super) repeat: String,
+    /// What it ran with.
+    pub(super) environment: Environment,
 }
 
 /// What the drill ran with.
-pub(super) fn ran_with(patient: &Patient, repository: &Repository, context: &Context<'_>) -> Environment {
+pub(super) fn ran_with(manifest: &Manifest, repository: &Repository, context: &Context<'_>) -> Environment {
     let memory = rustix::system::sysinfo();
     Environment {
         tool_version: context.tool_version.to_owned(),
-        manifest_hash: patient.manifest.hash().to_owned(),
+        manifest_hash: manifest.hash().to_owned(),
         repository_id: repository.config().id.to_hex(),
         key_id: repository.key_id().to_hex(),
         system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
@@ -46,15 +56,25 @@ pub(super) fn ran_with(patient: &Patient, repository: &Repository, context: &Con
     }
 }
 
-/// The result with its verdict.
+/// The result with its verdict; `failure` is what ended the drill early.
+///
+/// # Errors
+/// The clock went back.
 pub(super) fn assemble(
-    patient: &Patient,
+    manifest: &Manifest,
     head: Head,
-    environment: Environment,
-    facts: Facts<'_>,
-) -> DrillReport {
-    let manifest = &patient.manifest;
-    let rto = facts.waterfall.total();
+    facts: Facts,
+    failure: Option<Failure>,
+) -> Result<DrillReport> {
+    let mut environment = head.environment;
+    environment.key_id = facts.key_id.unwrap_or(environment.key_id);
+    // A component is back when the service is: nobody can use it before.
+    let back_after = facts.waterfall.as_ref().map(Waterfall::total);
+    let waterfall = match (facts.waterfall, facts.timeline) {
+        (Some(whole), _) => whole,
+        (None, Some(timeline)) => timeline.finish()?,
+        (None, None) => Waterfall::default(),
+    };
     let mut components: Vec<ComponentResult> = Vec::new();
     for (at, component) in manifest.components.iter().enumerate() {
         let recovered = facts.recovered.components.iter().find(|it| it.component == component.name);
@@ -63,7 +83,7 @@ pub(super) fn assemble(
         let Some(recovered) = recovered else { continue };
         let inventory = facts.inventories.get(at);
         let marks = facts.marks.get(at).and_then(Option::as_ref);
-        components.push(component_result(component, rto, recovered, backup, inventory, marks));
+        components.push(component_result(component, back_after, recovered, backup, inventory, marks));
     }
     // The service uses all components; its answers stand with the most important one.
     if let Some(first) = manifest.recovery_order().first()
@@ -81,22 +101,23 @@ pub(super) fn assemble(
         repeat: head.repeat,
         required_components: manifest.components.iter().map(|it| it.name.clone()).collect(),
         components,
-        rto_measured_seconds: rto,
-        waterfall: facts.waterfall,
+        rto_measured_seconds: waterfall.total(),
+        waterfall,
         controls: facts.controls,
         verdict: VerdictKind::Red,
         reasons: Vec::new(),
+        failure,
         not_proven: not_proven(manifest, head.scenario),
     };
     let decided = verdict(&DrillFacts::from(&report));
     report.verdict = decided.kind();
     report.reasons = decided.reasons().to_vec();
-    report
+    Ok(report)
 }
 
 fn component_result(
     component: &Component,
-    rto: Seconds,
+    back_after: Option<Seconds>,
     recovered: &RecoveredComponent,
     backup: Option<&ComponentBackup>,
     inventory: Option<&Inventory>,
@@ -109,8 +130,7 @@ fn component_result(
         kind: component.kind().to_string(),
         tier: component.tier.to_string(),
         rto_objective_seconds: Seconds::from_duration(component.objectives.rto.to_std()),
-        // A component is back when the service is: nobody can use it before.
-        rto_measured_seconds: Some(rto),
+        rto_measured_seconds: back_after,
         rpo_objective_seconds: Seconds::from_duration(component.objectives.rpo.to_std()),
         rpo_measured_seconds: marks.and_then(|marks| marks.measured_seconds),
         rpo_worst_case_seconds: backup.map(|it| worst_case(component.schedule.every.to_std(), it)),

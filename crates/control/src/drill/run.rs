@@ -4,7 +4,7 @@ use super::disaster::strike;
 use super::inventory::Inventory;
 use super::markers::{Markers, Which};
 use super::patient::address_of;
-use super::report::{Facts, ran_with};
+use super::report::{Facts, Head, ran_with};
 use super::{Context, DETECT_LIMIT, FIRST_WRITE_LIMIT, MARKS_LIMIT, Patient, Scenario, controls, report};
 use crate::backup::{self, ComponentBackup};
 use crate::check;
@@ -14,7 +14,8 @@ use crate::recover::{self, Place, Recovered, Request, STOP_GRACE};
 use crate::service::{PROBE_LIMIT, Service, Start};
 use crate::timeline::Timeline;
 use crate::watch::Note;
-use retoma_core::drill::{DrillReport, Seconds, StepName};
+use retoma_core::drill::{DrillReport, Failure, Seconds, StepName};
+use retoma_core::manifest::Manifest;
 use retoma_core::{Error, ErrorKind, Result, ResultExt, Secret, error::codes};
 use retoma_repo::backup::Progress;
 use retoma_repo::{Folder, Repository, SnapshotId};
@@ -22,13 +23,51 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Runs `scenario` on `patient` and gives the result with its verdict. What went wrong *in* the drill is in the result;
-/// an error means that the drill itself could not be run or ended.
+/// Runs `scenario` on `patient` and gives the result with its verdict. What went wrong in the drill is in the result,
+/// which is red then: `R0712` when no probe noticed the disaster, `R0714` after the manifest's time limit, `R0716` when
+/// no write succeeded in the end, and what backup and recovery say.
 ///
 /// # Errors
-/// `R0712` when no probe noticed the disaster, `R0714` after the manifest's time limit, `R0716` when no write succeeded
-/// in the end; what backup and recovery say; `Cancelled`.
+/// The repository cannot be opened, so that nothing was begun; `Cancelled`.
 pub fn run(patient: &Patient, scenario: Scenario, context: &Context<'_>) -> Result<DrillReport> {
+    let repository =
+        open_address(&address_of(&patient.repository_dir)?, &patient.password, false)?.repository;
+    let head = head(&patient.manifest, scenario, &repository, context);
+    let mut facts = Facts::default();
+    let ended = within_limit(patient, context, |context| {
+        Drill::new(patient, scenario, context, &head.drill)?.run(repository, &mut facts)
+    });
+    let failure = match ended {
+        Ok(()) => None,
+        Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
+        Err(error) => Some(Failure::from(&error)),
+    };
+    report::assemble(&patient.manifest, head, facts, failure)
+}
+
+/// What names a drill that begins now.
+pub(super) fn head(
+    manifest: &Manifest,
+    scenario: Scenario,
+    repository: &Repository,
+    context: &Context<'_>,
+) -> Head {
+    let started = jiff::Timestamp::now();
+    Head {
+        drill: format!("{}-{}", started.strftime("%Y%m%dT%H%M%S"), std::process::id()),
+        scenario,
+        started,
+        repeat: context.repeat.to_owned(),
+        environment: ran_with(manifest, repository, context),
+    }
+}
+
+/// Does `work` until the manifest's time limit, with an interrupt of its own.
+fn within_limit(
+    patient: &Patient,
+    context: &Context<'_>,
+    work: impl FnOnce(&Context<'_>) -> Result<()>,
+) -> Result<()> {
     let limit = Duration::from_secs(patient.manifest.drill.timeout_seconds);
     let (done, timed_out) = (AtomicBool::new(false), AtomicBool::new(false));
     std::thread::scope(|scope| {
@@ -48,7 +87,7 @@ pub fn run(patient: &Patient, scenario: Scenario, context: &Context<'_>) -> Resu
             }
         });
         let context = Context { interrupt: &own, ..*context };
-        let result = Drill::new(patient, scenario, &context).and_then(Drill::run);
+        let result = work(&context);
         done.store(true, Ordering::Relaxed);
         match result {
             Err(error) if timed_out.load(Ordering::Relaxed) => {
@@ -67,16 +106,13 @@ struct Drill<'a> {
     patient: &'a Patient,
     scenario: Scenario,
     context: &'a Context<'a>,
-    id: String,
-    started: jiff::Timestamp,
+    id: &'a str,
     markers: Markers,
     log: PathBuf,
 }
 
 impl<'a> Drill<'a> {
-    fn new(patient: &'a Patient, scenario: Scenario, context: &'a Context<'a>) -> Result<Self> {
-        let started = jiff::Timestamp::now();
-        let id = format!("{}-{}", started.strftime("%Y%m%dT%H%M%S"), std::process::id());
+    fn new(patient: &'a Patient, scenario: Scenario, context: &'a Context<'a>, id: &'a str) -> Result<Self> {
         if patient.manifest.components.is_empty() {
             return Err(Error::internal("a drill has no component"));
         }
@@ -86,17 +122,17 @@ impl<'a> Drill<'a> {
             context,
             markers: Markers::new(&patient.manifest, &format!("drill-{id}"), context.clock),
             id,
-            started,
             log: patient.scratch.join("service.log"),
         })
     }
 
-    fn run(self) -> Result<DrillReport> {
+    /// Fills `facts`, as far as it comes.
+    fn run(self, repository: Repository, facts: &mut Facts) -> Result<()> {
         let service = self.start()?;
         let interrupt = self.context.interrupt;
         std::thread::scope(|scope| {
             scope.spawn(|| self.markers.write(interrupt));
-            let result = self.under_marks(service);
+            let result = self.under_marks(repository, service, facts);
             self.markers.stop();
             result
         })
@@ -124,26 +160,25 @@ impl<'a> Drill<'a> {
     }
 
     /// Everything that happens while marks are written.
-    fn under_marks(&self, service: Option<Service>) -> Result<DrillReport> {
-        let repository = self.open(&self.patient.password)?;
+    fn under_marks(&self, repository: Repository, service: Option<Service>, facts: &mut Facts) -> Result<()> {
         self.markers.open(Which::All);
         self.more_marks()?;
         self.note("back up, twice, while writes go on");
         self.back_up(&repository)?;
         self.more_marks()?;
-        let backups = self.back_up(&repository)?;
+        facts.backups = self.back_up(&repository)?;
         self.more_marks()?;
-        let inventories = self.take_inventories()?;
+        facts.inventories = self.take_inventories()?;
         let other_key = self.other_key(&repository)?;
         drop(repository);
 
-        let mut timeline = Timeline::start(self.context.clock, StepName::Detect);
+        let timeline = facts.timeline.insert(Timeline::start(self.context.clock, StepName::Detect));
         // The copy's host is lost with it: what is written directly ends now. What goes through the service goes on.
         self.markers.close(Which::All);
         self.markers.open(Which::Service);
         let (what, service) = strike(self.scenario, self.patient, service)?;
         self.context.watch.note(&Note::Disaster { what });
-        let saw = self.detect(&inventories)?;
+        let saw = self.detect(&facts.inventories)?;
         let after = self.context.clock.elapsed().saturating_sub(timeline.disaster_at());
         self.context.watch.note(&Note::Detected { after, saw });
 
@@ -153,39 +188,25 @@ impl<'a> Drill<'a> {
             service.stop(STOP_GRACE).context("stop the damaged service")?;
         }
         let repository = self.open_after(other_key.as_ref())?;
-        let recovered = self.recover(&repository, &mut timeline)?;
-        if let Some(error) = recovered.rolled_back {
+        facts.key_id = Some(repository.key_id().to_hex());
+        facts.recovered = self.recover(&repository, timeline)?;
+        if let Some(error) = facts.recovered.rolled_back.take() {
             return Err(error.context("recover the scratch copy"));
         }
-        let recovered_at = self.cut_over(&mut timeline)?;
+        let recovered_at = self.cut_over(timeline)?;
         let disaster_at = timeline.disaster_at();
-        let waterfall = timeline.finish()?;
+        let waterfall = timeline.clone().finish()?;
         self.context.watch.note(&Note::FirstWrite { after: waterfall.total() });
-        let mut facts = Facts {
-            backups: &backups,
-            inventories: &inventories,
-            recovered: &recovered,
-            waterfall,
-            controls: Vec::new(),
-            marks: Vec::new(),
-        };
+        facts.waterfall = Some(waterfall);
         for component in &self.patient.manifest.components {
             facts.marks.push(self.markers.count(&component.name, disaster_at, recovered_at)?);
         }
         self.markers.stop();
-        facts.controls = self.controls(&recovered, other_key.as_ref())?;
-        let environment = ran_with(self.patient, &repository, self.context);
-        let head = report::Head {
-            drill: self.id.clone(),
-            scenario: self.scenario,
-            started: self.started,
-            repeat: self.context.repeat.to_owned(),
-        };
-        let report = report::assemble(self.patient, head, environment, facts);
-        if let Some(service) = recovered.service {
+        facts.controls = self.controls(&facts.recovered, other_key.as_ref())?;
+        if let Some(service) = facts.recovered.service.take() {
             service.stop(STOP_GRACE)?;
         }
-        Ok(report)
+        Ok(())
     }
 
     fn open(&self, password: &Secret<String>) -> Result<Repository> {

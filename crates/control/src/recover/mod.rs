@@ -11,6 +11,7 @@
 
 mod apply;
 mod cache;
+mod locate;
 mod pitr;
 mod place;
 mod server;
@@ -18,6 +19,7 @@ mod server;
 pub use apply::{Options, Recovered, RecoveredComponent, apply};
 pub(crate) use apply::{STOP_GRACE, run_restore};
 pub use pitr::{PlannedRecovery, plan as plan_server};
+pub use place::left_beside;
 pub use server::{Report, recover_restored};
 
 use crate::backup::{self, MANIFEST_NAME};

@@ -2,9 +2,12 @@
 //! touches nothing.
 
 use super::Request;
+use super::locate::{Wal, locate};
 use crate::open::open_repository;
 use crate::wal::check::{self, ServerWal, WalFacts};
-use retoma_core::decide::recovery::{Candidate, Choice, Goal, Target, Window, choose, windows};
+use retoma_core::decide::recovery::{
+    Candidate, Choice, Goal, Target, Window, choose, newest_timeline, windows,
+};
 use retoma_core::manifest::{Component, ComponentKind, Manifest};
 use retoma_core::postgres::{Lsn, SegmentSize, TimelineHistory, TimelineId};
 use retoma_core::{Error, ErrorKind, Result, ResultExt as _, error::codes};
@@ -69,18 +72,6 @@ pub(super) fn check_fits(goal: &Goal, snapshot: Option<&str>, wanted: &[&Compone
     }
 }
 
-/// Where the target lies in the WAL. The seam for a reader of WAL records: without one, only a position says it itself.
-///
-/// # Errors
-/// None yet; what the archives say.
-#[expect(clippy::unnecessary_wraps, reason = "a reader of WAL can fail")]
-fn locate(target: &Target, _archives: &[Archive], _candidates: &[Candidate]) -> Result<Option<Lsn>> {
-    match target {
-        Target::Lsn(lsn) => Ok(Some(*lsn)),
-        Target::Latest | Target::Time(_) | Target::Transaction(_) | Target::Name(_) => Ok(None),
-    }
-}
-
 /// Chooses the snapshot of a PostgreSQL component and how it recovers. `manifest` is the original one: its secrets lie where
 /// they were.
 ///
@@ -119,7 +110,7 @@ pub fn plan(
     let known =
         check::look(&archives, server.1, &own).with_context(|| format!("look at the WAL of `{name}`"))?;
     let known = known.ok_or_else(|| Error::internal("a component has no repository"))?;
-    let (id, mut planned) = decide(request, name, &known, archives)?;
+    let (id, mut planned) = decide(request, name, &known, server, archives)?;
     planned.care.append(&mut damaged);
     Ok((id, planned))
 }
@@ -128,6 +119,7 @@ fn decide(
     request: &Request<'_>,
     name: &str,
     known: &ServerWal,
+    server: (u64, SegmentSize),
     archives: Vec<Archive>,
 ) -> Result<(SnapshotId, PlannedRecovery)> {
     // One that is named is used, also when something in it could not be read.
@@ -135,11 +127,23 @@ fn decide(
         known.snapshots.iter().filter(|it| it.is_complete || request.snapshot.is_some()).collect();
     let candidates: Vec<Candidate> = usable.iter().map(|snapshot| snapshot.candidate()).collect();
     let goal = &request.goal;
+    let has_archive = !known.listing.timelines.is_empty();
     let timelines = known.listing.timelines.keys().copied();
     let timelines = timelines.chain(candidates.iter().map(|it| it.timeline)).collect();
-    let located = locate(&goal.target, &archives, &candidates)?;
+    let timeline = goal.timeline.or_else(|| newest_timeline(&candidates));
+    let located = match timeline {
+        Some(timeline) if has_archive => {
+            let history = known.histories.get(&timeline);
+            let (system_identifier, size) = server;
+            locate(
+                &Wal { archives: &archives, size, system_identifier, timeline, history },
+                goal,
+                &candidates,
+            )?
+        }
+        _ => None,
+    };
     let mut choice = choose(goal, &candidates, &timelines, located).map_err(|why| why.into_error(name))?;
-    let has_archive = !known.listing.timelines.is_empty();
     let mut care = Vec::new();
     if !has_archive && matches!(choice.target, Target::Time(_)) {
         choice.target = Target::Latest;
@@ -211,3 +215,6 @@ fn archives(
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests;

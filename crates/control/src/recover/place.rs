@@ -277,6 +277,12 @@ fn unclear(unit: &JournalUnit) -> Error {
     ))
 }
 
+/// What a recovery in place that was killed left beside `live`: the next one puts it in order.
+pub fn left_beside(live: &Path) -> Vec<PathBuf> {
+    let there = |path: &PathBuf| path.symlink_metadata().is_ok();
+    [NEW, JOURNAL].map(|suffix| beside(live, suffix)).into_iter().filter(there).collect()
+}
+
 /// Looks beside `lives` for a recovery that was killed and undoes it. Gives the places that have their previous data
 /// back.
 pub(super) fn settle(lives: &[PathBuf]) -> Result<Vec<PathBuf>> {

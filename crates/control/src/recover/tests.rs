@@ -18,8 +18,11 @@ pub(super) fn manifest(service: &str) -> (Manifest, String) {
 /// A component of a plan that goes to `to`; a folder unless it is a database.
 pub(super) fn planned(to: &str, is_database: bool) -> PlannedComponent {
     let path = PathBuf::from(to);
-    let source =
-        if is_database { Source::Sqlite { path } } else { Source::Files { path, exclude: Vec::new() } };
+    let source = if is_database {
+        Source::Sqlite { path, may_be_empty: Vec::new() }
+    } else {
+        Source::Files { path, exclude: Vec::new() }
+    };
     let component = Component { name: to.to_owned(), source, ..manifest("s").0.components[0].clone() };
     PlannedComponent {
         component,

@@ -82,7 +82,7 @@ fn fetch_file(job: &Job, name: WalFileName, target: &Path) -> Result<Fetched> {
 }
 
 /// Asks one repository after the other, until one has it. `None` only when all have answered that they have not.
-pub(super) fn look_everywhere(
+pub(crate) fn look_everywhere(
     asked: impl Iterator<Item = Result<Archive>>,
     name: WalFileName,
 ) -> Result<Option<(Archive, Vec<u8>, Source)>> {

@@ -11,6 +11,7 @@ pub mod server;
 pub mod spool;
 pub mod stream;
 
+pub(crate) use fetch::look_everywhere;
 pub use fetch::{Fetched, Source, fetch};
 pub use push::{PushReport, Stored, push};
 

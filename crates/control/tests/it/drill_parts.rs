@@ -4,11 +4,13 @@ use super::sample::{Sample, in_context};
 use retoma_control::backup::backup;
 use retoma_control::drill::controls::{self, Bench};
 use retoma_control::drill::{self, Context, Scenario, prepare};
+use retoma_control::watch::{Note, Watch};
 use retoma_control::{Interrupt, Silent};
-use retoma_core::drill::{CheckOutcome, ControlOutcome, Seconds, VerdictKind};
+use retoma_core::drill::{CheckOutcome, ControlOutcome, DrillReport, Seconds, StepName, VerdictKind};
 use retoma_core::error::codes;
 use retoma_repo::backup::Progress;
 use retoma_repo::{Folder, SnapshotId};
+use std::path::Path;
 
 /// Without `start`, `health` and marks through the service: nothing but data.
 fn without_a_service(text: &str) -> String {
@@ -60,8 +62,9 @@ fn a_drill_that_takes_too_long_says_so_and_one_that_is_stopped_says_that() {
         )
     });
     let scenario = Scenario::ApplicationFailure;
-    let late = in_context(|context| drill::run(&sample.patient(), scenario, context)).unwrap_err();
-    assert_eq!(late.code(), codes::DRILL_TIMEOUT, "{late}");
+    let late = in_context(|context| drill::run(&sample.patient(), scenario, context)).unwrap();
+    assert_eq!(late.verdict, VerdictKind::Red);
+    assert_eq!(late.reasons[0].code(), codes::DRILL_TIMEOUT, "{:#?}", late.reasons);
     let interrupt = Interrupt::default();
     interrupt.set();
     let stopped = in_context(|context| {
@@ -80,6 +83,53 @@ fn a_backup_whose_copy_fails_its_checks_is_no_patient() {
     let error =
         in_context(|context| prepare(&sample.manifest, &sample.text, described, &[], context)).unwrap_err();
     assert_eq!(error.code(), codes::CHECK_FAILED, "{error}");
+}
+
+/// The repository is damaged after the patient's own backups, so that only the recovery of the drill meets it.
+#[test]
+fn a_recovery_that_fails_in_a_drill_makes_it_red_with_the_steps_so_far() {
+    struct Breaks<'a>(&'a Path);
+    impl Watch for Breaks<'_> {
+        fn note(&self, note: &Note) {
+            if matches!(note, Note::Disaster { .. }) {
+                std::fs::remove_dir_all(self.0.join("data")).unwrap();
+            }
+        }
+    }
+    let sample = Sample::new();
+    let report = in_context(|context| {
+        let patient = sample.patient();
+        let watch = Breaks(&patient.repository_dir);
+        drill::run(&patient, Scenario::ApplicationFailure, &Context { watch: &watch, ..*context }).unwrap()
+    });
+    assert_eq!(report.verdict, VerdictKind::Red);
+    let failure = report.failure.as_ref().unwrap();
+    assert_eq!(failure.code, report.reasons[0].code().as_str());
+    assert_eq!(report.reasons[0].code(), codes::PACK_MISSING, "{failure:?}");
+    assert_eq!(report.back_after(), None);
+    let steps: Vec<StepName> = report.waterfall.steps().iter().map(|step| step.name).collect();
+    assert_eq!(steps, [StepName::Detect, StepName::Decide], "its trees are gone too");
+    assert_eq!(DrillReport::from_json(&report.to_json().unwrap()).unwrap(), report);
+    assert_eq!(sample.processes(), 0);
+}
+
+#[test]
+fn a_backup_that_cannot_be_restored_is_a_result_and_a_missing_one_is_none() {
+    let sample = Sample::new();
+    let drilled = || {
+        let described = &sample.manifest.repositories[0];
+        let scenario = Scenario::Deletion;
+        in_context(|context| drill::drill(&sample.manifest, &sample.text, described, &[], scenario, context))
+    };
+    drop(sample.repository());
+    assert_eq!(drilled().unwrap_err().code(), codes::SNAPSHOT_NOT_FOUND);
+    backed_up(&sample);
+    std::fs::remove_dir_all(sample.path("repository/data")).unwrap();
+    let report = drilled().unwrap();
+    assert_eq!(report.verdict, VerdictKind::Red);
+    assert_eq!(report.reasons[0].code(), codes::PACK_MISSING, "{:#?}", report.reasons);
+    assert_eq!(report.environment.repository_id, sample.repository().config().id.to_hex());
+    assert!(report.waterfall.steps().is_empty() && report.components.is_empty());
 }
 
 #[test]

@@ -7,7 +7,7 @@
 
 use crate::drill::{
     CheckOutcome, ComponentResult, Contradiction, ControlKind, ControlOutcome, ControlResult, DrillReport,
-    Evidence, Reason, RpoBasis, Seconds, VerdictKind, Waterfall,
+    Evidence, Failure, Reason, RpoBasis, Seconds, VerdictKind, Waterfall,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -24,6 +24,8 @@ pub struct DrillFacts<'a> {
     pub waterfall: &'a Waterfall,
     /// The tests of the verifier.
     pub controls: &'a [ControlResult],
+    /// What ended the drill early.
+    pub failure: Option<&'a Failure>,
 }
 
 impl<'a> From<&'a DrillReport> for DrillFacts<'a> {
@@ -33,6 +35,7 @@ impl<'a> From<&'a DrillReport> for DrillFacts<'a> {
             components: &report.components,
             waterfall: &report.waterfall,
             controls: &report.controls,
+            failure: report.failure.as_ref(),
         }
     }
 }
@@ -88,8 +91,12 @@ pub fn exit_code(verdict: VerdictKind) -> u8 {
 
 /// The verdict about `facts`, with all reasons, in the order of the facts.
 pub fn verdict(facts: &DrillFacts<'_>) -> Verdict {
-    let mut about_verifier = control_reasons(facts.controls);
-    let mut about_recovery = completeness_reasons(facts);
+    // A drill that failed before its verifier was tested is red: that no control was run follows from the failure.
+    let was_tested = facts.failure.is_none() || !facts.controls.is_empty();
+    let mut about_verifier = if was_tested { control_reasons(facts.controls) } else { Vec::new() };
+    let failed = |it: &Failure| Reason::Failed { code: it.code.clone(), message: it.message.clone() };
+    let mut about_recovery: Vec<Reason> = facts.failure.map(failed).into_iter().collect();
+    about_recovery.extend(completeness_reasons(facts));
     for component in facts.components {
         component_reasons(component, facts.waterfall.total(), &mut about_recovery);
     }

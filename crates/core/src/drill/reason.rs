@@ -8,6 +8,13 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "reason", rename_all = "snake_case")]
 pub enum Reason {
+    /// The drill ended with an error before it had its result.
+    Failed {
+        /// The error's code.
+        code: String,
+        /// The error's text.
+        message: String,
+    },
     /// No control was run that feeds something broken.
     NoNegativeControl,
     /// No control was run that feeds something sound.
@@ -165,6 +172,8 @@ impl Reason {
     /// The code that `docs/errors.md` explains.
     pub fn code(&self) -> Code {
         match self {
+            // A text that is no code of ours comes from a file that somebody wrote.
+            Self::Failed { code, .. } => codes::find(code).unwrap_or(codes::DRILL_RESULT_MALFORMED),
             Self::NoNegativeControl | Self::NoPositiveControl => codes::NO_CONTROLS,
             Self::ControlMalformed { .. }
             | Self::ControlAccepted { .. }
@@ -185,6 +194,7 @@ impl Reason {
 
     /// Whether it says that the verifier is broken, and not that the recovery was.
     pub fn is_about_verifier(&self) -> bool {
-        matches!(self.code(), codes::NO_CONTROLS | codes::CONTROL_WRONG)
+        !matches!(self, Self::Failed { .. })
+            && matches!(self.code(), codes::NO_CONTROLS | codes::CONTROL_WRONG)
     }
 }

@@ -138,6 +138,11 @@ impl WaterfallRecorder {
         Ok(())
     }
 
+    /// Whether the step `name` has begun, for any component.
+    pub fn has_begun(&self, name: StepName) -> bool {
+        self.begun.iter().any(|step| step.0 == name)
+    }
+
     /// Ends the open step and the waterfall.
     ///
     /// # Errors

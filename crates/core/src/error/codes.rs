@@ -12,6 +12,12 @@ macro_rules! codes {
     };
 }
 
+/// The code with this text, if there is one.
+#[must_use]
+pub fn find(text: &str) -> Option<Code> {
+    ALL.iter().copied().find(|code| code.as_str() == text)
+}
+
 codes! {
     // R00: general.
     /// A bug in Retoma.
@@ -116,6 +122,8 @@ codes! {
     CHANGED_MEANWHILE = "R0218";
     /// A repository has as many keys as are tried.
     TOO_MANY_KEYS = "R0219";
+    /// Only the config of a repository is gone; its data are there.
+    CONFIG_MISSING = "R0220";
 
     // R03: stores.
     /// The store has no such object.
@@ -242,6 +250,8 @@ codes! {
     PLAN_OUTDATED = "R0603";
     /// A snapshot must not be removed: held, the newest manifest, the last complete one.
     SNAPSHOT_PROTECTED = "R0604";
+    /// There is no snapshot at all, so that a prune would delete all data.
+    NO_SNAPSHOTS = "R0605";
 
     // R099: the sample service MaraBet.
     /// The sample service's configuration is missing or wrong.

@@ -128,7 +128,7 @@ fn value(node: &Node, field: &Field, kind: Option<&str>, found: &mut Vec<Draft>)
             }
         }
         (Kind::Integer(..), Value::Integer(_)) => {}
-        (Kind::Command | Kind::Patterns | Kind::Names, Value::Array(items)) => {
+        (Kind::Command | Kind::Patterns | Kind::DatabaseTables | Kind::Names, Value::Array(items)) => {
             list(items, node, field, found);
         }
         (
@@ -136,6 +136,7 @@ fn value(node: &Node, field: &Field, kind: Option<&str>, found: &mut Vec<Draft>)
             | Kind::Integer(..)
             | Kind::Command
             | Kind::Patterns
+            | Kind::DatabaseTables
             | Kind::Names
             | Kind::Table(_)
             | Kind::Tables(_)
@@ -170,7 +171,7 @@ fn wrong_type(node: &Node, field: &Field) -> Draft {
         }
         (Kind::Command, Value::String(_)) => draft
             .hint("no shell is involved: write each argument by itself, as in `[\"program\", \"--flag\"]`"),
-        (Kind::Names | Kind::Patterns, Value::String(_)) => {
+        (Kind::Names | Kind::Patterns | Kind::DatabaseTables, Value::String(_)) => {
             draft.hint("write it in brackets, as in `[\"one\"]`")
         }
         (Kind::Duration, Value::Integer(_)) => draft.hint("write the unit, as in `\"15m\"` or `\"90s\"`"),
@@ -208,8 +209,13 @@ fn list(items: &[Node], node: &Node, field: &Field, found: &mut Vec<Draft>) {
         };
         let is_program = at == 0 && matches!(field.kind, Kind::Command);
         match field.kind {
-            Kind::Names => {
-                found.extend(name(content, item, field));
+            Kind::DatabaseTables if content.is_empty() => {
+                found.push(malformed(item, field, "has an empty name", "name a table of the database"));
+            }
+            Kind::Names | Kind::DatabaseTables => {
+                if matches!(field.kind, Kind::Names) {
+                    found.extend(name(content, item, field));
+                }
                 if !seen.insert(content) {
                     let message = format!("`{}` holds {} twice", field.name, quoted(content));
                     found.push(Draft::error(codes::MANIFEST_DUPLICATE, &item.span, message));
@@ -375,7 +381,7 @@ impl Kind {
             Self::Version | Self::Integer(..) => "an integer",
             Self::Duration => "a length of time",
             Self::Minutes => "minutes or a length of time",
-            Self::Names | Self::Patterns | Self::Command => "an array of strings",
+            Self::Names | Self::Patterns | Self::DatabaseTables | Self::Command => "an array of strings",
             Self::Table(_) | Self::PerTier(_) => "a table",
             Self::Tables(_) => "a list of tables",
             _ => "a string",

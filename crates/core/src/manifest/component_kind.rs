@@ -25,6 +25,8 @@ pub(super) const WITH_URL: &[&str] = &["postgres", "redis"];
 pub(super) const WITH_EXCLUDE: &[&str] = &["files"];
 /// Kinds with the key `wal`.
 pub(super) const WITH_WAL: &[&str] = &["postgres"];
+/// Kinds with the key `may_be_empty`.
+pub(super) const WITH_TABLES: &[&str] = &["sqlite"];
 /// Kinds whose checks may be queries.
 pub(super) const WITH_SQL: &[&str] = &["postgres", "sqlite"];
 

@@ -56,6 +56,8 @@ pub(super) enum Kind {
     Command,
     /// Patterns of paths.
     Patterns,
+    /// Names of tables of a database, any text, all different.
+    DatabaseTables,
     /// `env:NAME` or `file:PATH`.
     SecretRef,
     /// The address of a repository.
@@ -225,6 +227,13 @@ static COMPONENT: Section = Section {
         Field::new("exclude", Kind::Patterns, "Patterns of paths below `path` that are left out.")
             .default("nothing")
             .only_for(kind::WITH_EXCLUDE),
+        Field::new(
+            "may_be_empty",
+            Kind::DatabaseTables,
+            "Tables that may lose all their rows, or be dropped, from one backup to the next.",
+        )
+        .default("none: a table that had rows and has none stops the backup (R0403)")
+        .only_for(kind::WITH_TABLES),
         Field::new("repositories", Kind::Names, "The repositories that it is backed up into.").default("all"),
         Field::new("schedule", Kind::Table(&COMPONENT_SCHEDULE), "Another schedule for this component."),
         Field::new("retention", Kind::Table(&COMPONENT_RETENTION), "Another retention for this component."),

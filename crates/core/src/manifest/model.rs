@@ -117,6 +117,8 @@ pub enum Source {
     Sqlite {
         /// The database file.
         path: PathBuf,
+        /// Tables that may lose all their rows between two backups.
+        may_be_empty: Vec<String>,
     },
     /// A Redis server.
     Redis {
@@ -246,7 +248,7 @@ impl Manifest {
         let mut manifest = self.clone();
         manifest.dir = moved(&self.dir);
         for component in &mut manifest.components {
-            if let Source::Sqlite { path } | Source::Files { path, .. } = &mut component.source {
+            if let Source::Sqlite { path, .. } | Source::Files { path, .. } = &mut component.source {
                 *path = moved(path);
             }
         }
@@ -292,7 +294,7 @@ impl Component {
     /// The file or folder, for kinds that have one.
     pub fn path(&self) -> Option<&Path> {
         match &self.source {
-            Source::Sqlite { path } | Source::Files { path, .. } => Some(path),
+            Source::Sqlite { path, .. } | Source::Files { path, .. } => Some(path),
             Source::Postgres { .. } | Source::Redis { .. } => None,
         }
     }

@@ -69,6 +69,7 @@ fn type_of(field: &Field) -> String {
         Kind::Names => "array of names".into(),
         Kind::Path => "path".into(),
         Kind::Command => "array: program, arguments".into(),
+        Kind::DatabaseTables => "array of names of tables".into(),
         Kind::Patterns => "array of patterns".into(),
         Kind::SecretRef => "`env:NAME` or `file:PATH`".into(),
         Kind::RepositoryUrl | Kind::HttpUrl => "address".into(),

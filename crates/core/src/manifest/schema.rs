@@ -81,6 +81,9 @@ fn value(field: &Field) -> Value {
         Kind::Name => name(),
         Kind::Names => json!({ "type": "array", "items": name(), "minItems": 1, "uniqueItems": true }),
         Kind::Command => json!({ "type": "array", "items": { "type": "string" }, "minItems": 1 }),
+        Kind::DatabaseTables => {
+            json!({ "type": "array", "items": { "type": "string", "minLength": 1 }, "minItems": 1, "uniqueItems": true })
+        }
         Kind::Patterns => json!({ "type": "array", "items": { "type": "string", "minLength": 1 } }),
         Kind::SecretRef => json!({ "type": "string", "pattern": REFERENCE }),
         Kind::RepositoryUrl => address_of(&address::Scheme::NAMES),

@@ -270,6 +270,9 @@ impl Page<'_> {
         for why in &report.reasons {
             lines.extend(self.item(&format!("{} ({})", clean(&reason(why, self.language)), why.code())));
         }
+        if let Some(hint) = report.failure.as_ref().and_then(|failure| failure.hint.as_ref()) {
+            lines.extend(self.indented(&clean(&fill(texts.failure_hint, &[("hint", hint)]))));
+        }
         lines
     }
 

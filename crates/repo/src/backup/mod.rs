@@ -28,6 +28,7 @@ use crate::host;
 use crate::id::{BlobId, SnapshotId};
 use crate::index::{Claim, Index};
 use crate::lock;
+use crate::ops::prune::LostPack;
 use crate::repository::{Folder, Repository};
 use directory::Before;
 use packer::Packer;
@@ -83,6 +84,8 @@ pub struct Summary {
     pub stored_bytes: u64,
     /// What could not be read: not empty means that the snapshot is incomplete.
     pub unreadable: Vec<Unreadable>,
+    /// Packs that the index names and that are not there: this snapshot needs none of them, older ones may.
+    pub lost_packs: Vec<LostPack>,
 }
 
 /// Chunks of large files that wait for a worker: 8 × 4 MiB at the most.
@@ -103,7 +106,7 @@ pub fn backup(
     // A progress may have counted something else before.
     let (_, counted_before) = progress.done();
     let lock = lock::acquire(repository, Holder::Backup)?;
-    let index = repository.load_index_for_backup().context("load the index")?;
+    let (index, lost_packs) = repository.load_index_for_backup().context("load the index")?;
     let parent = load_parent(repository, &index, options.parent);
     let index = RwLock::new(index);
     let packer = Packer::new(repository.clone());
@@ -163,6 +166,7 @@ pub fn backup(
         read_bytes,
         stored_bytes: packer.stored_bytes(),
         unreadable,
+        lost_packs,
     })
 }
 

@@ -1,7 +1,8 @@
 //! Loading all index files, several at a time.
 
 use super::Index;
-use crate::id::{IndexId, PackId};
+use crate::format::index::IndexPack;
+use crate::id::IndexId;
 use crate::repository::{Folder, Repository};
 use retoma_core::{Error, ErrorKind, Result};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +16,7 @@ const READERS: usize = 4;
 const ATTEMPTS: usize = 10;
 
 /// Which packs of the index are taken in.
-type Wanted<'a> = dyn Fn(&PackId) -> bool + Sync + 'a;
+type Wanted<'a> = dyn Fn(&IndexPack) -> bool + Sync + 'a;
 
 impl Repository {
     /// Reads every index file. Whoever reads snapshots lists them *before*: a snapshot is written after its index.
@@ -63,10 +64,7 @@ impl Repository {
                 match self.index_file(*id) {
                     Ok(file) => {
                         let mut index = index.lock().unwrap_or_else(PoisonError::into_inner);
-                        file.packs
-                            .iter()
-                            .filter(|pack| wanted(&pack.id))
-                            .for_each(|pack| index.add_pack(pack));
+                        file.packs.iter().filter(|pack| wanted(pack)).for_each(|pack| index.add_pack(pack));
                     }
                     Err(error) if passing_over_damage && error.kind() == ErrorKind::Corrupt => {
                         index.lock().unwrap_or_else(PoisonError::into_inner).unreadable.push(error);

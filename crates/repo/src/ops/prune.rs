@@ -19,7 +19,7 @@ mod sweep;
 mod usage;
 
 pub use choose::{MarkWaiting, PackRemoval, PackRepack, PrunePlan, Share, SweepPlan};
-pub use mark::StoredMark;
+pub use mark::{LostPack, StoredMark};
 
 use crate::backup::Progress;
 use crate::format::lock::Holder;
@@ -31,6 +31,7 @@ use crate::lock::{self, Guard};
 use crate::repository::{Folder, Repository};
 use crate::store::Leftovers;
 use choose::Known;
+use retoma_core::units::counted;
 use retoma_core::{Error, ErrorKind, Result, ResultExt, error::codes};
 use state::Current;
 use std::collections::HashSet;
@@ -52,12 +53,21 @@ pub struct Options {
     pub small_pack_bytes: u64,
     /// … and so many small ones of a kind are merged.
     pub small_packs: usize,
+    /// Goes on where there are packs and not a single snapshot: all of them are deleted.
+    pub without_snapshots: bool,
 }
 
 impl Options {
     /// The defaults: a day of grace, 20 % of waste, 16 packs below 4 MiB.
     pub fn new(now: Time) -> Self {
-        Self { now, grace: GRACE, repack_unused_percent: 20, small_pack_bytes: 4 << 20, small_packs: 16 }
+        Self {
+            now,
+            grace: GRACE,
+            repack_unused_percent: 20,
+            small_pack_bytes: 4 << 20,
+            small_packs: 16,
+            without_snapshots: false,
+        }
     }
 
     /// Whether marks and sweeps happen at once.
@@ -102,10 +112,13 @@ pub struct Pruned {
 ///
 /// # Errors
 /// `Corrupt` with `R0208` or `R0209` when something that a snapshot needs is missing: nothing is deleted from a damaged
-/// repository. `Cancelled`; what the store says.
+/// repository. `Conflict` with `R0605` when there is no snapshot at all. `Cancelled`; what the store says.
 pub fn plan(repository: &Repository, options: &Options, progress: &Progress) -> Result<PrunePlan> {
     let begun = host::now();
     let current = Current::load(repository)?;
+    if current.roots.is_empty() && !current.sizes.is_empty() && !options.without_snapshots {
+        return Err(no_snapshots(current.sizes.len()));
+    }
     let mut known = Known::new(begun);
     usage::extend(repository, &current, &mut known, progress).context("find what snapshots need")?;
     let marks = repository.marks()?;
@@ -144,6 +157,14 @@ pub fn apply(repository: &Repository, mut plan: PrunePlan, progress: &Progress) 
         pruned.leftovers = remove_leftovers(repository, Time(day_ago.unwrap_or(jiff::Timestamp::MIN)))?;
     }
     Ok(pruned)
+}
+
+fn no_snapshots(packs: usize) -> Error {
+    let packs = counted(packs, "pack", "packs");
+    let message = format!("the repository has {packs} and no snapshot: all data would go");
+    Error::new(ErrorKind::Conflict, codes::NO_SNAPSHOTS, message).with_hint(
+        "look whether `snapshots` was emptied by mistake, and bring it back; if all may go, add `--delete-everything`",
+    )
 }
 
 fn remove_leftovers(repository: &Repository, before: Time) -> Result<Leftovers> {

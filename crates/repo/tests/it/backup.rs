@@ -5,9 +5,10 @@ use retoma_repo::backup::{Content, Event, Found, Options, Progress, Reader, Sour
 use retoma_repo::format::BlobKind;
 use retoma_repo::format::time::Time;
 use retoma_repo::format::tree::{Node, NodeKind};
-use retoma_repo::{Repository, SnapshotId};
+use retoma_repo::store::PutMode;
+use retoma_repo::{PackId, Repository, SnapshotId};
 use retoma_testkit::{Folder, MemorySource, noise};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -267,5 +268,50 @@ fn names_out_of_order_end_the_backup() {
         }
         assert_eq!(run(&repository, &mut source, None).unwrap_err().kind(), ErrorKind::Internal, "{names:?}");
         assert_eq!(repository.snapshots().unwrap(), vec![]);
+    }
+}
+
+/// Deletes or cuts the packs that hold a kind of blob.
+fn lose(repository: &Repository, kind: BlobKind, cut: bool) -> BTreeSet<PackId> {
+    let index = repository.load_index().unwrap();
+    let packs: BTreeSet<PackId> = index.iter(kind).map(|location| location.pack).collect();
+    for pack in &packs {
+        let key = repository.pack_key(*pack).unwrap();
+        let bytes = repository.store().get(&key).unwrap();
+        repository.store().delete(&key).unwrap();
+        if cut {
+            repository.store().put(&key, bytes.slice(..bytes.len() - 1), PutMode::Create).unwrap();
+        }
+    }
+    packs
+}
+
+#[test]
+fn what_lay_in_lost_packs_is_read_and_stored_again_also_where_nothing_changed() {
+    let source = || {
+        let mut source = MemorySource::default();
+        source.enter(Node::new("data", NodeKind::Directory));
+        source.file(b"large", &noise(5, 3 << 20));
+        source.file(b"small", b"a few bytes");
+        source.leave();
+        source
+    };
+    for kind in [BlobKind::Data, BlobKind::Tree] {
+        for cut in [false, true] {
+            let (_folder, repository) = repository();
+            let first = run(&repository, &mut source(), None).unwrap();
+            assert_eq!(first.lost_packs, []);
+            let expected = listing(&repository, &first);
+            let again = run(&repository, &mut source(), Some(first.snapshot)).unwrap();
+            assert_eq!((again.files_unchanged, again.lost_packs.len()), (2, 0), "nothing is lost yet");
+            let packs = lose(&repository, kind, cut);
+            let second = run(&repository, &mut source(), Some(first.snapshot)).unwrap();
+            let lost: BTreeSet<PackId> = second.lost_packs.iter().map(|pack| pack.id).collect();
+            assert_eq!(lost, packs, "{kind:?} {cut}");
+            assert_eq!(second.lost_packs[0].to_string().contains("instead of"), cut);
+            assert_eq!(second.files_unchanged, 0, "{kind:?}: read again");
+            // The old packs are named by the index still; a blob that lies in a sound one too is read from there.
+            assert_eq!(listing(&repository, &second), expected, "{kind:?} {cut}");
+        }
     }
 }

@@ -4,6 +4,7 @@ use super::database::{Access, Database, Options, beside, text};
 use super::facts::CaptureFacts;
 use retoma_core::drill::{CheckOutcome, CheckResult};
 use retoma_core::manifest::{Check, SqlExpectation};
+use retoma_core::units::counted;
 use retoma_core::{Error, Result, error::codes};
 use rusqlite::Connection;
 use std::collections::BTreeMap;
@@ -134,7 +135,7 @@ fn run_query(
     let name = sql_name(sql);
     let expected = match expectation {
         SqlExpectation::Text(text) => text.clone(),
-        SqlExpectation::MinRows(rows) => format!("at least {rows} rows"),
+        SqlExpectation::MinRows(rows) => format!("at least {}", counted(*rows, "row", "rows")),
     };
     let outcome = within(connection, timeout, || -> rusqlite::Result<CheckResult> {
         let mut statement = connection.prepare(sql)?;

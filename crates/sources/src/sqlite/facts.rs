@@ -123,7 +123,7 @@ pub fn compare(
     let message = format!("`{}` has lost all rows of {named}{more}", now.path);
     Err(Error::new(ErrorKind::Invalid, codes::SOURCE_EMPTY, message).with_hint(
         "if this was not meant, restore the last good snapshot with `retoma restore COMPONENT --target DIR`; if it \
-         was, give the component another name in the manifest",
+         was, list the table in the component's `may_be_empty` in the manifest",
     ))
 }
 

@@ -54,7 +54,13 @@ fn source(view: View<'_>, dir: &Path) -> Option<Source> {
     };
     Some(match view.text("kind")? {
         "postgres" => Source::Postgres { url: url()? },
-        "sqlite" => Source::Sqlite { path: path()? },
+        "sqlite" => {
+            let tables = view.texts("may_be_empty").unwrap_or_default();
+            Source::Sqlite {
+                path: path()?,
+                may_be_empty: tables.into_iter().map(|(text, _)| text.to_owned()).collect(),
+            }
+        }
         "redis" => Source::Redis { url: url()? },
         "files" => {
             let exclude = view.texts("exclude").unwrap_or_default();

@@ -84,7 +84,7 @@ texts! {
     green_means red_means broken_means
     why_not_green
     fact_back fact_lost fact_checks fact_controls count_of
-    waterfall_title waterfall_intro waterfall_dominates waterfall_none
+    waterfall_title waterfall_intro waterfall_intro_failed waterfall_dominates waterfall_none
     column_step column_starts column_takes column_share total
     step_detect step_decide step_fetch step_replay step_start step_check step_cut_over step_first_write
     components_title components_none missing_component
@@ -99,6 +99,7 @@ texts! {
     environment_title word_version word_manifest word_repository word_key word_system word_cpus word_memory
     repeat_title repeat_intro footer
     short_component short_of short_worst short_lost short_checks
+    failure_hint reason_failed
     reason_no_negative reason_no_positive reason_control_malformed reason_control_accepted reason_control_other
     reason_control_refused reason_control_misjudged reason_nothing_required reason_component_missing
     reason_component_twice reason_no_evidence the_service

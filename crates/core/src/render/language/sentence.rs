@@ -44,6 +44,7 @@ fn parts(reason: &Reason, language: Language) -> Parts {
     let objective = |span: &Seconds| ("objective", language.duration(*span));
     let measured = |span: &Seconds| ("measured", language.duration(*span));
     match reason {
+        Reason::Failed { message, .. } => (texts.reason_failed, vec![("message", message.clone())]),
         Reason::NoNegativeControl => (texts.reason_no_negative, vec![]),
         Reason::NoPositiveControl => (texts.reason_no_positive, vec![]),
         Reason::NothingRequired => (texts.reason_nothing_required, vec![]),

@@ -76,6 +76,7 @@ fn every_reason() -> Vec<Reason> {
     let control = || "C".to_owned();
     let component = || "K".to_owned();
     let mut reasons = vec![
+        Reason::Failed { code: "R0204".to_owned(), message: "M".to_owned() },
         Reason::NoNegativeControl,
         Reason::NoPositiveControl,
         Reason::ControlMalformed { control: control() },

@@ -75,6 +75,9 @@ fn verdict(html: &mut Html, report: &DrillReport, language: Language) {
         }
         html.raw("</ul>\n");
     }
+    if let Some(hint) = report.failure.as_ref().and_then(|failure| failure.hint.as_ref()) {
+        html.element("p", &fill(texts.failure_hint, &[("hint", hint)])).raw("\n");
+    }
     html.raw("</section>\n");
 }
 
@@ -92,7 +95,10 @@ fn facts(html: &mut Html, report: &DrillReport, language: Language) {
         report.components.iter().map(of).fold(0, u64::saturating_add)
     };
     let numbers = [
-        (texts.fact_back, language.duration(report.rto_measured_seconds)),
+        (
+            texts.fact_back,
+            report.back_after().map_or_else(|| texts.not_measured.to_owned(), |it| language.duration(it)),
+        ),
         (
             texts.fact_lost,
             of(sum(|component| component.markers_lost), sum(|component| component.markers_written)),

@@ -31,7 +31,9 @@ pub(super) fn waterfall(html: &mut Html, report: &DrillReport, language: Languag
             ("share", &percent(duration.share_of(total))),
         ],
     );
-    let intro = fill(texts.waterfall_intro, &[("total", &language.duration(total))]);
+    let intro =
+        if report.back_after().is_some() { texts.waterfall_intro } else { texts.waterfall_intro_failed };
+    let intro = fill(intro, &[("total", &language.duration(total))]);
     html.raw("<p>").text(&intro).raw(" <strong>").text(&summary).raw("</strong></p>\n");
     let bars = bars(waterfall, language);
     svg(html, &bars, &summary, language);

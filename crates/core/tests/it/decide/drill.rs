@@ -285,3 +285,22 @@ fn a_broken_verifier_outweighs_a_red_drill_and_hides_nothing() {
     assert_eq!(reasons[..2], [Reason::NoNegativeControl, Reason::NoPositiveControl]);
     assert_eq!(reasons[2..], red);
 }
+
+#[test]
+fn a_drill_that_failed_is_red_and_says_why_first() {
+    let report = sample::failed();
+    assert_eq!(report.verdict, VerdictKind::Red);
+    assert_eq!(report.back_after(), None);
+    let code = |reason: &Reason| reason.code().to_string();
+    let codes: Vec<String> = report.reasons.iter().map(code).collect();
+    assert_eq!(codes, ["R0209", "R0704", "R0704", "R0704"], "{:#?}", report.reasons);
+    assert_eq!(DrillReport::from_json(&report.to_json().unwrap()).unwrap(), report);
+    // What else went well makes it no greener.
+    let late = DrillReport { failure: report.failure.clone(), ..sample::green() };
+    assert_eq!(judge(&late).kind(), VerdictKind::Red);
+    assert_eq!(judge(&late).reasons().len(), 1);
+    assert_eq!(late.back_after(), Some(late.rto_measured_seconds));
+    // A verifier that was tested and is broken outweighs the failure, as it outweighs all.
+    let broken = DrillReport { failure: report.failure, ..sample::broken() };
+    assert_eq!(judge(&broken).kind(), VerdictKind::BrokenVerifier);
+}

@@ -177,7 +177,10 @@ fn holds_alone_do_not_switch_the_default_rules_off() {
 fn checks_and_sources_keep_what_was_written() {
     let manifest = accept(FULL);
     let app = manifest.component("app").unwrap();
-    assert_eq!(app.source, Source::Sqlite { path: "/srv/marabet/data/app.db".into() });
+    assert_eq!(
+        app.source,
+        Source::Sqlite { path: "/srv/marabet/data/app.db".into(), may_be_empty: Vec::new() }
+    );
     let Check::Sql { expectation, .. } = &app.checks[1] else { panic!("{:?}", app.checks) };
     assert_eq!(*expectation, SqlExpectation::MinRows(2));
     let cache = manifest.component("cache").unwrap();

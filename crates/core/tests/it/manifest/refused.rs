@@ -1,7 +1,7 @@
 //! What is refused, and how that is shown.
 
-use super::{SMALL, codes, refuse};
-use retoma_core::manifest::{Severity, render, summary};
+use super::{SMALL, accept, codes, refuse};
+use retoma_core::manifest::{Severity, Source, render, summary};
 
 #[test]
 fn many_problems_are_shown_in_one_run() {
@@ -130,6 +130,7 @@ fn every_rule_has_its_code() {
         ("path = \"models\"", "path = \"x\\u0000\"", "R0119"),
         ("path = \"models\"", "path = \"models\"\nurl = \"redis://x\"", "R0117"),
         ("path = \"models\"", "path = \"models\"\nexclude = [\"\"]", "R0119"),
+        ("path = \"models\"", "path = \"models\"\nmay_be_empty = [\"sessions\"]", "R0117"),
         ("path = \"models\"", "path = \"models\"\nexclude = \"*.tmp\"", "R0105"),
         ("path = \"models\"", "path = \"models\"\nrepositories = []", "R0119"),
         ("path = \"models\"", "path = \"models\"\nrepositories = [\"local\", \"local\"]", "R0109"),
@@ -203,4 +204,25 @@ fn warnings_are_listed_beside_errors_in_the_order_of_the_text() {
     assert_eq!(severities, [Severity::Warning, Severity::Error]);
     assert!(problems[0].line < problems[1].line);
     assert!(render(&problems, "f").ends_with("f: 1 error and 1 warning\n"));
+}
+
+#[test]
+fn tables_that_may_be_empty_are_names_of_a_database_and_all_different() {
+    let database = |list: &str| {
+        SMALL
+            .replace("path = \"models\"", &format!("path = \"models\"\nmay_be_empty = {list}"))
+            .replace("kind = \"files\"", "kind = \"sqlite\"")
+    };
+    let accepted = accept(&database("['sessions', 'Old Carts']"));
+    let of = |source: &Source| match source {
+        Source::Sqlite { may_be_empty, .. } => may_be_empty.clone(),
+        _ => Vec::new(),
+    };
+    let named: Vec<String> = accepted.components.iter().flat_map(|component| of(&component.source)).collect();
+    assert_eq!(named, ["sessions", "Old Carts"]);
+    let cases =
+        [("[]", "R0119"), ("['']", "R0119"), ("['a', 'a']", "R0109"), ("'a'", "R0105"), ("[1]", "R0105")];
+    for (list, code) in cases {
+        assert_eq!(codes(&database(list)), [code], "{list}");
+    }
 }

@@ -21,6 +21,15 @@ fn a_broken_verifier_is_said_at_the_top() {
 }
 
 #[test]
+fn a_drill_that_failed_shows_no_time_in_which_it_was_back() {
+    let page = page(&sample::failed(), Language::English);
+    assert!(page.contains("<dt>Back after</dt><dd>not measured</dd>"));
+    assert!(page.contains("From the disaster until the drill failed: 1.25 s."));
+    assert!(page.contains("the drill ended with an error: restore `database` from snapshot 5f2e61c0"));
+    assert!(page.contains("What to do: run `retoma verify`."));
+}
+
+#[test]
 fn nothing_from_the_data_becomes_markup() {
     for language in Language::ALL {
         let page = page(&sample::hostile(), language);

@@ -1,8 +1,8 @@
 //! Fixed reports: one green, and from it a red, a broken and a hostile one.
 use retoma_core::decide::drill::{DrillFacts, verdict};
 use retoma_core::drill::{
-    CheckOutcome, CheckResult, ComponentResult, ControlResult, DrillReport, Environment, SCHEMA, Seconds,
-    StepName, VerdictKind, Waterfall, WaterfallRecorder,
+    CheckOutcome, CheckResult, ComponentResult, ControlResult, DrillReport, Environment, Failure, SCHEMA,
+    Seconds, StepName, VerdictKind, Waterfall, WaterfallRecorder,
 };
 use std::time::Duration;
 
@@ -32,6 +32,7 @@ pub(crate) fn green() -> DrillReport {
         controls: controls(),
         verdict: VerdictKind::Green,
         reasons: Vec::new(),
+        failure: None,
         not_proven: vec![
             "that the repository can be reached when this machine is gone: it is local".to_owned(),
         ],
@@ -66,6 +67,23 @@ pub(crate) fn red() -> DrillReport {
     concluded(report)
 }
 
+/// Ended while it fetched the database: nothing came back, and no control was run.
+pub(crate) fn failed() -> DrillReport {
+    let mut report = green();
+    let mut recorder = WaterfallRecorder::start(Duration::ZERO, StepName::Detect);
+    recorder.begin(StepName::Fetch, Some("database"), Duration::from_millis(900)).unwrap();
+    report.waterfall = recorder.finish(Duration::from_millis(1_250)).unwrap();
+    report.rto_measured_seconds = report.waterfall.total();
+    report.components.clear();
+    report.controls.clear();
+    report.failure = Some(Failure {
+        code: "R0209".to_owned(),
+        message: "restore `database` from snapshot 5f2e61c0: pack c3d9a1b2 is missing".to_owned(),
+        hint: Some("run `retoma verify`".to_owned()),
+    });
+    concluded(report)
+}
+
 /// Nothing wrong with the recovery, and a verifier that accepts a flipped byte and knows only one answer.
 pub(crate) fn broken() -> DrillReport {
     let mut report = green();
@@ -88,6 +106,8 @@ pub(crate) fn named(bad: &str) -> DrillReport {
     report.drill = bad.to_owned();
     report.repeat = bad.to_owned();
     report.not_proven = vec![bad.to_owned()];
+    report.failure =
+        Some(Failure { code: bad.to_owned(), message: bad.to_owned(), hint: Some(bad.to_owned()) });
     report.required_components.push(bad.to_owned());
     let environment = &mut report.environment;
     for field in [

@@ -18,6 +18,11 @@ fn red_at_80_columns() {
 }
 
 #[test]
+fn failed_at_80_columns() {
+    insta::assert_snapshot!(drill(&sample::failed(), 80, Language::English, &Plain));
+}
+
+#[test]
 fn broken_in_portuguese_at_80_columns() {
     insta::assert_snapshot!(drill(&sample::broken(), 80, Language::Portuguese, &Plain));
 }

@@ -6,8 +6,11 @@ use crate::format::time::Time;
 use crate::id::{MarkId, PackId};
 use crate::index::Index;
 use crate::repository::{Folder, Repository};
+use retoma_core::units::counted;
 use retoma_core::{ErrorKind, Result, ResultExt};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
 
 /// A mark, with its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,17 +56,66 @@ impl Repository {
         Mark::from_json(&json).with_context(|| format!("read mark {id}"))
     }
 
-    /// The index for a backup: without the packs that are marked, so that what lies only there is stored again.
+    /// The index for a backup: without the packs that are marked, and without those that are not there any more or are
+    /// too short, so that what lies only in them is stored again. The latter are listed.
     ///
-    /// The marks are read before the index: a mark that is swept in between takes its packs out of the index first.
+    /// The marks are read before the index: a mark that is swept in between takes its packs out of the index first. The
+    /// packs are listed after the index: a pack is durable before an index names it.
     ///
     /// # Errors
     /// See [`Repository::load_index`] and [`Repository::marks`].
-    pub fn load_index_for_backup(&self) -> Result<Index> {
+    pub fn load_index_for_backup(&self) -> Result<(Index, Vec<LostPack>)> {
         let marks = self.marks()?;
         let marked: HashSet<PackId> =
             marks.iter().flat_map(|stored| &stored.mark.packs).map(|pack| pack.id).collect();
-        self.load_index_where(&|pack| !marked.contains(pack))
+        let named: Mutex<HashMap<PackId, u64>> = Mutex::default();
+        let index = self.load_index_where(&|pack| {
+            let is_wanted = !marked.contains(&pack.id);
+            if is_wanted {
+                named.lock().unwrap_or_else(PoisonError::into_inner).insert(pack.id, pack.pack_bytes());
+            }
+            is_wanted
+        })?;
+        let there: HashMap<[u8; 32], u64> =
+            self.list(Folder::Data)?.into_iter().map(|(id, meta)| (id, meta.size_bytes)).collect();
+        let is_lost = |(id, expected_bytes): (PackId, u64)| {
+            let found_bytes = there.get(&id.0).copied();
+            let is_whole = found_bytes.is_some_and(|found| found >= expected_bytes);
+            (!is_whole).then_some(LostPack { id, expected_bytes, found_bytes })
+        };
+        let named = named.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut lost: Vec<LostPack> = named.into_iter().filter_map(is_lost).collect();
+        if lost.is_empty() {
+            return Ok((index, lost));
+        }
+        drop(index);
+        lost.sort_unstable_by_key(|pack| pack.id);
+        let gone: HashSet<PackId> = lost.iter().map(|pack| pack.id).collect();
+        let index = self.load_index_where(&|pack| !marked.contains(&pack.id) && !gone.contains(&pack.id))?;
+        Ok((index, lost))
+    }
+}
+
+/// A pack that the index names and that cannot be read from: snapshots before this one may need it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LostPack {
+    /// Its name.
+    pub id: PackId,
+    /// Its length by the index.
+    pub expected_bytes: u64,
+    /// Its length in the store; `None` when it is not there.
+    pub found_bytes: Option<u64>,
+}
+
+impl fmt::Display for LostPack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.found_bytes {
+            None => write!(f, "pack {} is missing", self.id),
+            Some(found) => {
+                let found = counted(found, "byte", "bytes");
+                write!(f, "pack {} has {found} instead of {}", self.id, self.expected_bytes)
+            }
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use crate::prune::disk::{Death, Disk, Objects};
 use crate::prune::kit::*;
-use retoma_core::Result;
+use retoma_core::{ErrorKind, Result, error::codes};
 use retoma_repo::ops::{forget, keys};
 use retoma_repo::{Repository, SnapshotId};
 use std::collections::BTreeSet;
@@ -187,6 +187,34 @@ fn of_init() {
             restic_check_objects(&disk.objects());
         }
     }
+}
+
+/// Also when the new one is made with the same password, whose key opens: a new config has another id and polynomial.
+#[test]
+fn a_repository_that_lost_its_config_is_never_taken_for_none() {
+    let (disk, repository) = new_repository();
+    back_up(&repository, &files(0..2)).unwrap();
+    let mut without = disk.objects();
+    without.remove("config");
+    for folder in ["snapshots/", "index/", "data/", ""] {
+        let only = without.iter().filter(|(name, _)| name.starts_with(folder) || name.starts_with("keys/"));
+        let objects: Objects = only.map(|(name, bytes)| (name.clone(), bytes.clone())).collect();
+        let disk = Disk::with(objects.clone());
+        for result in [
+            Repository::init(disk.store(), &secret(PASSWORD)),
+            Repository::open(disk.store(), &secret(PASSWORD)),
+            Repository::open_or_init(disk.store(), &secret("another")).map(|(repository, _)| repository),
+        ] {
+            let error = result.unwrap_err();
+            assert_eq!((error.kind(), error.code()), (ErrorKind::Corrupt, codes::CONFIG_MISSING), "{folder}");
+        }
+        assert_eq!(disk.objects(), objects, "nothing was written");
+    }
+    // Keys alone are what a first backup leaves that was killed.
+    let keys: Objects = without.into_iter().filter(|(name, _)| name.starts_with("keys/")).collect();
+    let disk = Disk::with(keys);
+    assert_eq!(Repository::open(disk.store(), &secret(PASSWORD)).unwrap_err().code(), codes::NO_REPOSITORY);
+    assert!(Repository::open_or_init(disk.store(), &secret(PASSWORD)).unwrap().1);
 }
 
 type Operation<'a> = &'a dyn Fn(&Repository) -> Result<()>;

@@ -53,9 +53,9 @@ pub(crate) fn later(hours: i64) -> Time {
     Time(now().0 + jiff::SignedDuration::from_hours(hours))
 }
 
-/// Options that repack eagerly, so that small repositories show it.
+/// Options that repack eagerly, so that small repositories show it, and that go on when all snapshots are gone.
 pub(crate) fn options(now: Time) -> Options {
-    Options { repack_unused_percent: 5, ..Options::new(now) }
+    Options { repack_unused_percent: 5, without_snapshots: true, ..Options::new(now) }
 }
 
 pub(crate) fn at_once() -> Options {

@@ -4,6 +4,7 @@ use super::disk::Disk;
 use super::kit::*;
 use retoma_core::ErrorKind;
 use retoma_core::error::codes;
+use retoma_repo::backup::Progress;
 use retoma_repo::format::key::KeyFile;
 use retoma_repo::ops::{keys, prune as pruning};
 use retoma_repo::store::{BlockingStore, Key, LocalStore, PutMode, Store, Verb};
@@ -125,6 +126,76 @@ fn a_mark_is_not_written_without_a_lock() {
     let error = prune(&repository.through(store), &options(now())).unwrap_err();
     assert_eq!((error.kind(), error.code()), (ErrorKind::Fenced, codes::LOCK_LOST));
     assert!(repository.marks().unwrap().is_empty());
+}
+
+/// A repository with a ripe mark, and the plan that sweeps it.
+fn with_ripe_mark() -> (Disk, Repository, pruning::PrunePlan) {
+    let (disk, repository) = new_repository();
+    // Its trees go and its data stay, and one index file names both.
+    let old = back_up(&repository, &files(0..20)).unwrap();
+    back_up(&repository, &files(0..25)).unwrap();
+    drop_snapshot(&repository, old);
+    assert!(prune(&repository, &options(now())).unwrap().marked_packs > 0);
+    let plan = pruning::plan(&repository, &options(later(25)), &Progress::default()).unwrap();
+    assert_eq!(plan.sweep.len(), 1);
+    (disk, repository, plan)
+}
+
+/// Whoever took the lock away may be at work: a new index file is harmless, a deleted old one is not.
+#[test]
+fn without_its_lock_a_sweep_deletes_no_index_file() {
+    let (disk, repository, plan) = with_ripe_mark();
+    let before: Vec<_> = repository.list(Folder::Index).unwrap().into_iter().map(|(id, _)| id).collect();
+    let other = repository.clone();
+    let store = meanwhile(
+        disk.store().store().clone(),
+        |verb, name| verb == Verb::Put && name.starts_with("index/"),
+        move || {
+            for (id, _) in other.list(Folder::Locks).unwrap() {
+                let id = retoma_repo::LockId(id).to_hex();
+                other.store().delete(&Folder::Locks.key(&id).unwrap()).unwrap();
+            }
+        },
+    );
+    let error = pruning::apply(&repository.through(store), plan, &Progress::default()).unwrap_err();
+    assert_eq!((error.kind(), error.code()), (ErrorKind::Fenced, codes::LOCK_LOST));
+    let after: Vec<_> = repository.list(Folder::Index).unwrap().into_iter().map(|(id, _)| id).collect();
+    assert!(after.len() > before.len() && before.iter().all(|id| after.contains(id)), "the old ones stay");
+    check_structure(&repository);
+}
+
+/// A backup that runs now and began after the mark was gone may build on its packs.
+#[test]
+fn what_a_mark_named_that_is_gone_meanwhile_is_not_swept() {
+    let (_disk, repository, plan) = with_ripe_mark();
+    for stored in repository.marks().unwrap() {
+        let key = Folder::Marks.key(&stored.id.to_hex()).unwrap();
+        repository.store().delete(&key).unwrap();
+    }
+    let before = repository.list(Folder::Data).unwrap().len();
+    let pruned = pruning::apply(&repository, plan, &Progress::default()).unwrap();
+    assert_eq!((pruned.removed_packs, repository.list(Folder::Data).unwrap().len()), (0, before));
+}
+
+/// An emptied folder `snapshots` looks as if nothing were needed.
+#[test]
+fn without_any_snapshot_nothing_is_pruned_unless_that_is_meant() {
+    let (disk, repository) = new_repository();
+    assert!(
+        pruning::plan(&repository, &at_once(), &Progress::default()).unwrap().is_empty(),
+        "nothing there"
+    );
+    let only = back_up(&repository, &files(0..5)).unwrap();
+    drop_snapshot(&repository, only);
+    let before = disk.objects();
+    for options in [at_once(), options(now())] {
+        let options = pruning::Options { without_snapshots: false, ..options };
+        let error = prune(&repository, &options).unwrap_err();
+        assert_eq!((error.kind(), error.code()), (ErrorKind::Conflict, codes::NO_SNAPSHOTS));
+        assert_eq!(disk.objects(), before);
+    }
+    assert!(prune(&repository, &at_once()).unwrap().removed_packs > 0);
+    assert_eq!(repository.list(Folder::Data).unwrap().len(), 0);
 }
 
 #[test]

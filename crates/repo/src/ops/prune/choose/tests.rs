@@ -16,6 +16,7 @@ fn options() -> Options {
         repack_unused_percent: 20,
         small_pack_bytes: 0,
         small_packs: 4,
+        without_snapshots: false,
     }
 }
 
