@@ -17,10 +17,8 @@ struct Shop {
 impl Shop {
     /// `wal` is the value of `mode`. `None` without PostgreSQL.
     fn open(wal: &str) -> Option<Self> {
-        let options = PostgresOptions {
-            initdb: vec!["--wal-segsize=1".to_owned()],
-            ..PostgresOptions::default()
-        };
+        let options =
+            PostgresOptions { initdb: vec!["--wal-segsize=1".to_owned()], ..PostgresOptions::default() };
         let server = PostgresServer::start_with(&options)?;
         server.psql(
             "CREATE TABLE orders AS SELECT n AS id, 'order ' || n AS what FROM generate_series(1, 3000) AS n; \
@@ -91,7 +89,16 @@ fn a_server_that_is_lost_under_load_comes_back_with_its_stream() {
     assert_eq!(
         steps(&report),
         [
-            "detect", "decide", "fetch", "check", "replay", "start", "check", "start", "cut_over", "first_write"
+            "detect",
+            "decide",
+            "fetch",
+            "check",
+            "replay",
+            "start",
+            "check",
+            "start",
+            "cut_over",
+            "first_write"
         ]
     );
     assert!(component["markers_written"].as_u64().unwrap() >= 50, "{component}");

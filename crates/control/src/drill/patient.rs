@@ -44,11 +44,10 @@ fn refuse_servers(manifest: &Manifest) -> Result<()> {
     };
     let message =
         format!("drills of a service with components of kind `{}` come with a later version", server.kind());
-    Err(Error::new(ErrorKind::Unsupported, codes::DRILL_UNSUITED, message)
-        .with_hint(
-            "a PostgreSQL server has scenarios of its own: database-failure, drop-table, wal-gap, bad-page; \
+    Err(Error::new(ErrorKind::Unsupported, codes::DRILL_UNSUITED, message).with_hint(
+        "a PostgreSQL server has scenarios of its own: database-failure, drop-table, wal-gap, bad-page; \
              `retoma recover --to DIR` restores and checks any component",
-        ))
+    ))
 }
 
 /// A drill of a copy of a service, from the newest snapshots in `described` to the result. With `only`, just these

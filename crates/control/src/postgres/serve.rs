@@ -120,4 +120,3 @@ pub fn user_of(data: &Path) -> Result<Option<(u32, u32)>> {
     }
     Ok(Some((owner, group)))
 }
-

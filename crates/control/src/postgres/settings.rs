@@ -102,11 +102,7 @@ pub(super) fn private(
 }
 
 /// What a copy runs with that takes writes, is backed up and ships its WAL.
-pub(super) fn serving(
-    serve: &Serve<'_>,
-    folder: &Path,
-    control: &Control,
-) -> Vec<(&'static str, String)> {
+pub(super) fn serving(serve: &Serve<'_>, folder: &Path, control: &Control) -> Vec<(&'static str, String)> {
     let mut settings = private(serve.facts, folder, control);
     // Backups and streams need some, also where the original had none.
     if let Some(senders) = settings.iter_mut().find(|(name, _)| *name == "max_wal_senders") {

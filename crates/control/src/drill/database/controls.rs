@@ -125,7 +125,8 @@ impl Bench<'_> {
         if let Some(number) = file.and_then(|file| file.rsplit('/').next()) {
             options.extend(["--filenode", number]);
         }
-        let ran = self.serve.run_offline("pg_checksums", &options, CHECKSUMS_LIMIT, self.context.interrupt)?;
+        let ran =
+            self.serve.run_offline("pg_checksums", &options, CHECKSUMS_LIMIT, self.context.interrupt)?;
         match ran {
             (0, _) => Ok(()),
             (_, said) => Err(Error::new(ErrorKind::Corrupt, codes::POSTGRES_BAD_PAGE, said)),

@@ -140,7 +140,8 @@ fn chosen<'m>(manifest: &'m Manifest, only: &[String], scenario: Scenario) -> Re
     match servers[..] {
         [one] if !others_named => Ok(one),
         _ => {
-            let message = format!("`{scenario}` breaks one PostgreSQL server, and {} are meant", servers.len());
+            let message =
+                format!("`{scenario}` breaks one PostgreSQL server, and {} are meant", servers.len());
             Err(Error::new(ErrorKind::Unsupported, codes::DRILL_UNSUITED, message)
                 .with_hint("name one component of kind `postgres` with `--component NAME`"))
         }
@@ -197,9 +198,9 @@ fn restore(
         check::require_all(&component.component, &component.checked.checks)?;
     }
     let planned = plan.components.into_iter().next();
-    let (data, facts) = planned.and_then(|planned| Some((planned.to, planned.server?))).ok_or_else(|| {
-        Error::internal("a server was restored and is not there")
-    })?;
+    let (data, facts) = planned
+        .and_then(|planned| Some((planned.to, planned.server?)))
+        .ok_or_else(|| Error::internal("a server was restored and is not there"))?;
     if let Some(space) = facts.tablespaces.first() {
         let message = format!("the tablespace `{}` lies outside of the data directory", space.name);
         return Err(Error::new(ErrorKind::Unsupported, codes::DRILL_UNSUITED, message).with_hint(
@@ -220,10 +221,7 @@ fn at_its_address(mut scene: Scene, described: &manifest::Repository) -> Result<
     let superuser = &scene.facts.server.superuser;
     let address = Address::on_socket(scene.sockets.path(), PORT, superuser, &database);
     let url = ServerUrl::Literal(address.to_string());
-    let repository = manifest::Repository {
-        url: address_of(&scene.repository_dir)?,
-        ..described.clone()
-    };
+    let repository = manifest::Repository { url: address_of(&scene.repository_dir)?, ..described.clone() };
     for component in &mut scene.manifest.components {
         component.source = Source::Postgres { url: url.clone() };
         component.repositories = vec![repository.name.clone()];

@@ -100,12 +100,11 @@ impl<'a> Drill<'a> {
                 .map_err(|error| Error::io(self.spool.display(), error))?;
         }
         self.archive_timeout_seconds = self.configured_timeout()?;
-        let server = self.serve()?;
+        let server = self.serve(true)?;
         markers::make_table(&self.address)?;
         Load::make_table(&self.address)?;
         let system_identifier = self.scene.facts.server.system_identifier;
-        let shipping =
-            Shipping::start(&self.scene.manifest, system_identifier, &repository, &self.spool)?;
+        let shipping = Shipping::start(&self.scene.manifest, system_identifier, &repository, &self.spool)?;
         std::thread::scope(|scope| {
             scope.spawn(|| self.markers.write(interrupt));
             for _ in 0..LOADERS {
@@ -122,20 +121,23 @@ impl<'a> Drill<'a> {
         self.context.watch.note(&Note::Doing(what.to_owned()));
     }
 
+    /// The scratch server without any archive.
     fn serving(&self) -> Result<Serve<'_>> {
-        let is_archived = self.scene.component()?.wal.mode == WalMode::Archive;
         Ok(Serve {
             supervisor: self.context.supervisor,
             data: &self.scene.data,
             facts: &self.scene.facts,
             folder: self.scene.sockets.path(),
-            archiving: is_archived.then(|| archiving(&self.spool, self.archive_timeout_seconds)),
+            archiving: None,
         })
     }
 
-    fn serve(&self) -> Result<Instance> {
-        Instance::serve(&self.serving()?, START_LIMIT, self.context.interrupt)
-            .context("start the scratch server")
+    /// Starts the server; with `ships`, finished WAL waits for [`Shipping`].
+    fn serve(&self, ships: bool) -> Result<Instance> {
+        let is_archived = self.scene.component()?.wal.mode == WalMode::Archive;
+        let archiving = (ships && is_archived).then(|| archiving(&self.spool, self.archive_timeout_seconds));
+        let serve = Serve { archiving, ..self.serving()? };
+        Instance::serve(&serve, START_LIMIT, self.context.interrupt).context("start the scratch server")
     }
 
     /// The `archive_timeout` that the backed-up configuration has, where it lies in the data directory; 0 otherwise.
@@ -193,7 +195,7 @@ impl<'a> Drill<'a> {
         }
         let name = self.scene.component()?.name.clone();
         timeline.begin(StepName::Start, Some(&name))?;
-        let server = self.serve()?;
+        let server = self.serve(false)?;
         timeline.begin(StepName::CutOver, None)?;
         let recovered_at = self.context.clock.elapsed();
         timeline.begin(StepName::FirstWrite, None)?;
@@ -321,7 +323,9 @@ impl<'a> Drill<'a> {
         }
         shipping.cut();
         server.kill()?;
-        self.remove_data()?;
+        self.remove(&self.scene.data)?;
+        // What waited there is lost with the host; an `archive_command` that was left behind ends with it.
+        self.remove(&self.spool)?;
         self.context.watch.note(&Note::Disaster { what });
         self.detect(timeline, || tables::connect(&self.address).err().map(|error| error.to_string()))?;
         Ok(Struck { goal: Goal::default(), found: Vec::new() })
@@ -353,12 +357,16 @@ impl<'a> Drill<'a> {
             let look = |connection: &mut retoma_sources::postgres::wire::Connection| {
                 connection.query(&format!("SELECT 1 FROM {table} LIMIT 1")).map(drop)
             };
-            tables::connect(&self.address).and_then(|mut it| look(&mut it)).err().map(|error| error.to_string())
+            tables::connect(&self.address)
+                .and_then(|mut it| look(&mut it))
+                .err()
+                .map(|error| error.to_string())
         })?;
         let switched = self.switch()?;
         shipping.wait(switched.until, &switched.segment, self.context.interrupt)?;
-        shipping.cut();
+        // Its last WAL is shipped too: it waits for that.
         server.stop()?;
+        shipping.cut();
         let target = Target::Transaction(transaction);
         Ok(Struck { goal: Goal { target, inclusive: false, ..Goal::default() }, found: Vec::new() })
     }
@@ -411,8 +419,9 @@ impl<'a> Drill<'a> {
         self.load.close();
         let switched = self.switch()?;
         shipping.wait(switched.until, &switched.segment, self.context.interrupt)?;
-        shipping.cut();
+        // Its last WAL is shipped too: it waits for that.
         server.stop()?;
+        shipping.cut();
         Ok(Struck { goal: Goal::default(), found: vec![found] })
     }
 
@@ -481,8 +490,7 @@ impl<'a> Drill<'a> {
         recover::apply(plan, repository, &options, timeline, self.context.watch, self.context.interrupt)
     }
 
-    fn remove_data(&self) -> Result<()> {
-        let data = &self.scene.data;
+    fn remove(&self, data: &Path) -> Result<()> {
         if !data.starts_with(&self.scene.scratch) {
             return Err(Error::internal(format!("`{}` is not the drill's", data.display())));
         }
@@ -504,8 +512,12 @@ fn compare(before: &Rows, after: &Rows) -> CheckResult {
         let tables = retoma_core::units::counted(rows.len(), "table", "tables");
         format!("{} rows in {tables}", rows.values().sum::<u64>())
     };
-    let mut check =
-        CheckResult::ran("rows against the server before the disaster", before == after, &total(before), &total(after));
+    let mut check = CheckResult::ran(
+        "rows against the server before the disaster",
+        before == after,
+        &total(before),
+        &total(after),
+    );
     if let Some(((database, table), rows)) = before.iter().find(|(key, rows)| after.get(*key) != Some(rows)) {
         let now = after.get(&(database.clone(), table.clone())).map_or("none".to_owned(), u64::to_string);
         check.detail = format!("`{table}` of `{database}` had {rows} rows, and has {now}");
