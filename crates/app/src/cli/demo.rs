@@ -43,6 +43,12 @@ impl Args {
 }
 
 pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
+    if args.scenario.is_of_server() {
+        let message =
+            format!("`{}` breaks a PostgreSQL server, and the demo's service has none", args.scenario);
+        return Err(Error::new(ErrorKind::Unsupported, codes::DRILL_UNSUITED, message)
+            .with_hint("try it on a copy of your own server: `retoma drill database-failure`"));
+    }
     let base = args.folder.clone().unwrap_or_else(default_folder);
     if base.exists() && !base.is_dir() {
         let message = format!("`{}` is not a folder", base.display());

@@ -173,3 +173,37 @@ fn what_has_no_server_or_is_named_wrong_is_refused() {
     let said = refused.expect(1).text();
     assert!(said.contains("R0713"), "{said}");
 }
+
+#[test]
+fn all_components_are_backed_up_and_recovered_as_one_set_with_its_skew() {
+    let Some(shop) = Shop::open("archive") else { return };
+    let Some(cache) = retoma_testkit::RedisServer::start() else { return };
+    cache.cli(&["SET", "key", "value"]);
+    let manifest = shop.home().join("retoma.toml");
+    let text = fs::read_to_string(&manifest).unwrap();
+    let text = text.replace("start = [\"false\"]\nhealth = \"http://127.0.0.1:9/\"\n", "");
+    let url = cache.socket().display().to_string();
+    let more = format!(
+        "[[component]]\nname = \"cache\"\nkind = \"redis\"\ntier = \"high\"\nurl = \"unix://{url}\"\n"
+    );
+    fs::write(&manifest, text + &more).unwrap();
+
+    let backup = shop.retoma(&["backup"]).expect(0).document();
+    let set = &backup["recovery_sets"][0];
+    let time = |value: &Value| value.as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    let points: Vec<_> = set["points"].as_array().unwrap().iter().map(|it| time(&it["time"])).collect();
+    assert_eq!(points.len(), 3, "{set}");
+    let (first, last) = (points.iter().min().unwrap(), points.iter().max().unwrap());
+    assert_eq!((time(&set["earliest"]), time(&set["common_point"])), (*first, *last));
+    let skew = set["skew_seconds"].as_f64().unwrap();
+    assert!(skew > 0.0 && (skew - last.duration_since(*first).as_secs_f64()).abs() < 1e-6, "{set}");
+
+    let to = shop.server.folder().join("recovered").display().to_string();
+    let recovered = shop.retoma(&["recover", "--to", &to]).expect(0).document();
+    let order: Vec<_> =
+        recovered["components"].as_array().unwrap().iter().map(|it| &it["component"]).collect();
+    assert_eq!(order, ["db", "cache", "notes"], "by tier");
+    let set = &recovered["recovery_set"];
+    assert_eq!(set["points"].as_array().unwrap().len(), 3);
+    assert!(set["skew_seconds"].as_f64().unwrap() > 0.0, "{set}");
+}

@@ -92,6 +92,9 @@ pub(super) fn private(
         ("log_min_messages", "warning".to_owned()),
         ("log_timezone", "UTC".to_owned()),
         ("synchronous_standby_names", String::new()),
+        // A copy's subscriptions would take what is meant for the original, and its jobs would run twice.
+        ("max_logical_replication_workers", "0".to_owned()),
+        ("cron.launch_active_jobs", off()),
         ("restart_after_crash", off()),
         ("shared_preload_libraries", facts.server.shared_preload_libraries.clone()),
         ("shared_buffers", "256MB".to_owned()),

@@ -3,7 +3,7 @@
 use super::place::{self, Exchange};
 use super::{Place, Plan, PlannedComponent, as_bytes};
 use super::{cache, server};
-use crate::backup::MANIFEST_NAME;
+use crate::backup::{MANIFEST_NAME, Point, RecoverySet};
 use crate::check::{self, Checked};
 use crate::durable;
 use crate::interrupt::Interrupt;
@@ -12,6 +12,7 @@ use crate::probe;
 use crate::service::{self, Ended, PROBE_LIMIT, Service, Start, Supervisor};
 use crate::timeline::Timeline;
 use crate::watch::{Note, Watch};
+use jiff::Timestamp;
 use retoma_core::drill::{CheckOutcome, CheckResult, StepName};
 use retoma_core::manifest::{Command, ComponentKind, Source};
 use retoma_core::{Error, ErrorKind, Result, ResultExt, error::codes};
@@ -61,6 +62,8 @@ pub struct RecoveredComponent {
     pub checked: Checked,
     /// How far a database server came.
     pub recovery: Option<server::Report>,
+    /// Its data are as of this time.
+    pub as_of: Timestamp,
     /// How long fetching took.
     pub elapsed: Duration,
     /// Since the disaster, when it was restored and checked.
@@ -85,6 +88,12 @@ pub struct Recovered {
 }
 
 impl Recovered {
+    /// The components with the moments that they show; `None` without any.
+    pub fn set(&self) -> Option<RecoverySet> {
+        let point = |it: &RecoveredComponent| Point { component: it.component.clone(), time: it.as_of };
+        RecoverySet::of(self.components.iter().map(point).collect())
+    }
+
     /// Whether every check ran and passed, nothing was rolled back, and the repository showed no damage. Otherwise the
     /// exit code is 4.
     pub fn passed(&self) -> bool {
@@ -357,6 +366,8 @@ impl Run<'_> {
             self.dress(planned, place, named).with_context(|| format!("put `{name}` into its place"))?;
         }
         self.watch.note(&Note::Restored { component: name.to_owned(), bytes: checked.bytes, elapsed });
+        let stopped = planned.server.as_ref().and_then(|facts| facts.stop_time);
+        let replayed = recovery.as_ref().and_then(|report| report.last_transaction);
         Ok(RecoveredComponent {
             component: name.to_owned(),
             kind: planned.component.kind(),
@@ -365,6 +376,7 @@ impl Run<'_> {
             files: outcome.files,
             checked,
             recovery,
+            as_of: replayed.max(stopped).unwrap_or_else(|| planned.time()),
             elapsed,
             ready: self.timeline.elapsed(),
         })

@@ -122,27 +122,27 @@ impl<'a> Drill<'a> {
     }
 
     /// The scratch server without any archive.
-    fn serving(&self) -> Result<Serve<'_>> {
-        Ok(Serve {
+    fn serving(&self) -> Serve<'_> {
+        Serve {
             supervisor: self.context.supervisor,
             data: &self.scene.data,
             facts: &self.scene.facts,
             folder: self.scene.sockets.path(),
             archiving: None,
-        })
+        }
     }
 
     /// Starts the server; with `ships`, finished WAL waits for [`Shipping`].
     fn serve(&self, ships: bool) -> Result<Instance> {
         let is_archived = self.scene.component()?.wal.mode == WalMode::Archive;
         let archiving = (ships && is_archived).then(|| archiving(&self.spool, self.archive_timeout_seconds));
-        let serve = Serve { archiving, ..self.serving()? };
+        let serve = Serve { archiving, ..self.serving() };
         Instance::serve(&serve, START_LIMIT, self.context.interrupt).context("start the scratch server")
     }
 
     /// The `archive_timeout` that the backed-up configuration has, where it lies in the data directory; 0 otherwise.
     fn configured_timeout(&self) -> Result<u64> {
-        let (status, said) = self.serving()?.run_offline(
+        let (status, said) = self.serving().run_offline(
             "postgres",
             &["-C", "archive_timeout"],
             PROGRAM_LIMIT,
@@ -217,7 +217,7 @@ impl<'a> Drill<'a> {
         }
         let bench = controls::Bench {
             scene: self.scene,
-            serve: self.serving()?,
+            serve: self.serving(),
             facts: &server_facts,
             address: &self.address,
             middle: &before.middle,
@@ -540,7 +540,7 @@ pub(super) fn flip_in_page(path: &Path) -> Result<()> {
 /// A plan of the scratch copy's recovery in place: never of anything else.
 pub(super) fn plan(scene: &Scene, repository: &Repository, goal: Goal) -> Result<Plan> {
     let manifest = Some((&scene.manifest, scene.text.as_str()));
-    let request = Request { manifest, goal, ..Request::newest(repository, Place::InPlace) };
+    let request = Request { goal, manifest, ..Request::newest(repository, Place::InPlace) };
     let plan = recover::plan(&request)?;
     if let Some(elsewhere) = plan.components.iter().find(|planned| planned.to != scene.data) {
         let message = format!("`{}` is not the drill's own data directory", elsewhere.to.display());
@@ -549,4 +549,40 @@ pub(super) fn plan(scene: &Scene, repository: &Repository, goal: Goal) -> Result
         ));
     }
     Ok(plan)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use retoma_core::drill::CheckOutcome;
+
+    fn rows(counts: &[(&str, u64)]) -> Rows {
+        counts.iter().map(|(table, rows)| (("db".to_owned(), (*table).to_owned()), *rows)).collect()
+    }
+
+    #[test]
+    fn a_row_too_few_and_a_table_too_many_are_found() {
+        let before = rows(&[("a", 3), ("b", 4)]);
+        assert_eq!(compare(&before, &before).outcome, CheckOutcome::Passed);
+        let fewer = compare(&before, &rows(&[("a", 3), ("b", 3)]));
+        assert_eq!(fewer.outcome, CheckOutcome::Failed);
+        assert_eq!(fewer.detail, "`b` of `db` had 4 rows, and has 3");
+        assert_eq!(compare(&before, &rows(&[("a", 3)])).detail, "`b` of `db` had 4 rows, and has none");
+        // The sum is the same, and the tables are not.
+        assert_eq!(compare(&before, &rows(&[("a", 4), ("b", 3)])).outcome, CheckOutcome::Failed);
+        assert_eq!(compare(&before, &rows(&[("a", 3), ("b", 4), ("c", 0)])).outcome, CheckOutcome::Failed);
+    }
+
+    #[test]
+    fn one_byte_of_the_first_page_is_flipped() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("relation");
+        std::fs::write(&file, vec![7; 16384]).unwrap();
+        flip_in_page(&file).unwrap();
+        let bytes = std::fs::read(&file).unwrap();
+        let changed: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] != 7).collect();
+        assert_eq!(changed, [8092]);
+        std::fs::write(&file, "short").unwrap();
+        flip_in_page(&file).unwrap_err();
+    }
 }

@@ -52,7 +52,9 @@ pub(super) fn archiving(folder: &Path, timeout_seconds: u64) -> Archiving {
     let place = folder.display().to_string().replace('\'', "'\\''").replace('%', "%%");
     let command = format!(
         "cp \"%p\" '{place}/%f.tmp' && mv '{place}/%f.tmp' '{place}/%f' && \
-         while [ -e '{place}/%f' ]; do sleep 0.02; done"
+         while [ -e '{place}/%f' ]; do [ -d /proc/{} ] || exit 1; sleep 0.02; done",
+        // Without us nobody takes it away any more.
+        std::process::id()
     );
     Archiving { command, timeout_seconds }
 }
@@ -188,4 +190,35 @@ fn push(archive: &Archive, path: &Path) -> Result<(String, Duration)> {
     archive.push(parsed, &bytes).with_context(|| format!("archive `{name}`"))?;
     std::fs::remove_file(path).map_err(io)?;
     Ok((name, since.elapsed().unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_ends_well_only_when_the_file_was_taken_and_badly_without_us() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = folder.path().join("it's");
+        std::fs::create_dir(&spool).unwrap();
+        std::fs::write(folder.path().join("segment"), "wal").unwrap();
+        let command = archiving(&spool, 0).command;
+        let run = |command: String| {
+            let command = command.replace("%p", "segment").replace("%f", "000");
+            std::process::Command::new("sh")
+                .args(["-c", &command])
+                .current_dir(folder.path())
+                .spawn()
+                .unwrap()
+        };
+        let mut child = run(command.clone());
+        let taken = retoma_testkit::wait_for(|| waiting(&spool).pop());
+        assert_eq!(std::fs::read_to_string(&taken).unwrap(), "wal");
+        assert!(child.try_wait().unwrap().is_none(), "it waits until the file is gone");
+        std::fs::remove_file(taken).unwrap();
+        assert!(child.wait().unwrap().success());
+        let own = format!("/proc/{}", std::process::id());
+        assert!(command.contains(&own));
+        assert!(!run(command.replace(&own, "/proc/0")).wait().unwrap().success());
+    }
 }

@@ -108,10 +108,7 @@ impl Load {
             if !self.is_open.load(Ordering::Relaxed) {
                 continue;
             }
-            let mut current = match connection.take().map_or_else(|| connect(address), Ok) {
-                Ok(current) => current,
-                Err(_) => continue,
-            };
+            let Ok(mut current) = connection.take().map_or_else(|| connect(address), Ok) else { continue };
             if current.execute(&statement).is_ok() {
                 connection = Some(current);
             }
@@ -136,4 +133,24 @@ pub(super) fn insert(run: &str) -> String {
     format!(
         "INSERT INTO {LOAD_TABLE} SELECT '{run}', string_agg(md5(random()::text), '') FROM generate_series(1, 30)"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_table_is_of_the_database_that_is_meant_and_has_rows() {
+        let key = |database: &str, table: &str| (database.to_owned(), table.to_owned());
+        let rows = Rows::from([
+            (key("shop", "public.a"), 3),
+            (key("shop", "public.b"), 7),
+            (key("other", "public.c"), 99),
+            (key("empty", "public.d"), 0),
+        ]);
+        assert_eq!(largest(&rows, "shop").unwrap(), "public.b");
+        for database in ["empty", "absent"] {
+            assert_eq!(largest(&rows, database).unwrap_err().code(), codes::DRILL_UNSUITED);
+        }
+    }
 }
