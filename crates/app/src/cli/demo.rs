@@ -43,12 +43,6 @@ impl Args {
 }
 
 pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
-    if args.scenario.is_of_server() {
-        let message =
-            format!("`{}` breaks a PostgreSQL server, and the demo's service has none", args.scenario);
-        return Err(Error::new(ErrorKind::Unsupported, codes::DRILL_UNSUITED, message)
-            .with_hint("try it on a copy of your own server: `retoma drill database-failure`"));
-    }
     let base = args.folder.clone().unwrap_or_else(default_folder);
     if base.exists() && !base.is_dir() {
         let message = format!("`{}` is not a folder", base.display());
@@ -77,6 +71,14 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
         interrupt: &Interrupt::new(context.interrupt.flag()),
     })?;
     show(context, &shown.report, args.language)?;
+    if args.scenario.is_of_server() {
+        // Its server is stopped again, so that nothing could be backed up or drilled.
+        let page = shown.page.display();
+        context
+            .printer
+            .note(&format!("\nThe page with the picture: {page}\nThe next demo removes this one's folder."));
+        return Ok(exit(&shown.report));
+    }
     let manifest = shown.manifest_path.display();
     let program = supervisor.program.display();
     context.printer.note(&format!(

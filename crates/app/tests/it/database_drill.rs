@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// A server with a table, a manifest that protects it, and one backup.
 struct Shop {
@@ -206,4 +206,57 @@ fn all_components_are_backed_up_and_recovered_as_one_set_with_its_skew() {
     let set = &recovered["recovery_set"];
     assert_eq!(set["points"].as_array().unwrap().len(), 3);
     assert!(set["skew_seconds"].as_f64().unwrap() > 0.0, "{set}");
+}
+
+/// The folder that stands for the demos' one; PostgreSQL's user can pass it.
+fn demo_folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    folder
+}
+
+fn demo(folder: &tempfile::TempDir) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.args(["-q", "--json", "demo", "--scenario", "database-failure", "--folder"]);
+    command.arg(folder.path().join("base"));
+    command
+}
+
+#[test]
+fn the_demo_with_a_server_is_green_and_leaves_no_process() {
+    if PostgresServer::start().is_none() {
+        return;
+    }
+    let folder = demo_folder();
+    let run = Run::new("retoma demo".to_owned(), &demo(&folder).output().unwrap());
+    let report = run.expect(0).document();
+    assert_eq!((&report["verdict"], &report["components"][0]["kind"]), (&"green".into(), &"postgres".into()));
+    let runs: Vec<_> =
+        fs::read_dir(folder.path().join("base")).unwrap().map(|it| it.unwrap().path()).collect();
+    let [run] = &runs[..] else { panic!("{runs:?}") };
+    assert!(run.join("report.html").exists() && !run.join("server/postmaster.pid").exists());
+    assert_eq!(fs::read_dir(run.join("drill")).unwrap().count(), 0, "the scratch copy is gone");
+}
+
+#[test]
+fn a_demo_with_a_server_that_is_stopped_takes_its_server_along() {
+    if PostgresServer::start().is_none() {
+        return;
+    }
+    let folder = demo_folder();
+    let mut command = demo(&folder);
+    let mut running = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let base = folder.path().join("base");
+    let server = retoma_testkit::wait_for_what("the demo's server", || {
+        let run = fs::read_dir(&base).ok()?.next()?.ok()?.path();
+        let text = fs::read_to_string(run.join("server/postmaster.pid")).ok()?;
+        text.lines().next()?.parse::<u32>().ok()
+    });
+    let pid = rustix::process::Pid::from_child(&running);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert!(!running.wait().unwrap().success());
+    retoma_testkit::wait_for_what("the demo's server to end", || {
+        (!PathBuf::from(format!("/proc/{server}")).exists()).then_some(())
+    });
+    assert_eq!(fs::read_dir(&base).unwrap().count(), 0);
 }
