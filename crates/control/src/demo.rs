@@ -13,6 +13,8 @@
 //!
 //! [`Service`]: crate::service::Service
 
+mod server;
+
 use crate::drill::{self, Context, Patient, Scenario, port};
 use crate::durable;
 use crate::interrupt::{Interrupt, Stopwatch};
@@ -101,6 +103,14 @@ struct State {
 /// # Errors
 /// As [`drill::run`]; what seeding says. After an error the folder stays for a look, after a stop it goes.
 pub fn run(demo: &Demo<'_>) -> Result<Shown> {
+    if demo.scenario.is_of_server() {
+        return server::run(demo);
+    }
+    in_a_run(demo, |folder| in_folder(demo, folder))
+}
+
+/// Cleans up, then does `work` in a new run's folder.
+fn in_a_run(demo: &Demo<'_>, work: impl FnOnce(&Path) -> Result<Shown>) -> Result<Shown> {
     make_folder(demo.base)?;
     for removed in clean_up(demo.base)? {
         let what = format!("removed what an earlier run left in `{}`", removed.display());
@@ -111,7 +121,7 @@ pub fn run(demo: &Demo<'_>) -> Result<Shown> {
     make_folder(&folder)?;
     let folder = std::fs::canonicalize(&folder).map_err(|error| Error::io(folder.display(), error))?;
     write_state(demo, &folder, false)?;
-    let shown = in_folder(demo, &folder);
+    let shown = work(&folder);
     match &shown {
         Err(error) if error.kind() == ErrorKind::Cancelled => remove(&folder)?,
         _ => write_state(demo, &folder, true)?,

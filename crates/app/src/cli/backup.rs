@@ -5,7 +5,7 @@ use crate::context::{self, Context, Loaded};
 use crate::exit::Exit;
 use crate::output::progress::Display;
 use crate::output::{self, table};
-use retoma_control::backup::{self, ComponentBackup};
+use retoma_control::backup::{self, ComponentBackup, RecoverySet};
 use retoma_control::open::Opened;
 use retoma_core::manifest::{self, Component, Manifest};
 use retoma_core::units::{ByteSize, counted};
@@ -42,9 +42,13 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
         match open(&loaded, configured, context) {
             Ok(repository) => {
                 let here = one(context, manifest, &configured.name, &repository, &components)?;
+                if let Some(set) = here.set().filter(|set| set.points.len() > 1) {
+                    context.printer.data(&set.in_words());
+                }
                 keep_record(context, manifest, &repository, &here);
                 all.done.extend(here.done);
                 all.failed.extend(here.failed);
+                all.sets.extend(here.sets);
             }
             Err(error) if alone || error.kind() == ErrorKind::Cancelled => return Err(error),
             // One repository that can't be opened must not keep the others from being used.
@@ -60,7 +64,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
         return Err(Error::new(ErrorKind::Invalid, codes::USAGE, "no component goes to this repository")
             .with_hint("name another with `--repository`, or a component that goes there"));
     }
-    let value = json!({ "backups": all.backups(), "failed": all.failures() });
+    let value = json!({ "backups": all.backups(), "failed": all.failures(), "recovery_sets": all.sets });
     context.printer.json("retoma.backup/1", value);
     Ok(all.exit())
 }
@@ -105,6 +109,10 @@ fn one(
             }
         }
     }
+    here.sets.extend(here.set().map(|set| {
+        json!({ "repository": name, "common_point": set.common_point.to_string(),
+                "earliest": set.earliest.to_string(), "skew_seconds": set.skew_seconds, "points": set.points })
+    }));
     Ok(here)
 }
 
@@ -130,7 +138,7 @@ fn keep_record(context: &Context, manifest: &Manifest, repository: &Repository, 
         Exit::Incomplete => Outcome::Incomplete,
         _ => Outcome::Failed,
     };
-    let details = json!({ "backups": here.backups(), "failed": here.failures() });
+    let details = json!({ "backups": here.backups(), "failed": here.failures(), "recovery_sets": here.sets });
     record::keep(context, manifest, repository, What::Backup, outcome, components, details);
 }
 
@@ -139,9 +147,16 @@ fn keep_record(context: &Context, manifest: &Manifest, repository: &Repository, 
 struct Results {
     done: Vec<(String, ComponentBackup)>,
     failed: Vec<Failed>,
+    /// What came into each repository together.
+    sets: Vec<Value>,
 }
 
 impl Results {
+    /// The moments of what came into one repository.
+    fn set(&self) -> Option<RecoverySet> {
+        RecoverySet::of(self.done.iter().map(|(_, backup)| backup.point()).collect())
+    }
+
     /// All failed: the first error's exit code. Some failed, or something could not be read: 3.
     fn exit(&self) -> Exit {
         if let (true, Some(first)) = (self.done.is_empty(), self.failed.first()) {
@@ -243,7 +258,7 @@ fn object(repository: &str, backup: &ComponentBackup) -> Value {
         "files_read": summary.files_read, "files_unchanged": summary.files_unchanged,
         "directories": summary.directories, "total_bytes": summary.total_bytes,
         "read_bytes": summary.read_bytes, "stored_bytes": summary.stored_bytes,
-        "duration_seconds": backup.elapsed.as_secs_f64(),
+        "duration_seconds": backup.elapsed.as_secs_f64(), "consistent_at": backup.consistent_at.to_string(),
         "unreadable": unreadable.collect::<Vec<_>>(),
         "warnings": backup.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "lost_packs": summary.lost_packs.iter().map(|pack| pack.id.to_hex()).collect::<Vec<_>>(),

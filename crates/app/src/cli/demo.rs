@@ -71,6 +71,14 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
         interrupt: &Interrupt::new(context.interrupt.flag()),
     })?;
     show(context, &shown.report, args.language)?;
+    if args.scenario.is_of_server() {
+        // Its server is stopped again, so that nothing could be backed up or drilled.
+        let page = shown.page.display();
+        context
+            .printer
+            .note(&format!("\nThe page with the picture: {page}\nThe next demo removes this one's folder."));
+        return Ok(exit(&shown.report));
+    }
     let manifest = shown.manifest_path.display();
     let program = supervisor.program.display();
     context.printer.note(&format!(

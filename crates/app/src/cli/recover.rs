@@ -110,6 +110,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     keep_record(context, &plan, &repository, &recovered, &waterfall);
     let value = json!({
         "dry_run": false, "passed": passed, "components": components(&recovered), "waterfall": waterfall,
+        "recovery_set": recovered.set(),
         "service": { "pid": pid, "checks": recovered.service_checks },
         "rolled_back": recovered.rolled_back.as_ref().map(output::error_object), "previous": recovered.previous,
         "damage": recovered.damage.iter().map(output::error_object).collect::<Vec<_>>(),
@@ -164,7 +165,7 @@ fn components(recovered: &Recovered) -> Vec<Value> {
         json!({ "component": component.component, "kind": component.kind.as_str(), "snapshot": component.snapshot.to_hex(),
                 "path": component.path, "files": component.files, "bytes": component.checked.bytes,
                 "rows": component.checked.rows, "checks": component.checked.checks,
-                "recovery": component.recovery.as_ref().map(target::reached),
+                "recovery": component.recovery.as_ref().map(target::reached), "as_of": component.as_of.to_string(),
                 "fetch_seconds": component.elapsed.as_secs_f64(), "ready_seconds": component.ready })
     };
     recovered.components.iter().map(component).collect()
@@ -193,6 +194,9 @@ fn tell(context: &Context, recovered: &Recovered, pid: Option<u32>) {
             context.printer.data(&format!("  {}", target::reached_in_words(report)));
         }
         component.checked.checks.iter().for_each(line);
+    }
+    if let Some(set) = recovered.set().filter(|set| set.points.len() > 1) {
+        context.printer.data(&set.in_words());
     }
     if !recovered.service_checks.is_empty() {
         context.printer.data("service:");
@@ -253,7 +257,7 @@ fn keep_record(
         data_bytes: component.checked.bytes,
     });
     let outcome = if recovered.passed() { Outcome::Passed } else { Outcome::Failed };
-    let details = json!({ "components": components(recovered), "service_checks": recovered.service_checks,
+    let details = json!({ "recovery_set": recovered.set(), "components": components(recovered), "service_checks": recovered.service_checks,
                           "waterfall": waterfall });
     record::keep(context, &plan.manifest, repository, What::Recover, outcome, subject.collect(), details);
 }

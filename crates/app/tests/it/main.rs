@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
 mod backup;
+mod database_drill;
 mod demo_signals;
 mod documented;
 mod drill;

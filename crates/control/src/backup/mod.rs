@@ -4,10 +4,13 @@
 //! a snapshot too, so that a blank machine needs the repository and its password alone.
 
 mod memory;
+mod set;
 
 pub use memory::MANIFEST_NAME;
+pub use set::{Point, RecoverySet};
 
 use crate::open;
+use jiff::Timestamp;
 use memory::MemorySource;
 use retoma_core::decide::redis::{Doubt, Observed, Promise};
 use retoma_core::manifest::{Component, ComponentKind, Manifest, ServerUrl, Source};
@@ -42,6 +45,9 @@ pub struct ComponentBackup {
     pub warnings: Vec<Doubt>,
     /// Why this backup was not compared with the last good one, where it should have been.
     pub not_compared: Option<Error>,
+    /// What was captured is as of this time: when a database was opened, a server gave its data set away or a physical backup
+    /// ended; of files, when they began to be read.
+    pub consistent_at: Timestamp,
     /// From the beginning until the snapshot was durable: capture and upload together, since they overlap.
     pub elapsed: Duration,
 }
@@ -50,6 +56,11 @@ impl ComponentBackup {
     /// The snapshot.
     pub fn snapshot(&self) -> SnapshotId {
         self.summary.snapshot
+    }
+
+    /// Its place in a recovery set.
+    pub fn point(&self) -> Point {
+        Point { component: self.component.clone(), time: self.consistent_at }
     }
 
     /// Whether everything could be read.
@@ -91,6 +102,7 @@ fn backup_component(
         ..Options::default()
     };
     let (mut warnings, mut not_compared) = (Vec::new(), None);
+    let mut consistent_at = Timestamp::now();
     let (summary, facts) = match &component.source {
         Source::Files { path, exclude } => {
             options.paths = vec![path.to_string_lossy().into_owned()];
@@ -101,6 +113,7 @@ fn backup_component(
         Source::Sqlite { path, may_be_empty } => {
             options.paths = vec![path.to_string_lossy().into_owned()];
             let mut source = SqliteSource::open(path)?;
+            consistent_at = Timestamp::now();
             let facts = source.facts().clone();
             not_compared = check_nothing_is_gone(repository, parent.as_ref(), &facts, may_be_empty)?;
             (backup::backup(repository, &mut source, &options, progress)?, Some(facts))
@@ -113,12 +126,15 @@ fn backup_component(
             if !source.continues_parent() {
                 options.parent = None;
             }
-            (backup::backup(repository, &mut source, &options, progress)?, None)
+            let summary = backup::backup(repository, &mut source, &options, progress)?;
+            consistent_at = source.facts().stop_time.unwrap_or_else(Timestamp::now);
+            (summary, None)
         }
         Source::Redis { url } => {
             let previous = known_of_redis(repository, parent.as_ref());
             let previous = lost(previous, &mut not_compared)?;
             let mut source = RedisSource::begin(&redis_address(url)?, &component.name, previous)?;
+            consistent_at = Timestamp::now();
             options.paths = source.paths();
             warnings = redis_doubts(component, source.server(), source.is_private());
             (backup::backup(repository, &mut source, &options, progress)?, None)
@@ -132,6 +148,7 @@ fn backup_component(
         parent: options.parent,
         warnings,
         not_compared,
+        consistent_at,
         elapsed: started.elapsed(),
     })
 }
@@ -177,6 +194,14 @@ fn redis_address(url: &ServerUrl) -> Result<redis::Address> {
         ServerUrl::Literal(text) => redis::Address::of_process(text),
         ServerUrl::Reference(reference) => redis::Address::of_process(open::secret(reference)?.expose()),
     }
+}
+
+/// A connection with a Redis server, or why there is none.
+///
+/// # Errors
+/// `R0430` for an address that cannot be understood; a secret that cannot be read.
+pub(crate) fn redis_connection(url: &ServerUrl) -> Result<Result<redis::Connection>> {
+    Ok(redis::Connection::connect(&redis_address(url)?))
 }
 
 /// Where a server is, with its secret.

@@ -3,6 +3,9 @@
 use retoma_core::{Error, Result};
 use std::path::Path;
 
+/// The folder of the archives of WAL.
+const WAL: &str = "wal";
+
 /// Copies a repository's folder, in the reverse of the order in which a backup writes: whatever a copied snapshot needs
 /// is in the copy, also while a backup runs. Locks stay behind.
 ///
@@ -11,8 +14,9 @@ use std::path::Path;
 pub fn copy_repository(from: &Path, to: &Path) -> Result<()> {
     use retoma_repo::Folder;
     std::fs::create_dir(to).map_err(|error| Error::io(to.display(), error))?;
-    for folder in [Folder::Snapshots, Folder::Index, Folder::Keys, Folder::Data] {
-        let (from, to) = (from.join(folder.name()), to.join(folder.name()));
+    let folders = [Folder::Snapshots, Folder::Index, Folder::Keys, Folder::Data].map(Folder::name);
+    for folder in folders.into_iter().chain([WAL]) {
+        let (from, to) = (from.join(folder), to.join(folder));
         match from.try_exists() {
             Ok(true) => copy_folder(&from, &to)?,
             Ok(false) => {}

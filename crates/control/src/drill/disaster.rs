@@ -19,11 +19,33 @@ pub enum Scenario {
     Corruption,
     /// As an application failure, and the key in use is lost too; another one opens the repository.
     LostKey,
+    /// A PostgreSQL server is killed under load, and its data directory is lost.
+    DatabaseFailure,
+    /// The largest table of a PostgreSQL server is dropped; it comes back as it was just before.
+    DropTable,
+    /// As a database failure, and a segment of WAL in the middle is missing.
+    WalGap,
+    /// A page of the largest table goes bad on disk.
+    BadPage,
 }
 
 impl Scenario {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::ApplicationFailure, Self::Deletion, Self::Corruption, Self::LostKey];
+    pub const ALL: [Self; 8] = [
+        Self::ApplicationFailure,
+        Self::Deletion,
+        Self::Corruption,
+        Self::LostKey,
+        Self::DatabaseFailure,
+        Self::DropTable,
+        Self::WalGap,
+        Self::BadPage,
+    ];
+
+    /// Whether a PostgreSQL server is broken, and nothing else.
+    pub fn is_of_server(self) -> bool {
+        matches!(self, Self::DatabaseFailure | Self::DropTable | Self::WalGap | Self::BadPage)
+    }
 
     /// The name on the command line and in results.
     pub fn as_str(self) -> &'static str {
@@ -32,6 +54,10 @@ impl Scenario {
             Self::Deletion => "deletion",
             Self::Corruption => "corruption",
             Self::LostKey => "lost-key",
+            Self::DatabaseFailure => "database-failure",
+            Self::DropTable => "drop-table",
+            Self::WalGap => "wal-gap",
+            Self::BadPage => "bad-page",
         }
     }
 
@@ -75,6 +101,9 @@ pub(super) fn strike(
             std::fs::remove_file(path).map_err(|error| Error::io(path.display(), error))
         }),
         Scenario::Corruption => each_component(manifest, service, flip_bytes, flip_bytes),
+        Scenario::DatabaseFailure | Scenario::DropTable | Scenario::WalGap | Scenario::BadPage => {
+            Err(Error::internal("a server's scenario for what is no server"))
+        }
     }
 }
 

@@ -5,11 +5,13 @@
 //! file `.retoma-marker-…` in a folder, an extended attribute of a single file. A number is written until it is
 //! acknowledged, so acknowledged numbers have no gaps.
 
+use crate::backup::server_address;
 use crate::interrupt::{Interrupt, Stopwatch};
 use crate::probe;
 use retoma_core::decide::drill::{Mark, MarkSet, RpoMeasured, rpo_from_markers};
 use retoma_core::manifest::{Component, Manifest, Source};
 use retoma_core::{Error, ErrorKind, Result, ResultExt, error::codes};
+use retoma_sources::postgres::wire::{Address, Connection, Mode, Timeouts};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -24,6 +26,8 @@ const WRITE_LIMIT: Duration = Duration::from_secs(2);
 /// How long the list of marks may take to come.
 const READ_LIMIT: Duration = Duration::from_secs(30);
 const PREFIX: &str = ".retoma-marker-";
+/// The table of marks in a PostgreSQL server.
+pub const TABLE: &str = "public.retoma_markers";
 const XATTR: &str = "user.retoma.marker";
 
 /// Where marks of one component go.
@@ -33,6 +37,7 @@ enum Sink {
     Database(PathBuf),
     Folder(PathBuf),
     File(PathBuf),
+    Server { address: Box<Address>, connection: Mutex<Option<Connection>> },
 }
 
 /// Marks of one component.
@@ -75,7 +80,11 @@ impl Markers {
                 (None, Source::Sqlite { path, .. }) => Sink::Database(path.clone()),
                 (None, Source::Files { path, .. }) if path.is_dir() => Sink::Folder(path.clone()),
                 (None, Source::Files { path, .. }) => Sink::File(path.clone()),
-                (None, Source::Postgres { .. } | Source::Redis { .. }) => return None,
+                (None, Source::Postgres { url }) => Sink::Server {
+                    address: Box::new(server_address(url).ok()?),
+                    connection: Mutex::default(),
+                },
+                (None, Source::Redis { .. }) => return None,
             };
             Some(Writer { component: component.name.clone(), sink, state: Mutex::default() })
         };
@@ -255,6 +264,24 @@ impl Sink {
                 };
                 set().map_err(|error| Error::io(path.display(), error))
             }
+            Self::Server { address, connection } => {
+                let statement = format!(
+                    "INSERT INTO {TABLE} (run, number) VALUES ('{run}', {number}) \
+                     ON CONFLICT (run, number) DO UPDATE SET number = excluded.number"
+                );
+                let mut kept = connection.lock().unwrap_or_else(PoisonError::into_inner);
+                // One that is kept may be of a server that is gone; what it was told may be told again.
+                if let Some(mut old) = kept.take()
+                    && old.execute(&statement).is_ok()
+                {
+                    *kept = Some(old);
+                    return Ok(());
+                }
+                let mut new = connect_server(address)?;
+                new.execute(&statement)?;
+                *kept = Some(new);
+                Ok(())
+            }
         }
     }
 
@@ -276,8 +303,31 @@ impl Sink {
                 let last = text.strip_prefix(&format!("{run}-")).and_then(|number| number.parse().ok());
                 Ok(MarkSet::from_ranges(last.map(|last: u64| 1..=last)))
             }
+            Self::Server { address, .. } => {
+                let rows = connect_server(address)?
+                    .query(&format!("SELECT number FROM {TABLE} WHERE run = '{run}' ORDER BY number"))?;
+                rows.iter().map(|row| row.value("number")).collect()
+            }
         }
     }
+}
+
+fn connect_server(address: &Address) -> Result<Connection> {
+    let timeouts = Timeouts { silence: READ_LIMIT, ..Timeouts::default() };
+    let mut connection = Connection::connect(address, Mode::Sql, timeouts)?;
+    // A commit that is not durable is no acknowledgement.
+    connection.execute("SET synchronous_commit = on")?;
+    Ok(connection)
+}
+
+/// Makes the table of marks in a scratch copy of a PostgreSQL server.
+///
+/// # Errors
+/// What the server says.
+pub fn make_table(address: &Address) -> Result<()> {
+    let statement =
+        format!("CREATE TABLE IF NOT EXISTS {TABLE} (run text, number bigint, PRIMARY KEY (run, number))");
+    connect_server(address)?.execute(&statement).map(drop)
 }
 
 fn not_taken(url: &str, why: impl std::fmt::Display) -> Error {

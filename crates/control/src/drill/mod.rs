@@ -10,6 +10,7 @@
 
 pub mod controls;
 pub mod copy;
+mod database;
 pub mod disaster;
 pub mod inventory;
 pub mod live;

@@ -44,8 +44,10 @@ fn refuse_servers(manifest: &Manifest) -> Result<()> {
     };
     let message =
         format!("drills of a service with components of kind `{}` come with a later version", server.kind());
-    Err(Error::new(ErrorKind::Unsupported, codes::DRILL_UNSUITED, message)
-        .with_hint("`retoma recover --to DIR` restores, starts and checks a PostgreSQL server"))
+    Err(Error::new(ErrorKind::Unsupported, codes::DRILL_UNSUITED, message).with_hint(
+        "a PostgreSQL server has scenarios of its own: database-failure, drop-table, wal-gap, bad-page; \
+             `retoma recover --to DIR` restores and checks any component",
+    ))
 }
 
 /// A drill of a copy of a service, from the newest snapshots in `described` to the result. With `only`, just these
@@ -63,6 +65,9 @@ pub fn drill(
     scenario: Scenario,
     context: &Context<'_>,
 ) -> Result<DrillReport> {
+    if scenario.is_of_server() {
+        return super::database::drill(manifest, manifest_text, described, only, scenario, context);
+    }
     let copy = ScratchCopy::make(manifest, described, only, context)?;
     let scratch_manifest = copy.manifest.clone();
     let head = run::head(&scratch_manifest, scenario, &copy.repository, context);
@@ -77,7 +82,7 @@ pub fn drill(
 }
 
 /// Whether an error on the way to a patient tells something about the backups, and not about what was asked for.
-fn is_a_result(error: &Error) -> bool {
+pub(super) fn is_a_result(error: &Error) -> bool {
     let asked = [codes::SNAPSHOT_NOT_FOUND, codes::TARGET_IS_LIVE, codes::DRILL_UNSUITED];
     error.kind() != ErrorKind::Cancelled && !asked.contains(&error.code())
 }
@@ -176,7 +181,7 @@ impl ScratchCopy {
     }
 }
 
-fn scratch_folder(manifest: &Manifest) -> Result<TempDir> {
+pub(super) fn scratch_folder(manifest: &Manifest) -> Result<TempDir> {
     let mut builder = tempfile::Builder::new();
     builder.prefix("retoma-drill-");
     let made = match &manifest.drill.scratch_dir {

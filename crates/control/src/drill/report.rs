@@ -29,6 +29,10 @@ pub(super) struct Facts {
     pub(super) marks: Vec<Option<RpoMeasured>>,
     /// The key that opened the repository after the disaster.
     pub(super) key_id: Option<String>,
+    /// What could have been lost at the worst moment, where it is not what the backups say: WAL is shipped between them.
+    pub(super) worst_case: Option<Seconds>,
+    /// What was left open, beside what every drill leaves open.
+    pub(super) not_proven: Vec<String>,
 }
 
 /// What names the drill.
@@ -91,6 +95,11 @@ pub(super) fn assemble(
     {
         result.checks.extend(facts.recovered.service_checks.iter().cloned());
     }
+    for result in &mut components {
+        result.rpo_worst_case_seconds = facts.worst_case.or(result.rpo_worst_case_seconds);
+    }
+    let mut open = not_proven(manifest, head.scenario);
+    open.extend(facts.not_proven);
     let mut report = DrillReport {
         schema: SCHEMA.to_owned(),
         drill: head.drill,
@@ -107,7 +116,7 @@ pub(super) fn assemble(
         verdict: VerdictKind::Red,
         reasons: Vec::new(),
         failure,
-        not_proven: not_proven(manifest, head.scenario),
+        not_proven: open,
     };
     let decided = verdict(&DrillFacts::from(&report));
     report.verdict = decided.kind();

@@ -34,7 +34,7 @@ pub fn run(patient: &Patient, scenario: Scenario, context: &Context<'_>) -> Resu
         open_address(&address_of(&patient.repository_dir)?, &patient.password, false)?.repository;
     let head = head(&patient.manifest, scenario, &repository, context);
     let mut facts = Facts::default();
-    let ended = within_limit(patient, context, |context| {
+    let ended = within_limit(&patient.manifest, context, |context| {
         Drill::new(patient, scenario, context, &head.drill)?.run(repository, &mut facts)
     });
     let failure = match ended {
@@ -63,12 +63,12 @@ pub(super) fn head(
 }
 
 /// Does `work` until the manifest's time limit, with an interrupt of its own.
-fn within_limit(
-    patient: &Patient,
+pub(super) fn within_limit(
+    manifest: &Manifest,
     context: &Context<'_>,
     work: impl FnOnce(&Context<'_>) -> Result<()>,
 ) -> Result<()> {
-    let limit = Duration::from_secs(patient.manifest.drill.timeout_seconds);
+    let limit = Duration::from_secs(manifest.drill.timeout_seconds);
     let (done, timed_out) = (AtomicBool::new(false), AtomicBool::new(false));
     std::thread::scope(|scope| {
         // The limit works as a stop that somebody asked for, on a flag of its own.

@@ -10,9 +10,11 @@
 
 mod check;
 mod log;
+mod serve;
 mod settings;
 
 pub use check::check;
+pub use serve::{Archiving, Serve, user_of};
 
 use crate::interrupt::Interrupt;
 use crate::service::{Ended, Service, Start, Supervisor, run_to_end, tail};
@@ -27,8 +29,8 @@ use retoma_repo::format::snapshot::Snapshot;
 use retoma_repo::index::Index;
 use retoma_sources::postgres::wire::{Address, Connection, Mode, Timeouts};
 use retoma_sources::postgres::{PostgresFacts, Programs, Recovery, facts_of, misfits};
-use rustix::process::{Pid, Signal, geteuid};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use rustix::process::{Pid, Signal};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -69,8 +71,10 @@ pub struct Instance {
     superuser: String,
     log: Log,
     wal: Option<WalServer>,
-    /// Behind everything that uses it.
-    folder: tempfile::TempDir,
+    /// Of the socket and all that only this server needs.
+    folder: PathBuf,
+    /// The same, where it goes with the server; behind everything that uses it.
+    _own: Option<tempfile::TempDir>,
 }
 
 /// How far a server has recovered.
@@ -204,7 +208,8 @@ impl Instance {
         let start = Start { command: &command, dir: folder.path(), log: log.path(), variables: &[] };
         let service = Service::start(launch.supervisor, &start)?;
         let superuser = superuser.clone();
-        Ok(Self { service, programs, user, superuser, log, wal, folder })
+        let (folder, own) = (folder.path().to_owned(), Some(folder));
+        Ok(Self { service, programs, user, superuser, log, wal, folder, _own: own })
     }
 
     /// Waits until the WAL is replayed up to the target.
@@ -296,7 +301,7 @@ impl Instance {
 
     /// How one of its databases is reached, as its superuser.
     pub fn address(&self, database: &str) -> Address {
-        Address::on_socket(self.folder.path(), PORT, &self.superuser, database)
+        Address::on_socket(&self.folder, PORT, &self.superuser, database)
     }
 
     /// Runs one of PostgreSQL's programs against the server: `program OPTIONS -h SOCKET -p PORT -U SUPERUSER`. Gives its
@@ -311,7 +316,7 @@ impl Instance {
         limit: Duration,
         interrupt: &Interrupt,
     ) -> Result<(i32, String)> {
-        let folder = self.folder.path();
+        let folder = self.folder.as_path();
         let connect = ["-h", &folder.display().to_string(), "-p", &PORT.to_string(), "-U", &self.superuser];
         let arguments = options.iter().copied().chain(connect).map(str::to_owned).collect();
         let dressed = Dressed { programs: &self.programs, user: self.user, folder };
@@ -330,7 +335,7 @@ impl Instance {
         limit: Duration,
         interrupt: &Interrupt,
     ) -> Result<(i32, String)> {
-        let folder = self.folder.path();
+        let folder = self.folder.as_path();
         let connect = ["-h", &folder.display().to_string(), "-p", &PORT.to_string(), "-U", &self.superuser];
         let arguments = options.iter().cloned().chain(connect.map(str::to_owned)).collect();
         let dressed = Dressed { programs: &self.programs, user: self.user, folder };
@@ -458,27 +463,6 @@ fn restore_command(program: &Path, socket: &Path) -> Result<String> {
         Ok(format!("'{}'", text.replace('\'', "'\\''").replace('%', "%%")))
     };
     Ok(format!("{} __wal-get --socket {} %f \"%p\"", quoted(program)?, quoted(socket)?))
-}
-
-/// Whom the server runs as: user and group of its data directory; `None` for ourselves.
-fn user_of(data: &Path) -> Result<Option<(u32, u32)>> {
-    let metadata = std::fs::metadata(data).map_err(|error| Error::io(data.display(), error))?;
-    let (owner, group, me) = (metadata.uid(), metadata.gid(), geteuid().as_raw());
-    let cannot = |what: String, hint: &'static str| {
-        Err(Error::new(ErrorKind::Invalid, codes::POSTGRES_NOT_UP, what).with_hint(hint))
-    };
-    if owner == 0 {
-        let what = format!("`{}` belongs to root, and PostgreSQL refuses to run as root", data.display());
-        return cannot(what, "give the folder to the database's user (`chown -R postgres`)");
-    }
-    if owner == me {
-        return Ok(None);
-    }
-    if me != 0 {
-        let what = format!("`{}` belongs to another user", data.display());
-        return cannot(what, "run this as that user, or as root");
-    }
-    Ok(Some((owner, group)))
 }
 
 /// A folder with a short name, for the length of a socket's path is limited.

@@ -1,9 +1,9 @@
 //! Carries a plan out.
 
 use super::place::{self, Exchange};
-use super::server;
 use super::{Place, Plan, PlannedComponent, as_bytes};
-use crate::backup::MANIFEST_NAME;
+use super::{cache, server};
+use crate::backup::{MANIFEST_NAME, Point, RecoverySet};
 use crate::check::{self, Checked};
 use crate::durable;
 use crate::interrupt::Interrupt;
@@ -12,13 +12,14 @@ use crate::probe;
 use crate::service::{self, Ended, PROBE_LIMIT, Service, Start, Supervisor};
 use crate::timeline::Timeline;
 use crate::watch::{Note, Watch};
+use jiff::Timestamp;
 use retoma_core::drill::{CheckOutcome, CheckResult, StepName};
 use retoma_core::manifest::{Command, ComponentKind, Source};
 use retoma_core::{Error, ErrorKind, Result, ResultExt, error::codes};
 use retoma_repo::backup::Progress;
 use retoma_repo::index::Index;
 use retoma_repo::{Repository, SnapshotId, restore};
-use retoma_sources::sqlite;
+use retoma_sources::{redis, sqlite};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -61,6 +62,8 @@ pub struct RecoveredComponent {
     pub checked: Checked,
     /// How far a database server came.
     pub recovery: Option<server::Report>,
+    /// Its data are as of this time.
+    pub as_of: Timestamp,
     /// How long fetching took.
     pub elapsed: Duration,
     /// Since the disaster, when it was restored and checked.
@@ -85,6 +88,12 @@ pub struct Recovered {
 }
 
 impl Recovered {
+    /// The components with the moments that they show; `None` without any.
+    pub fn set(&self) -> Option<RecoverySet> {
+        let point = |it: &RecoveredComponent| Point { component: it.component.clone(), time: it.as_of };
+        RecoverySet::of(self.components.iter().map(point).collect())
+    }
+
     /// Whether every check ran and passed, nothing was rolled back, and the repository showed no damage. Otherwise the
     /// exit code is 4.
     pub fn passed(&self) -> bool {
@@ -114,6 +123,9 @@ pub fn apply(
     run.check_nobody_answers()?;
     for planned in plan.components.iter().filter(|planned| planned.server.is_some()) {
         postgres::check_not_live(&planned.to)?;
+    }
+    if plan.place == Place::InPlace {
+        plan.components.iter().try_for_each(|planned| cache::check_not_live(&planned.component))?;
     }
     let index = repository.load_readable_index()?;
     for error in index.unreadable() {
@@ -220,6 +232,12 @@ impl Run<'_> {
         }
     }
 
+    /// Where what lies `below` in a unit is restored.
+    fn staged(&self, unit: usize, below: &Path) -> PathBuf {
+        let staged = self.plan.units[unit].staged();
+        if below.as_os_str().is_empty() { staged } else { staged.join(below) }
+    }
+
     /// Restores everything beside its place and checks it there.
     fn stage(&mut self, index: &Index) -> Result<Vec<RecoveredComponent>> {
         let mut done = Vec::new();
@@ -227,8 +245,7 @@ impl Run<'_> {
             let Some((unit, below)) = &planned.unit else {
                 return Err(Error::internal("a component has no place in the exchange"));
             };
-            let staged = self.plan.units[*unit].staged();
-            let staged = if below.as_os_str().is_empty() { staged } else { staged.join(below) };
+            let staged = self.staged(*unit, below);
             let mut restored = self.component(planned, &staged, index)?;
             check::require_all(&planned.component.name, &restored.checked.checks)?;
             restored.path.clone_from(&planned.to);
@@ -306,6 +323,10 @@ impl Run<'_> {
         index: &Index,
     ) -> Result<RecoveredComponent> {
         let name = planned.component.name.as_str();
+        let (named, is_redis) = (place, planned.component.kind() == ComponentKind::Redis);
+        // Its check looks for this name.
+        let dump = place.with_file_name(redis::DUMP_NAME);
+        let place = if is_redis { dump.as_path() } else { place };
         self.timeline.begin(StepName::Fetch, Some(name))?;
         let started = Instant::now();
         let outcome = fetch(self.repository, index, planned, place, self.interrupt)
@@ -341,18 +362,34 @@ impl Run<'_> {
             checked.checks.extend(results);
             recovery = Some(report);
         }
+        if is_redis {
+            self.dress(planned, place, named).with_context(|| format!("put `{name}` into its place"))?;
+        }
         self.watch.note(&Note::Restored { component: name.to_owned(), bytes: checked.bytes, elapsed });
+        let stopped = planned.server.as_ref().and_then(|facts| facts.stop_time);
+        let replayed = recovery.as_ref().and_then(|report| report.last_transaction);
         Ok(RecoveredComponent {
             component: name.to_owned(),
             kind: planned.component.kind(),
             snapshot: planned.snapshot,
-            path: place.to_owned(),
+            path: named.to_owned(),
             files: outcome.files,
             checked,
             recovery,
+            as_of: replayed.max(stopped).unwrap_or_else(|| planned.time()),
             elapsed,
             ready: self.timeline.elapsed(),
         })
+    }
+
+    /// Names a restored data set as the server does, and makes its log of it.
+    fn dress(&self, planned: &PlannedComponent, restored: &Path, named: &Path) -> Result<()> {
+        let place = planned.log.as_ref().map(|(log, unit)| match unit {
+            Some((unit, below)) => (log, self.staged(*unit, below)),
+            None => (log, log.path().to_owned()),
+        });
+        let log = place.as_ref().map(|(log, place)| (*log, place.as_path()));
+        cache::dress(restored, named, log, planned.to.parent().unwrap_or(&planned.to))
     }
 
     /// On a blank machine the manifest is not there either.

@@ -10,6 +10,7 @@
 //! steps: `docs/recover.md`.
 
 mod apply;
+mod cache;
 pub mod extract;
 mod locate;
 mod pitr;
@@ -35,6 +36,8 @@ use retoma_repo::index::Index;
 use retoma_repo::ops::find::{self, Which};
 use retoma_repo::{Repository, SnapshotId};
 use retoma_sources::postgres::{self as postgres_source, PostgresFacts};
+use retoma_sources::redis;
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
 /// Where the data go.
@@ -110,6 +113,8 @@ pub struct PlannedComponent {
     pub recovery: Option<PlannedRecovery>,
     /// The unit that it is exchanged with, by position, and its path in the unit's folder.
     unit: Option<(usize, PathBuf)>,
+    /// The log that a Redis server would read instead of what is restored, and its unit.
+    log: Option<(cache::Log, Option<(usize, PathBuf)>)>,
 }
 
 impl PlannedComponent {
@@ -161,12 +166,19 @@ pub fn plan(request: &Request<'_>) -> Result<Plan> {
             let (id, recorded) = backup::snapshot_of(request.repository, &component.name, &which)?;
             (id, recorded, None)
         };
-        let from = PathBuf::from(recorded.paths.first().cloned().unwrap_or_default());
+        let mut from = PathBuf::from(recorded.paths.first().cloned().unwrap_or_default());
+        let mut log = None;
         let server = server_facts(request.repository, &index, component, &recorded)?;
         let to = match (component.path(), &server) {
             (Some(path), _) => path.to_owned(),
             (None, Some(_)) => placed(&request.place, &from)?,
-            (None, None) => return Err(backup::later(component.kind())),
+            (None, None) => {
+                let facts = redis_facts(request.repository, &index, component, &recorded)?;
+                let (dump, read) = cache::plan(&request.place, component, &facts)?;
+                from = PathBuf::from(std::ffi::OsString::from_vec(cache::dump_in(&from)));
+                log = read.map(|log| (log, None));
+                dump
+            }
         };
         let node = find::node(request.repository, &index, &recorded.tree, as_bytes(&from))
             .with_context(|| format!("look for `{}` in snapshot {}", component.name, snapshot.short()))?;
@@ -180,6 +192,7 @@ pub fn plan(request: &Request<'_>) -> Result<Plan> {
             recorded,
             from,
             unit: None,
+            log,
         });
     }
     let units = if request.place == Place::InPlace { units(&mut components) } else { Vec::new() };
@@ -207,6 +220,24 @@ fn server_facts(
     Ok(Some(facts))
 }
 
+/// What was captured of a Redis server.
+fn redis_facts(
+    repository: &Repository,
+    index: &Index,
+    component: &Component,
+    recorded: &Snapshot,
+) -> Result<redis::RedisFacts> {
+    if component.kind() != ComponentKind::Redis {
+        return Err(backup::later(component.kind()));
+    }
+    let doing = || format!("look at what was backed up of `{}`", component.name);
+    let facts = redis::facts_of(repository, index, &recorded.tree).with_context(doing)?;
+    facts.ok_or_else(|| {
+        let message = format!("the snapshot of `{}` is no backup of a server", component.name);
+        Error::new(ErrorKind::Corrupt, codes::CAPTURE_FACTS_MALFORMED, message)
+    })
+}
+
 /// Where a path of the original machine goes.
 fn placed(place: &Place, original: &Path) -> Result<PathBuf> {
     match place {
@@ -222,20 +253,32 @@ fn units(components: &mut [PlannedComponent]) -> Vec<Unit> {
     let mut units: Vec<Unit> = Vec::new();
     for at in order {
         let planned = &mut components[at];
-        let outer = units.iter().position(|unit| unit.is_folder && planned.to.starts_with(&unit.live));
-        let unit = outer.unwrap_or_else(|| {
-            units.push(Unit {
-                live: planned.to.clone(),
-                is_folder: planned.is_folder,
-                snapshot: planned.snapshot.short(),
-                is_database: planned.component.kind() == manifest::ComponentKind::Sqlite,
-            });
-            units.len() - 1
-        });
-        let below = planned.to.strip_prefix(&units[unit].live).unwrap_or(Path::new("")).to_owned();
-        planned.unit = Some((unit, below));
+        let is_database = planned.component.kind() == manifest::ComponentKind::Sqlite;
+        let snapshot = planned.snapshot.short();
+        let unit = |live: &Path, is_folder| Unit {
+            live: live.to_owned(),
+            is_folder,
+            snapshot: snapshot.clone(),
+            is_database,
+        };
+        planned.unit = Some(join(&mut units, unit(&planned.to, planned.is_folder)));
+        if let Some((log, of_log)) = &mut planned.log {
+            *of_log = Some(join(&mut units, unit(log.path(), log.is_folder())));
+        }
     }
     units
+}
+
+/// The unit that `wanted` is in, and its path there: one that holds it, or itself.
+fn join(units: &mut Vec<Unit>, wanted: Unit) -> (usize, PathBuf) {
+    let outer = units.iter().position(|unit| unit.is_folder && wanted.live.starts_with(&unit.live));
+    let live = wanted.live.clone();
+    let at = outer.unwrap_or_else(|| {
+        units.push(wanted);
+        units.len() - 1
+    });
+    let below = live.strip_prefix(&units[at].live).unwrap_or(Path::new("")).to_owned();
+    (at, below)
 }
 
 /// The manifest in the repository: the newest, or the newest not after a time.

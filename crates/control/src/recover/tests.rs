@@ -34,6 +34,7 @@ pub(super) fn planned(to: &str, is_database: bool) -> PlannedComponent {
         server: None,
         recovery: None,
         unit: None,
+        log: None,
     }
 }
 

@@ -6,6 +6,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+/// Major versions that are looked for.
+const MAJORS: std::ops::RangeInclusive<u32> = 13..=20;
+
 /// The folder of one version's programs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Programs {
@@ -49,6 +52,22 @@ impl Programs {
             Error::new(ErrorKind::NotFound, codes::POSTGRES_PROGRAMS, message).with_hint(format!(
                 "install them (on Debian: `postgresql-{major}`), or put their folder into PATH"
             ))
+        })
+    }
+
+    /// The newest ones that are installed, with their version as the server has it: `150000`.
+    ///
+    /// # Errors
+    /// `R0424` when there are none.
+    pub fn newest() -> Result<(Self, u32)> {
+        let of = |major: u32| {
+            let found = candidates(major).into_iter().find(|folder| version_of(folder) == Some(major));
+            found.map(|folder| (Self { folder }, major * 10_000))
+        };
+        MAJORS.rev().find_map(of).ok_or_else(|| {
+            let message = "PostgreSQL's programs are not installed here";
+            Error::new(ErrorKind::NotFound, codes::POSTGRES_PROGRAMS, message)
+                .with_hint("install its server (on Debian: `postgresql`), or put its folder into PATH")
         })
     }
 

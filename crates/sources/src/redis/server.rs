@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Settings that say what survives a crash, and how a copy has to be read.
-const SETTINGS: [&str; 11] = [
+const SETTINGS: [&str; 15] = [
     "save",
     "appendonly",
     "appendfsync",
@@ -21,6 +21,11 @@ const SETTINGS: [&str; 11] = [
     "databases",
     "repl-diskless-sync",
     "repl-timeout",
+    // Where its files are.
+    "dir",
+    "dbfilename",
+    "appenddirname",
+    "appendfilename",
 ];
 /// So many modules are recorded.
 const MODULES: usize = 1_000;

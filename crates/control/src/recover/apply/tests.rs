@@ -60,6 +60,7 @@ fn recovered(checks: Vec<CheckResult>) -> RecoveredComponent {
         files: 1,
         checked: Checked { checks, bytes: 0, rows: None, facts: None },
         recovery: None,
+        as_of: jiff::Timestamp::UNIX_EPOCH,
         elapsed: Duration::ZERO,
         ready: Seconds::ZERO,
     }
