@@ -92,10 +92,10 @@ async fn serve(address: SocketAddr, file: PathBuf, pages: Arc<Pages>, interrupt:
             () = stopped(&interrupt) => return,
         }
     };
-    if let Ok(bound) = listener.local_addr() {
-        if durable::write(&file, format!("{bound}\n").as_bytes(), durable::SHARED).is_err() {
-            tell(&format!("listening on {bound}; the file that says so cannot be written"));
-        }
+    if let Ok(bound) = listener.local_addr()
+        && durable::write(&file, format!("{bound}\n").as_bytes(), durable::SHARED).is_err()
+    {
+        tell(&format!("listening on {bound}; the file that says so cannot be written"));
     }
     let ending = interrupt.clone();
     let graceful = async move { stopped(&ending).await };

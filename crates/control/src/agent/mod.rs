@@ -127,13 +127,13 @@ impl Agent {
     /// # Errors
     /// `R0950` when another agent has the folder; `R0951` when it cannot be used; `R0002` for a drill that there is not.
     pub fn new(settings: Settings, state: State) -> Result<Self> {
-        if let Some(name) = &settings.manifest.agent.drill {
-            if Scenario::from_name(name).is_none() {
-                let known: Vec<&str> = Scenario::ALL.iter().map(|it| it.as_str()).collect();
-                let message = format!("`drill` in `[agent]` is `{name}`, and there is no such scenario");
-                return Err(Error::new(ErrorKind::Invalid, codes::USAGE, message)
-                    .with_hint(format!("the scenarios are {}", known.join(", "))));
-            }
+        if let Some(name) = &settings.manifest.agent.drill
+            && Scenario::from_name(name).is_none()
+        {
+            let known: Vec<&str> = Scenario::ALL.iter().map(|it| it.as_str()).collect();
+            let message = format!("`drill` in `[agent]` is `{name}`, and there is no such scenario");
+            return Err(Error::new(ErrorKind::Invalid, codes::USAGE, message)
+                .with_hint(format!("the scenarios are {}", known.join(", "))));
         }
         let started = Timestamp::now();
         let journal = Journal::open(state.folder(), started)?;

@@ -18,7 +18,10 @@ impl Notify {
                 [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
                 path => SocketAddr::from_pathname(OsStr::from_bytes(path)),
             };
-            Some((UnixDatagram::unbound().ok()?, address.ok()?))
+            let own = UnixDatagram::unbound().ok()?;
+            // Whoever does not read must not hold the agent up.
+            own.set_nonblocking(true).ok()?;
+            Some((own, address.ok()?))
         };
         Self(socket.and_then(open))
     }
@@ -57,6 +60,10 @@ mod tests {
             drop(socket);
             notify.say("WATCHDOG=1");
         }
+        let deaf = folder.path().join("deaf");
+        let _unread = UnixDatagram::bind(&deaf).unwrap();
+        let notify = Notify::new(Some(deaf.into_os_string()));
+        (0..10_000).for_each(|_| notify.say("WATCHDOG=1"));
         Notify::new(None).say("READY=1");
         Notify::new(Some("/nowhere/at/all".into())).say("READY=1");
     }

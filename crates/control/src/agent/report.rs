@@ -22,9 +22,8 @@ impl Report {
         let document = ended.document.as_ref().unwrap_or(&Value::Null);
         let found = match (verb, ended.code) {
             _ if is_stopping && ended.code != Some(0) => Outcome::Stopped,
-            (_, Some(0)) => Outcome::Good,
             // Damage, a gap or a red drill is an answer: to ask again at once gives no other.
-            ("verify" | "wal-check" | "drill", Some(4)) => Outcome::Good,
+            (_, Some(0)) | ("verify" | "wal-check" | "drill", Some(4)) => Outcome::Good,
             (_, Some(3)) => Outcome::Incomplete,
             _ => Outcome::Failed,
         };
@@ -150,7 +149,9 @@ mod tests {
 
     fn of(verb: &str, steps: &[Ended]) -> Report {
         let mut report = Report::default();
-        steps.iter().for_each(|step| report.add(verb, step, false));
+        for step in steps {
+            report.add(verb, step, false);
+        }
         report
     }
 

@@ -145,7 +145,7 @@ impl Sender {
             if !(news.raised.is_empty() && news.cleared.is_empty()) && is_time(tries.webhook, AGAIN) {
                 tries.webhook = Some(Instant::now());
                 let sent = self.webhook(receiver, &news, &active);
-                if tries.note("webhook", sent, tell) {
+                if tries.note("webhook", &sent, tell) {
                     memory.webhook = after(&memory.webhook, &active, may_clear);
                     (tries.webhook, is_changed) = (None, true);
                 }
@@ -158,19 +158,19 @@ impl Sender {
             if is_due && is_time(tries.alertmanager, AGAIN) {
                 tries.alertmanager = Some(Instant::now());
                 let sent = self.alertmanager(receiver, &news, &active);
-                if tries.note("alertmanager", sent, tell) {
+                if tries.note("alertmanager", &sent, tell) {
                     memory.alertmanager = after(&memory.alertmanager, &active, may_clear);
                     (tries.alertmanager, tries.alertmanager_done) = (None, Some(Instant::now()));
                     is_changed |= is_news;
                 }
             }
         }
-        if let Some(receiver) = self.options.dead_man.as_ref().filter(|_| board.is_healthy()) {
-            if is_time(tries.dead_man, REPEAT) {
-                tries.dead_man = Some(Instant::now());
-                let sent = address(receiver).and_then(|url| answer(probe::agent(LIMIT).get(&url).call()));
-                tries.note("dead_man", sent, tell);
-            }
+        if let Some(receiver) = self.options.dead_man.as_ref().filter(|_| board.is_healthy())
+            && is_time(tries.dead_man, REPEAT)
+        {
+            tries.dead_man = Some(Instant::now());
+            let sent = address(receiver).and_then(|url| answer(probe::agent(LIMIT).get(&url).call()));
+            tries.note("dead_man", &sent, tell);
         }
         is_changed
     }
@@ -206,9 +206,9 @@ impl Sender {
 
 impl Tries {
     /// Says once that a receiver does not answer, and once that it does again.
-    fn note(&mut self, name: &'static str, sent: Result<()>, tell: &Tell) -> bool {
+    fn note(&mut self, name: &'static str, sent: &Result<()>, tell: &Tell) -> bool {
         let was_failing = self.is_failing.insert(name, sent.is_err()).unwrap_or(false);
-        match &sent {
+        match sent {
             Err(error) if !was_failing => tell(&format!("alerts to `{name}`: {error} [{}]", error.code())),
             Ok(()) if was_failing => tell(&format!("alerts to `{name}` arrive again")),
             _ => {}

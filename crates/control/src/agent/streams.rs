@@ -144,7 +144,9 @@ impl Known {
     fn hear(&mut self, event: &StreamEvent<'_>, now: Timestamp) {
         let stream = &mut self.stream;
         match event {
-            StreamEvent::Connected { .. } => stream.down = None,
+            StreamEvent::Connected { .. } | StreamEvent::Cleared { alarm: Alarm::Connection } => {
+                stream.down = None
+            }
             StreamEvent::Shipped { lag_bytes, lag, .. } => {
                 stream.down = None;
                 (stream.lag_bytes, stream.lag_seconds) = (Some(*lag_bytes), Some(lag.as_secs_f64()));
@@ -153,7 +155,6 @@ impl Known {
             StreamEvent::Raised { alarm: Alarm::Connection, error } => {
                 stream.down = Some(format!("{error} ({})", error.code()));
             }
-            StreamEvent::Cleared { alarm: Alarm::Connection } => stream.down = None,
             StreamEvent::Raised { alarm: Alarm::Repository(name), .. } => {
                 stream.stuck_repositories.retain(|stuck| stuck != name);
                 stream.stuck_repositories.push(name.clone());

@@ -202,7 +202,9 @@ pub fn text(observed: &Observed, alerts: &Alerts, now: Timestamp) -> String {
     for metric in TABLE {
         let Some(lines) = samples.0.remove(metric.name) else { continue };
         text += &format!("# HELP {} {}\n# TYPE {} {}\n", metric.name, metric.help, metric.name, metric.kind);
-        lines.iter().for_each(|line| text += &format!("{}{line}\n", metric.name));
+        for line in lines {
+            text += &format!("{}{line}\n", metric.name);
+        }
     }
     text
 }

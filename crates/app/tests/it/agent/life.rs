@@ -5,21 +5,24 @@ use crate::kit::{Home, MODELS, fields};
 use retoma_testkit::{require_tool, wait_for_what};
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 
 #[test]
 fn an_agent_backs_up_keeps_verifies_answers_and_stops() {
     let home = home("");
-    home.write("retoma.toml", std::fs::read_to_string(home.path("retoma.toml")).unwrap().as_bytes());
     let socket = UnixDatagram::bind(home.path("notify")).unwrap();
-    socket.set_nonblocking(true).unwrap();
+    let heard: Arc<Mutex<Vec<String>>> = Arc::default();
+    let hears = Arc::clone(&heard);
+    std::thread::spawn(move || {
+        let mut buffer = [0; 64];
+        while let Ok(length) = socket.recv(&mut buffer) {
+            hears.lock().unwrap().push(String::from_utf8_lossy(&buffer[..length]).into_owned());
+        }
+    });
     let notify = home.text_path("notify");
     let agent = Agent::start_with(&home, &[("NOTIFY_SOCKET", &notify), ("WATCHDOG_USEC", "1000000")]);
     let hear = |what: &str| {
-        wait_for_what(what, || {
-            let mut buffer = [0; 64];
-            let length = socket.recv(&mut buffer).ok()?;
-            (&buffer[..length] == what.as_bytes()).then_some(())
-        });
+        wait_for_what(what, || heard.lock().unwrap().iter().any(|it| it == what).then_some(()));
     };
     hear("READY=1");
     hear("WATCHDOG=1");

@@ -84,6 +84,10 @@ impl<'a> Agent<'a> {
 
 impl Drop for Agent<'_> {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let journal = std::fs::read_to_string(self.home.path(".retoma/agent/journal.jsonl"));
+            println!("{}\n{}", self.log(), journal.unwrap_or_default());
+        }
         self.kill_now();
     }
 }

@@ -49,8 +49,8 @@ impl Real {
         real
     }
 
-    fn receiver(&self) -> Option<Receiver> {
-        Some(Receiver::Literal(self.url.clone()))
+    fn receiver(&self) -> Receiver {
+        Receiver::Literal(self.url.clone())
     }
 
     fn take(&self) -> Vec<(String, Value)> {
@@ -86,7 +86,7 @@ const BAD: (&str, Severity) = ("wal_gap", Severity::Critical);
 #[test]
 fn a_webhook_hears_of_each_beginning_and_each_end_once() {
     let real = Real::start();
-    let sender = sender(AlertOptions { webhook: real.receiver(), ..AlertOptions::default() });
+    let sender = sender(AlertOptions { webhook: Some(real.receiver()), ..AlertOptions::default() });
     let (mut memory, mut tries) = (Memory::default(), Tries::default());
     let mut round = |alerts: &[(&str, Severity)], may_clear| {
         sender.round(&board(alerts), &mut memory, &mut tries, may_clear, &silent());
@@ -121,7 +121,7 @@ fn a_webhook_hears_of_each_beginning_and_each_end_once() {
 fn what_is_not_acknowledged_is_said_again_and_the_trouble_is_told_once() {
     let real = Real::start();
     real.status.store(500, Ordering::Relaxed);
-    let sender = sender(AlertOptions { webhook: real.receiver(), ..AlertOptions::default() });
+    let sender = sender(AlertOptions { webhook: Some(real.receiver()), ..AlertOptions::default() });
     let (mut memory, mut tries) = (Memory::default(), Tries::default());
     let told: Arc<Mutex<Vec<String>>> = Arc::default();
     let tell: Tell = {
@@ -146,7 +146,7 @@ fn what_is_not_acknowledged_is_said_again_and_the_trouble_is_told_once() {
 #[test]
 fn alertmanager_hears_what_lasts_and_what_ended() {
     let real = Real::start();
-    let sender = sender(AlertOptions { alertmanager: real.receiver(), ..AlertOptions::default() });
+    let sender = sender(AlertOptions { alertmanager: Some(real.receiver()), ..AlertOptions::default() });
     let (mut memory, mut tries) = (Memory::default(), Tries::default());
     sender.round(&board(&[BAD]), &mut memory, &mut tries, true, &silent());
     let got = real.take();
@@ -169,7 +169,7 @@ fn alertmanager_hears_what_lasts_and_what_ended() {
 #[test]
 fn the_dead_man_hears_of_us_only_while_all_is_well() {
     let real = Real::start();
-    let sender = sender(AlertOptions { dead_man: real.receiver(), ..AlertOptions::default() });
+    let sender = sender(AlertOptions { dead_man: Some(real.receiver()), ..AlertOptions::default() });
     let (mut memory, mut tries) = (Memory::default(), Tries::default());
     let mut round = |board: &Board| sender.round(board, &mut memory, &mut tries, true, &silent());
     round(&board(&[BAD]));
@@ -184,7 +184,7 @@ fn the_dead_man_hears_of_us_only_while_all_is_well() {
 #[test]
 fn what_was_acknowledged_outlives_the_agent() {
     let (real, folder) = (Real::start(), tempfile::tempdir().unwrap());
-    let options = AlertOptions { webhook: real.receiver(), ..AlertOptions::default() };
+    let options = AlertOptions { webhook: Some(real.receiver()), ..AlertOptions::default() };
     let sender = Sender { folder: folder.path().to_owned(), ..sender(options) };
     let interrupt = Interrupt::default();
     sender.start(Arc::new(board(&[BAD])), interrupt.clone(), silent()).unwrap();
