@@ -145,7 +145,7 @@ impl Known {
         let stream = &mut self.stream;
         match event {
             StreamEvent::Connected { .. } | StreamEvent::Cleared { alarm: Alarm::Connection } => {
-                stream.down = None
+                stream.down = None;
             }
             StreamEvent::Shipped { lag_bytes, lag, .. } => {
                 stream.down = None;
