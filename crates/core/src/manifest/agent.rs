@@ -2,7 +2,8 @@
 
 use super::secret_ref::SecretRef;
 use crate::units::Duration;
-use std::net::{Ipv4Addr, SocketAddr};
+// Types of addresses: no effect is in them.
+use core::net::{Ipv4Addr, SocketAddr};
 
 /// Where the agent answers when the manifest says nothing.
 pub(super) const LISTEN: &str = "127.0.0.1:9840";

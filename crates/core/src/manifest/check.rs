@@ -273,7 +273,7 @@ fn text(content: &str, node: &Node, field: &Field, kind: Option<&str>) -> Option
         Kind::ServerUrl => server(content, node, field, kind),
         Kind::Receiver => receiver(content, node, field),
         Kind::Listen => {
-            let is_address = content.parse::<std::net::SocketAddr>().is_ok();
+            let is_address = content.parse::<core::net::SocketAddr>().is_ok();
             let hint = "write an IP address and a port, as in `127.0.0.1:9840` or `[::1]:9840`";
             (!is_address).then(|| malformed(node, field, "is no address to listen on", hint))
         }
