@@ -110,7 +110,7 @@ enum Verb {
     Prune(prune::Args),
     /// Archive and fetch the WAL of PostgreSQL servers, and name what is missing of it
     Wal(wal::Args),
-    /// Keep what the manifest promises: back up in time, stream WAL, verify, drill, and tell what is wrong
+    /// Run what is due, stream WAL, and tell what is wrong, until it is stopped
     Agent(agent::Args),
     /// List, add and remove the passwords of a repository
     Key(key::Args),
