@@ -12,6 +12,7 @@ const GENERATED: &[(&str, &[&str])] = &[
     ("docs/manifest.schema.json", &["codegen", "schema"]),
     ("docs/manifest.md", &["codegen", "manifest"]),
     ("docs/cli.md", &["codegen", "cli"]),
+    ("docs/metrics.md", &["codegen", "metrics"]),
 ];
 
 /// `xtask codegen [--check]`.

@@ -5,6 +5,7 @@
 mod cli;
 mod context;
 mod exit;
+mod http;
 mod output;
 mod signals;
 

@@ -4,6 +4,7 @@
 //! [`retoma_core::decide`], and how bytes are stored in [`retoma_repo`]. Nothing here prints: functions return values
 //! and tell a [`Watch`] what they are doing. Every wait has a deadline and ends when an [`Interrupt`] says so.
 
+pub mod agent;
 pub mod backup;
 pub mod check;
 pub mod demo;

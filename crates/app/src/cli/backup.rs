@@ -20,6 +20,9 @@ use std::collections::BTreeSet;
 pub(super) struct Args {
     /// Components to back up (default: all)
     component: Vec<String>,
+    /// Fail when this repository is not there, instead of making it: its disk may not be mounted
+    #[arg(long, value_name = "NAME")]
+    existing: Vec<String>,
 }
 
 pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
@@ -39,7 +42,8 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     for configured in repositories {
         let wanted = |component: &&&Component| component.repositories.contains(&configured.name);
         let components: Vec<&Component> = components.iter().filter(wanted).copied().collect();
-        match open(&loaded, configured, context) {
+        let may_create = !args.existing.contains(&configured.name);
+        match open(&loaded, configured, may_create, context) {
             Ok(repository) => {
                 let here = one(context, manifest, &configured.name, &repository, &components)?;
                 if let Some(set) = here.set().filter(|set| set.points.len() > 1) {
@@ -69,8 +73,13 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     Ok(all.exit())
 }
 
-fn open(loaded: &Loaded, configured: &manifest::Repository, context: &Context) -> Result<Repository> {
-    let Opened { repository, created } = retoma_control::open::open_repository(configured, true)?;
+fn open(
+    loaded: &Loaded,
+    configured: &manifest::Repository,
+    may_create: bool,
+    context: &Context,
+) -> Result<Repository> {
+    let Opened { repository, created } = retoma_control::open::open_repository(configured, may_create)?;
     if created {
         // Right for the first backup; a shock for whoever had one there.
         context.printer.warning(&format!("there was no repository at `{}`: made a new one", configured.url));

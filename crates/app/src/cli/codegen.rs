@@ -21,6 +21,8 @@ enum Document {
     Manifest,
     /// docs/cli.md
     Cli,
+    /// docs/metrics.md
+    Metrics,
 }
 
 pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
@@ -34,6 +36,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
             })?
         }
         Document::Cli => reference(),
+        Document::Metrics => retoma_core::render::metrics::page(),
     };
     context.printer.raw(text.as_bytes());
     Ok(Exit::Ok)

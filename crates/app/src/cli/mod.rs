@@ -1,5 +1,6 @@
 //! The command line: one file for each verb, with its arguments and what it prints.
 
+mod agent;
 mod backup;
 mod codegen;
 mod demo;
@@ -66,6 +67,12 @@ pub(crate) struct Cli {
     /// Print errors and results only
     #[arg(long, short = 'q', global = true)]
     quiet: bool,
+    /// A child of the agent: the lock of its task
+    #[arg(long, global = true, hide = true, requires = "agent_process")]
+    agent_task: Option<PathBuf>,
+    /// A child of the agent: the agent's process
+    #[arg(long, global = true, hide = true)]
+    agent_process: Option<u32>,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -104,6 +111,8 @@ enum Verb {
     Prune(prune::Args),
     /// Archive and fetch the WAL of PostgreSQL servers, and name what is missing of it
     Wal(wal::Args),
+    /// Run what is due, stream WAL, and tell what is wrong, until it is stopped
+    Agent(agent::Args),
     /// List, add and remove the passwords of a repository
     Key(key::Args),
     /// Print a completion script for a shell
@@ -158,7 +167,10 @@ pub(crate) fn run() -> Exit {
         printer,
         interrupt: if serves { Interrupt::default() } else { Interrupt::install() },
     };
-    match dispatch(&context, cli.verb) {
+    // Held until the process ends.
+    let task = cli.agent_task.as_deref().zip(cli.agent_process);
+    let lock = task.map(|(lock, agent)| retoma_control::agent::begin_task(lock, agent)).transpose();
+    match lock.and_then(|_lock| dispatch(&context, cli.verb)) {
         Ok(exit) => exit,
         Err(error) => {
             printer.error(&error);
@@ -185,6 +197,7 @@ fn dispatch(context: &Context, verb: Verb) -> Result<Exit> {
         Verb::Forget(args) => forget::run(context, &args),
         Verb::Prune(args) => prune::run(context, &args),
         Verb::Wal(args) => wal::run(context, &args),
+        Verb::Agent(args) => agent::run(context, &args),
         Verb::Key(args) => key::run(context, &args),
         Verb::Completions(args) => Ok(shell::completions(context, &args)),
         Verb::Man(args) => shell::man(context, &args),

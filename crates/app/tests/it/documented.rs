@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// The verbs whose output is text, also with `--json`.
-const TEXT: [&str; 2] = ["completions", "man"];
+const TEXT: [&str; 3] = ["agent", "completions", "man"];
 /// Fields that only appear when something is damaged, killed or full: other tests look at them.
 const RARE: [&str; 24] = [
     "unreadable",

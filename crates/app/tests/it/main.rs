@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
+mod agent;
 mod backup;
 mod database_drill;
 mod demo_signals;

@@ -3,10 +3,13 @@
 //! Time, facts and policy come in as arguments; what comes out is a value that can be printed, tested and then
 //! applied elsewhere. Nothing here acts.
 
+pub mod alerts;
 pub mod drill;
 pub mod keep;
+pub mod observed;
 pub mod recovery;
 pub mod redis;
 pub mod retention;
+pub mod schedule;
 pub mod staleness;
 pub mod streaming;

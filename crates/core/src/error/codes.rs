@@ -321,6 +321,20 @@ codes! {
     /// This kind of component comes with a later version.
     KIND_LATER = "R0908";
 
+    // R095: the agent.
+    /// Another agent runs with this state folder.
+    AGENT_RUNS = "R0950";
+    /// The agent's state folder cannot be used.
+    AGENT_STATE = "R0951";
+    /// A run of a task of the agent has not ended, and another one waited for it.
+    AGENT_TASK_BUSY = "R0952";
+    /// A child process of the agent did not end within its time, ended by a signal, or could not be started.
+    AGENT_CHILD = "R0953";
+    /// The agent's HTTP address is in use or not of this machine.
+    AGENT_LISTEN = "R0954";
+    /// A receiver of alerts does not take them.
+    AGENT_RECEIVER = "R0955";
+
     // R08: evidence.
     /// A record of evidence, or an export of records, cannot be understood.
     EVIDENCE_MALFORMED = "R0801";

@@ -277,6 +277,12 @@ fn text(content: &str, node: &Node, field: &Field, kind: Option<&str>) -> Option
         }
         Kind::HttpUrl => address::http(content).err().map(|fault| bad_address(node, field, &fault)),
         Kind::ServerUrl => server(content, node, field, kind),
+        Kind::Receiver => receiver(content, node, field),
+        Kind::Listen => {
+            let is_address = content.parse::<core::net::SocketAddr>().is_ok();
+            let hint = "write an IP address and a port, as in `127.0.0.1:9840` or `[::1]:9840`";
+            (!is_address).then(|| malformed(node, field, "is no address to listen on", hint))
+        }
         Kind::PublicKey => {
             let is_key = public_key(content).is_some();
             let hint = "it is what `retoma evidence new-key FILE` prints: 44 characters that end with `=`";
@@ -361,6 +367,21 @@ fn server(content: &str, node: &Node, field: &Field, kind: Option<&str>) -> Opti
         let hint = "take the password out (libpq finds it in `~/.pgpass`), or write `url = \"env:NAME\"` and keep the whole \
                     address in that variable";
         if is_secret { draft.hint(hint) } else { draft }
+    })
+}
+
+fn receiver(content: &str, node: &Node, field: &Field) -> Option<Draft> {
+    if content.starts_with("env:") || content.starts_with("file:") {
+        return SecretRef::parse(content).err().map(|reason| {
+            let message = format!("`{}` is no reference: {reason}", field.name);
+            Draft::error(codes::MANIFEST_SECRET_VALUE, &node.span, message)
+                .hint("write `env:NAME` or `file:PATH`")
+        });
+    }
+    address::http(content).err().map(|fault| {
+        let draft = bad_address(node, field, &fault);
+        let hint = "write `env:NAME` or `file:PATH`, and keep the whole address there";
+        if fault.code == codes::MANIFEST_URL_SECRET { draft.hint(hint) } else { draft }
     })
 }
 

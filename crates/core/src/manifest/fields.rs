@@ -2,7 +2,7 @@
 
 use super::component_kind as kind;
 use super::tier::Tier;
-use super::wal;
+use super::{agent, wal};
 
 /// A table of the manifest.
 #[derive(Debug)]
@@ -64,6 +64,10 @@ pub(super) enum Kind {
     RepositoryUrl,
     /// An address that is probed over HTTP.
     HttpUrl,
+    /// An address over HTTP, or a reference to one that holds a secret.
+    Receiver,
+    /// An address and a port to listen on.
+    Listen,
     /// The address of a PostgreSQL or Redis server, or a reference to one.
     ServerUrl,
     /// An Ed25519 public key, 32 bytes in base64.
@@ -146,6 +150,12 @@ pub(super) static ROOT: Section = Section {
             .default("`keep_within = \"30d\"`"),
         Field::new("evidence", Kind::Table(&EVIDENCE), "How records of backups and drills are signed."),
         Field::new("drill", Kind::Table(&DRILL), "Where and how long drills run."),
+        Field::new(
+            "agent",
+            Kind::Table(&AGENT),
+            "What the agent does besides backups, and where it answers.",
+        ),
+        Field::new("alerts", Kind::Table(&ALERTS), "Where the agent sends alerts."),
     ],
 };
 
@@ -402,6 +412,44 @@ static DRILL: Section = Section {
             "The component that holds what is written to `marker_url`.",
         )
         .default("the first `sqlite` component"),
+    ],
+};
+
+static AGENT: Section = Section {
+    title: "[agent]",
+    doc: "What `retoma agent` does besides backups, and where it answers; `agent.md` describes it.",
+    fields: &[
+        Field::new("listen", Kind::Listen, "The address and port of `/metrics` and `/healthz`.")
+            .default(agent::LISTEN),
+        Field::new(
+            "token",
+            Kind::SecretRef,
+            "What a request must carry as `Authorization: Bearer …`; needed for an address beyond this machine.",
+        )
+        .secret(),
+        Field::new("retention_every", Kind::Duration, "The time from one `forget` and `prune` to the next.")
+            .default("1d"),
+        Field::new("verify_every", Kind::Duration, "The time from one `verify` to the next.").default("7d"),
+        Field::new(
+            "verify_sample_percent",
+            Kind::Integer(1, 100),
+            "The share of the packs that each `verify` reads.",
+        )
+        .default("5"),
+        Field::new("wal_check_every", Kind::Duration, "The time from one `wal check` to the next.").default("5m"),
+        Field::new("drill", Kind::Name, "The scenario that is drilled, such as `deletion`.").default("no drill"),
+        Field::new("drill_every", Kind::Duration, "The time from one drill to the next.").default("7d"),
+    ],
+};
+
+static ALERTS: Section = Section {
+    title: "[alerts]",
+    doc: "Where `retoma agent` sends alerts; what each receiver gets is in `agent.md`. An address that holds a secret is \
+          written as a reference.",
+    fields: &[
+        Field::new("webhook", Kind::Receiver, "Gets a POST with JSON when alerts begin or end."),
+        Field::new("alertmanager", Kind::Receiver, "Alertmanager's address, without `/api/v2/alerts`."),
+        Field::new("dead_man", Kind::Receiver, "Gets a GET in each minute in which all is well."),
     ],
 };
 

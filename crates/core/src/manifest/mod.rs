@@ -11,6 +11,7 @@
 //! * Nothing outside the text is asked: whether a path exists or a server answers is the business of `doctor`.
 
 mod address;
+mod agent;
 mod check;
 mod component_kind;
 mod fields;
@@ -30,6 +31,7 @@ pub mod tier;
 mod wal;
 
 pub use address::Scheme;
+pub use agent::{AgentOptions, AlertOptions, Receiver};
 pub use component_kind::ComponentKind;
 pub use init::{Findings, FoundPath, init, quote};
 pub use model::{

@@ -3,6 +3,7 @@
 //! An `Option` here means that the thing may be absent, never that a default has still to be looked up.
 
 use super::address::Scheme;
+use super::agent::{AgentOptions, AlertOptions};
 use super::component_kind::ComponentKind;
 use super::problem::Problem;
 use super::secret_ref::SecretRef;
@@ -26,6 +27,10 @@ pub struct Manifest {
     pub evidence: Evidence,
     /// How drills run.
     pub drill: DrillOptions,
+    /// What the agent does besides backups.
+    pub agent: AgentOptions,
+    /// Where the agent sends alerts.
+    pub alerts: AlertOptions,
     /// What the user should look at; each has the severity `Warning`.
     pub warnings: Vec<Problem>,
     pub(super) dir: PathBuf,

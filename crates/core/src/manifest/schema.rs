@@ -88,6 +88,10 @@ fn value(field: &Field) -> Value {
         Kind::SecretRef => json!({ "type": "string", "pattern": REFERENCE }),
         Kind::RepositoryUrl => address_of(&address::Scheme::NAMES),
         Kind::HttpUrl => address_of(address::HTTP),
+        Kind::Receiver => {
+            json!({ "anyOf": [address_of(address::HTTP), { "type": "string", "pattern": REFERENCE }] })
+        }
+        Kind::Listen => json!({ "type": "string", "pattern": "^.+:[0-9]+$" }),
         Kind::ServerUrl => {
             let schemes = [address::POSTGRES, address::REDIS].concat();
             json!({ "anyOf": [address_of(&schemes), { "type": "string", "pattern": REFERENCE }] })

@@ -1,7 +1,10 @@
 //! Values into text: pages, terminal output. Deterministic; whatever comes from data is taken as hostile.
 
 pub mod language;
+pub mod metrics;
+pub mod monitoring;
 pub mod report;
+pub mod systemd;
 pub mod terminal;
 mod text;
 mod waterfall;

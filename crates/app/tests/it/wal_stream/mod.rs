@@ -1,5 +1,6 @@
 //! `wal stream` under real PostgreSQL servers.
 
+mod agent;
 mod faults;
 mod idle;
 mod kills;

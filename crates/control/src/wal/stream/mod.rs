@@ -21,7 +21,7 @@ mod worker;
 
 pub use event::{Alarm, StreamEvent};
 pub use examine::{WalExamined, examine};
-pub use slot::{SlotState, SlotUse, slot_name};
+pub use slot::{SlotState, SlotUse, SlotWatch, slot_name};
 
 use super::Job;
 use crate::{Interrupt, backup};

@@ -136,6 +136,29 @@ pub(super) fn watch(address: Address, name: String, news: SyncSender<News>, stop
         .map_err(|error| Error::io("a thread that looks at the slot", error))
 }
 
+/// Looks at a slot from outside of a stream, on a connection that is kept.
+#[derive(Debug)]
+pub struct SlotWatch {
+    connection: Option<Connection>,
+    address: Address,
+    name: String,
+}
+
+impl SlotWatch {
+    /// At the slot of this job.
+    pub fn new(job: &super::StreamJob) -> Self {
+        Self { connection: None, address: job.address.clone(), name: job.slot.clone() }
+    }
+
+    /// Looks now.
+    ///
+    /// # Errors
+    /// What connecting to the server and asking it says.
+    pub fn look(&mut self) -> Result<SlotState> {
+        look_again(&mut self.connection, &self.address, &self.name)
+    }
+}
+
 fn look_again(connection: &mut Option<Connection>, address: &Address, name: &str) -> Result<SlotState> {
     let mut own = match connection.take() {
         Some(own) if !own.is_broken() => own,

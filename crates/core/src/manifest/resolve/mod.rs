@@ -2,6 +2,7 @@
 //!
 //! It runs also when `check` found problems, so that one run reports everything; its result counts only without any.
 
+mod agent;
 mod component;
 mod schedule;
 mod view;
@@ -74,10 +75,14 @@ pub(super) fn manifest(
     let repositories: Vec<Repository> = repositories.into_iter().collect::<Option<_>>()?;
     let components: Vec<Component> = components.into_iter().collect::<Option<_>>()?;
     let service = service?;
+    let agent = agent::agent(root.table("agent"), &origin.dir, found);
+    let alerts = agent::alerts(root.table("alerts"), &origin.dir);
     Some(Manifest {
         version: 1,
         evidence: evidence(root.table("evidence"), &service.name, &origin.dir)?,
         drill: drill(root.table("drill"), &origin.dir, &components, found),
+        agent: agent?,
+        alerts,
         service,
         repositories,
         components,

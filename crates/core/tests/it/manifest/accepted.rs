@@ -2,8 +2,8 @@
 
 use super::{SMALL, accept};
 use retoma_core::manifest::{
-    Check, ComponentKind, Retention, Scheme, SecretRef, ServerUrl, SlotPolicy, Source, SqlExpectation,
-    WalMode, WalSettings, hash,
+    AgentOptions, AlertOptions, Check, ComponentKind, Receiver, Retention, Scheme, SecretRef, ServerUrl,
+    SlotPolicy, Source, SqlExpectation, WalMode, WalSettings, hash,
 };
 use retoma_core::units::Duration;
 use std::path::Path;
@@ -88,7 +88,47 @@ writer = "drill-host"
 scratch_dir = "scratch"
 timeout_seconds = 60
 marker_url = "http://127.0.0.1:8080/marker"
+
+[agent]
+listen = "0.0.0.0:9000"
+token = "file:token"
+retention_every = "2d"
+verify_every = "3d"
+verify_sample_percent = 10
+wal_check_every = "2m"
+drill = "deletion"
+drill_every = "4d"
+
+[alerts]
+webhook = "env:WEBHOOK"
+alertmanager = "http://127.0.0.1:9093"
+dead_man = "https://ping.example/x"
 "#;
+
+#[test]
+fn the_agent_does_what_it_is_told_and_has_its_defaults() {
+    let manifest = accept(FULL);
+    let days = |days: u64| Duration::from_minutes(days * 24 * 60);
+    assert_eq!(
+        manifest.agent,
+        AgentOptions {
+            listen: "0.0.0.0:9000".parse().unwrap(),
+            token: Some(SecretRef::File("/srv/marabet/token".into())),
+            retention_every: days(2),
+            verify_every: days(3),
+            verify_sample_percent: 10,
+            wal_check_every: Duration::from_minutes(2),
+            drill: Some("deletion".to_owned()),
+            drill_every: days(4),
+        }
+    );
+    let receiver = |text: &str| Some(Receiver::Literal(text.to_owned()));
+    assert_eq!(manifest.alerts.webhook, Some(Receiver::Reference(SecretRef::Env("WEBHOOK".to_owned()))));
+    assert_eq!(manifest.alerts.alertmanager, receiver("http://127.0.0.1:9093"));
+    assert_eq!(manifest.alerts.dead_man, receiver("https://ping.example/x"));
+    let usual = accept(SMALL);
+    assert_eq!((usual.agent, usual.alerts), (AgentOptions::default(), AlertOptions::default()));
+}
 
 #[test]
 fn the_smallest_manifest_has_all_defaults() {

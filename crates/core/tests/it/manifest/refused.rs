@@ -169,6 +169,12 @@ fn every_rule_has_its_code() {
         ("[[service.check]]\nurl = \"http://x\"\nexpect_status = 700", "R0112"),
         ("[evidence]\npublic_key = \"AAAA\"", "R0119"),
         ("[drill]\ntimeout_seconds = 0", "R0112"),
+        ("[agent]\nlisten = \"localhost\"", "R0119"),
+        ("[agent]\nlisten = \"0.0.0.0:9840\"", "R0117"),
+        ("[agent]\nverify_sample_percent = 0", "R0112"),
+        ("[alerts]\nwebhook = \"ftp://x\"", "R0113"),
+        ("[alerts]\nwebhook = \"http://u:hunter2@x\"", "R0114"),
+        ("[alerts]\nemail = \"a@b\"", "R0104"),
         ("[drill]\nmarker_url = \"http://h/m\"\nmarker_component = \"nobody\"", "R0116"),
     ];
     for (new, code) in added {

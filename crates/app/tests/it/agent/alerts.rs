@@ -1,0 +1,73 @@
+//! An alert from its cause to its receiver, and its end.
+
+use super::{Agent, home, wait_for_good};
+use retoma_testkit::wait_for_what;
+use serde_json::Value;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
+use std::sync::{Arc, Mutex};
+
+/// A webhook's receiver on the loopback address.
+fn receiver() -> (String, Arc<Mutex<Vec<Value>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/hook", listener.local_addr().unwrap());
+    let got: Arc<Mutex<Vec<Value>>> = Arc::default();
+    let own = Arc::clone(&got);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            let mut length = 0;
+            loop {
+                let mut line = String::new();
+                reader.read_line(&mut line).unwrap();
+                if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+                    length = value.trim().parse().unwrap();
+                }
+                if line.trim().is_empty() {
+                    break;
+                }
+            }
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body).unwrap();
+            own.lock().unwrap().push(serde_json::from_slice(&body).unwrap());
+            write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").unwrap();
+        }
+    });
+    (url, got)
+}
+
+#[test]
+fn a_repository_that_goes_away_is_an_alert_and_is_not_made_anew() {
+    let (url, got) = receiver();
+    let home = home(&format!("[alerts]\nwebhook = \"{url}\"\n"));
+    let agent = Agent::start(&home);
+    wait_for_good(&home, "backup/models", 1);
+    let heard = |list: &str, alert: &str| {
+        wait_for_what(alert, || {
+            let got = got.lock().unwrap();
+            let all = got.iter().filter_map(|message| message[list].as_array()).flatten();
+            all.into_iter().find(|it| it["alert"] == alert).cloned()
+        })
+    };
+    // A run that is writing just now could make folders where the repository was: its own error, no repository.
+    wait_for_what("the repository to be known", || {
+        home.path(".retoma/agent/repositories.json").exists().then_some(())
+    });
+    std::fs::rename(home.path("repository"), home.path("away")).unwrap();
+    let raised = heard("raised", "repository_unavailable");
+    assert_eq!(
+        (&raised["severity"], &raised["repository"]),
+        (&"critical".into(), &"local".into()),
+        "{raised}"
+    );
+    heard("raised", "task_failing");
+    assert!(agent.get("/metrics").1.contains("retoma_repository_up{repository=\"local\"} 0\n"));
+    assert!(agent.get("/healthz").0.starts_with("HTTP/1.1 200"), "the agent itself is well");
+    assert!(!home.path("repository/config").exists(), "no new repository where the disk was");
+    std::fs::remove_dir_all(home.path("repository")).ok();
+    std::fs::rename(home.path("away"), home.path("repository")).unwrap();
+    heard("cleared", "repository_unavailable");
+    heard("cleared", "task_failing");
+    assert_eq!(agent.stop().code(), Some(0));
+}

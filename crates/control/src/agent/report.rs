@@ -1,0 +1,231 @@
+//! From what children printed to what the journal keeps. Documents come from another process: nothing is taken for granted.
+
+use super::child::Ended;
+use super::journal::{Line, Outcome};
+use retoma_core::error::codes;
+use serde_json::{Map, Value, json};
+
+/// What the steps of one run gave together.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Report {
+    outcome: Option<Outcome>,
+    exit_code: Option<i32>,
+    error_code: Option<String>,
+    snapshot: Option<String>,
+    bytes: Option<(u64, u64)>,
+    details: Map<String, Value>,
+}
+
+impl Report {
+    /// Takes in the end of one child. `is_stopping` when we asked it to stop.
+    pub(super) fn add(&mut self, verb: &str, ended: &Ended, is_stopping: bool) {
+        let document = ended.document.as_ref().unwrap_or(&Value::Null);
+        let found = match (verb, ended.code) {
+            _ if is_stopping && ended.code != Some(0) => Outcome::Stopped,
+            // Damage, a gap or a red drill is an answer: to ask again at once gives no other.
+            (_, Some(0)) | ("verify" | "wal-check" | "drill", Some(4)) => Outcome::Good,
+            (_, Some(3)) => Outcome::Incomplete,
+            _ => Outcome::Failed,
+        };
+        if self.outcome.is_none_or(|before| rank(found) > rank(before)) {
+            self.outcome = Some(found);
+            self.exit_code = ended.code;
+            self.error_code = (found != Outcome::Good).then(|| error_code(document, ended)).flatten();
+        }
+        match verb {
+            "backup" => self.backup(document),
+            "verify" => self.or("damaged", document["damaged"].as_bool().unwrap_or(ended.code == Some(4))),
+            "wal-check" => self.wal_check(document),
+            "drill" => self.drill(document),
+            _ => {}
+        }
+    }
+
+    /// A step that could not even begin.
+    pub(super) fn not_started(&mut self, code: &str) {
+        self.outcome = Some(Outcome::Failed);
+        self.error_code = Some(code.to_owned());
+    }
+
+    /// How it went; what never ran was stopped before.
+    pub(super) fn outcome(&self) -> Outcome {
+        self.outcome.unwrap_or(Outcome::Stopped)
+    }
+
+    /// Writes it into a line.
+    pub(super) fn into_line(self, line: Line) -> Line {
+        Line {
+            outcome: Some(self.outcome()),
+            exit_code: self.exit_code,
+            error_code: self.error_code,
+            snapshot: self.snapshot,
+            total_bytes: self.bytes.map(|(total, _)| total),
+            stored_bytes: self.bytes.map(|(_, stored)| stored),
+            details: if self.details.is_empty() { Value::Null } else { Value::Object(self.details) },
+            ..line
+        }
+    }
+
+    fn or(&mut self, key: &str, value: bool) {
+        let before = self.details.get(key).and_then(Value::as_bool).unwrap_or(false);
+        self.details.insert(key.to_owned(), json!(before || value));
+    }
+
+    fn backup(&mut self, document: &Value) {
+        let backups = document["backups"].as_array().map_or(&[][..], Vec::as_slice);
+        let sum =
+            |key: &str| backups.iter().filter_map(|backup| backup[key].as_u64()).fold(0, u64::saturating_add);
+        if let Some(first) = backups.first() {
+            self.snapshot = first["snapshot"].as_str().map(str::to_owned);
+            self.bytes = Some((first["total_bytes"].as_u64().unwrap_or(0), sum("stored_bytes")));
+        }
+    }
+
+    /// For each component: gaps in all repositories together, and the window of the one that reaches furthest.
+    fn wal_check(&mut self, document: &Value) {
+        for server in document["servers"].as_array().into_iter().flatten() {
+            let Some(component) = server["component"].as_str() else { continue };
+            let count = |key: &str| server[key].as_array().map_or(0, Vec::len) as u64;
+            let mut gaps = count("gaps") + count("missing_histories");
+            let snapshots = server["snapshots"].as_array().map_or(&[][..], Vec::as_slice);
+            let mut start = snapshots.iter().filter_map(|it| it["time"].as_str()).min().map(str::to_owned);
+            let ways = snapshots.iter().flat_map(|it| it["ways"].as_array().into_iter().flatten());
+            let lsn =
+                |way: &Value| way["recoverable_until"].as_str()?.parse::<retoma_core::postgres::Lsn>().ok();
+            let mut end = ways.filter_map(lsn).map(|lsn| lsn.0).max();
+            if let Some(before) = self.details.get(component) {
+                gaps = gaps.saturating_add(before["gaps"].as_u64().unwrap_or(0));
+                start = start.or_else(|| before["window_start"].as_str().map(str::to_owned));
+                end = end.max(before["window_end_lsn"].as_u64());
+            }
+            let window = json!({ "gaps": gaps, "window_start": start, "window_end_lsn": end });
+            self.details.insert(component.to_owned(), window);
+        }
+    }
+
+    fn drill(&mut self, document: &Value) {
+        for key in ["scenario", "verdict", "rto_measured_seconds"] {
+            self.details.insert(key.to_owned(), document[key].clone());
+        }
+        let mut lost = Map::new();
+        for component in document["components"].as_array().into_iter().flatten() {
+            if let (Some(name), Some(rpo)) =
+                (component["component"].as_str(), component["rpo_measured_seconds"].as_f64())
+            {
+                lost.insert(name.to_owned(), json!(rpo));
+            }
+        }
+        self.details.insert("rpo_measured_seconds".to_owned(), Value::Object(lost));
+    }
+}
+
+/// Which outcome of several counts.
+fn rank(outcome: Outcome) -> u8 {
+    match outcome {
+        Outcome::Good => 0,
+        Outcome::Incomplete => 1,
+        Outcome::Stopped => 2,
+        _ => 3,
+    }
+}
+
+fn error_code(document: &Value, ended: &Ended) -> Option<String> {
+    let own = document["code"].as_str();
+    let of_component = || document["failed"][0]["code"].as_str();
+    let unreadable =
+        || document["backups"].as_array()?.iter().find_map(|it| it["unreadable"][0]["code"].as_str());
+    let found = own.or_else(of_component).or_else(unreadable).map(str::to_owned);
+    // One that a signal ended has said nothing.
+    found.or_else(|| (ended.is_overdue || ended.code.is_none()).then(|| codes::AGENT_CHILD.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(code: Option<i32>, document: Value) -> Ended {
+        Ended { code, document: Some(document), is_overdue: false }
+    }
+
+    fn of(verb: &str, steps: &[Ended]) -> Report {
+        let mut report = Report::default();
+        for step in steps {
+            report.add(verb, step, false);
+        }
+        report
+    }
+
+    #[test]
+    fn a_backup_gives_snapshot_bytes_and_the_first_error() {
+        let backups = json!([{ "snapshot": "a1", "total_bytes": 10, "stored_bytes": 4 }, { "snapshot": "b2", "stored_bytes": 3 }]);
+        let good = of("backup", &[ended(Some(0), json!({ "backups": backups }))]);
+        assert_eq!(
+            (good.outcome(), good.snapshot.as_deref(), good.bytes),
+            (Outcome::Good, Some("a1"), Some((10, 7)))
+        );
+        let failed = json!({ "backups": [], "failed": [{ "code": "R0303" }] });
+        let half = of("backup", &[ended(Some(3), failed)]);
+        assert_eq!((half.outcome(), half.error_code.as_deref()), (Outcome::Incomplete, Some("R0303")));
+        let error = of("backup", &[ended(Some(10), json!({ "code": "R0201" }))]);
+        assert_eq!(
+            (error.outcome(), error.exit_code, error.error_code.as_deref()),
+            (Outcome::Failed, Some(10), Some("R0201"))
+        );
+        let killed = of("backup", &[Ended { code: None, document: None, is_overdue: true }]);
+        assert_eq!((killed.outcome(), killed.error_code.as_deref()), (Outcome::Failed, Some("R0953")));
+    }
+
+    #[test]
+    fn the_worst_step_counts_and_a_stop_is_none() {
+        let steps = [
+            ended(Some(0), json!({})),
+            ended(Some(11), json!({ "code": "R0601" })),
+            ended(Some(0), json!({})),
+        ];
+        let report = of("retention", &steps);
+        assert_eq!((report.outcome(), report.error_code.as_deref()), (Outcome::Failed, Some("R0601")));
+        let mut stopped = Report::default();
+        stopped.add("backup", &ended(Some(130), json!({ "code": "R0003" })), true);
+        assert_eq!(stopped.outcome(), Outcome::Stopped);
+        assert_eq!(Report::default().outcome(), Outcome::Stopped);
+    }
+
+    #[test]
+    fn damage_gaps_and_drills_are_kept() {
+        let verify = of(
+            "verify",
+            &[ended(Some(4), json!({ "damaged": true })), ended(Some(0), json!({ "damaged": false }))],
+        );
+        assert_eq!((verify.outcome(), &verify.details["damaged"]), (Outcome::Good, &json!(true)));
+        let server = |gaps: &[&str], until: &str| {
+            json!({ "servers": [{ "component": "db", "gaps": gaps, "missing_histories": [],
+                "snapshots": [{ "time": "2026-01-31T12:00:00Z", "ways": [{ "recoverable_until": until }] }] }] })
+        };
+        let check = of(
+            "wal-check",
+            &[ended(Some(4), server(&["x"], "0/3000000")), ended(Some(0), server(&[], "0/2000000"))],
+        );
+        let expected =
+            json!({ "gaps": 1, "window_start": "2026-01-31T12:00:00Z", "window_end_lsn": 0x0300_0000 });
+        assert_eq!((check.outcome(), &check.details["db"]), (Outcome::Good, &expected));
+        let result = json!({ "scenario": "deletion", "verdict": "red", "rto_measured_seconds": 1.5,
+            "components": [{ "component": "db", "rpo_measured_seconds": 0.25 }, { "component": "models", "rpo_measured_seconds": null }] });
+        let drill = of("drill", &[ended(Some(4), result)]);
+        assert_eq!((drill.outcome(), &drill.details["verdict"]), (Outcome::Good, &json!("red")));
+        assert_eq!(drill.details["rpo_measured_seconds"], json!({ "db": 0.25 }));
+    }
+
+    #[test]
+    fn any_document_is_survived() {
+        for document in [
+            Value::Null,
+            json!([1]),
+            json!({ "backups": 7, "servers": [{}], "components": [null] }),
+            json!("x"),
+        ] {
+            for verb in ["backup", "verify", "wal-check", "drill", "retention"] {
+                assert_eq!(of(verb, &[ended(Some(1), document.clone())]).outcome(), Outcome::Failed);
+            }
+        }
+    }
+}
