@@ -105,8 +105,7 @@ impl Context {
 
 /// The absolute folder of a file.
 pub(crate) fn folder_of(path: &Path) -> Result<PathBuf> {
-    let absolute = std::path::absolute(path).map_err(|error| Error::io(path.display(), error))?;
-    Ok(absolute.parent().unwrap_or(Path::new("/")).to_owned())
+    Ok(retoma_control::paths::absolute(path)?.parent().unwrap_or(Path::new("/")).to_owned())
 }
 
 /// The component of this name.

@@ -12,6 +12,7 @@ pub mod drill;
 pub mod durable;
 pub mod interrupt;
 pub mod open;
+pub mod paths;
 pub mod postgres;
 pub mod probe;
 pub mod recover;

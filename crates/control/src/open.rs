@@ -27,7 +27,7 @@ pub fn secret(reference: &SecretRef) -> Result<Secret<String>> {
     let text = match reference {
         SecretRef::Env(name) => match std::env::var(name) {
             Ok(text) => text,
-            Err(_) => return missing("is not set", format!("set the environment variable `{name}`")),
+            Err(_) => return missing("is not set", format!("set it for this command: `export {name}=…`")),
         },
         SecretRef::File(path) => match read_private(path)? {
             Ok(text) => text,
@@ -36,7 +36,11 @@ pub fn secret(reference: &SecretRef) -> Result<Secret<String>> {
     };
     let value = text.strip_suffix('\n').map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text));
     if value.is_empty() {
-        return missing("is empty", "write the secret into it".to_owned());
+        let fix = match reference {
+            SecretRef::Env(name) => format!("set it for this command: `export {name}=…`"),
+            SecretRef::File(path) => put_back(path),
+        };
+        return missing("is empty", fix);
     }
     Ok(Secret::new(value.to_owned()))
 }
@@ -54,6 +58,11 @@ pub fn make_password(path: &Path) -> Result<Secret<String>> {
     Ok(Secret::new(text))
 }
 
+/// Whatever is closed with a secret opens with that one alone: a new one is no help.
+fn put_back(path: &Path) -> String {
+    format!("put the copy that is kept elsewhere back: `install -m 600 COPY '{}'`", path.display())
+}
+
 type Unusable = (String, String);
 
 fn read_private(path: &Path) -> Result<Result<String, Unusable>> {
@@ -61,19 +70,22 @@ fn read_private(path: &Path) -> Result<Result<String, Unusable>> {
     let metadata = match std::fs::metadata(path) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Ok(Err(("is not there".to_owned(), format!("make the file `{shown}` with mode 0600"))));
+            return Ok(Err(("is not there".to_owned(), put_back(path))));
         }
         Err(error) => return Err(Error::io(shown, error).context("read a secret")),
     };
     if !metadata.is_file() || metadata.len() > SECRET_LIMIT_BYTES {
-        return Ok(Err(("is no small file".to_owned(), "name the file that holds the secret".to_owned())));
+        return Ok(Err((
+            "is no small file".to_owned(),
+            "name the file that holds the secret in the manifest".to_owned(),
+        )));
     }
     if metadata.mode() & WORLD != 0 {
         let hint = format!("run `chmod o= '{shown}'`, and change the secret if others may have read it");
         return Ok(Err(("may be read or changed by everybody on this machine".to_owned(), hint)));
     }
     let bytes = std::fs::read(path).map_err(|error| Error::io(shown, error)).context("read a secret")?;
-    let not_text = || ("is not UTF-8 text".to_owned(), "write the secret as text".to_owned());
+    let not_text = || ("is not UTF-8 text".to_owned(), put_back(path));
     Ok(String::from_utf8(bytes).map_err(|_| not_text()))
 }
 

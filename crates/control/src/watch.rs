@@ -78,23 +78,25 @@ pub enum Note {
 
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use retoma_core::units::ByteSize;
+        use retoma_core::units::{ByteSize, span};
         match self {
             Self::Doing(what) => f.write_str(what),
             Self::BackedUp { component, total_bytes, stored_bytes, elapsed } => write!(
                 f,
-                "backed up {component}: {}, {} new, {:.2} s",
+                "backed up {component}: {}, {} new, {}",
                 ByteSize(*total_bytes),
                 ByteSize(*stored_bytes),
-                elapsed.as_secs_f64()
+                span(*elapsed)
             ),
             Self::Up { url } => write!(f, "the service answers at {url}"),
             Self::Disaster { what } => write!(f, "disaster: {what}"),
-            Self::Detected { after, saw } => write!(f, "noticed after {:.2} s: {saw}", after.as_secs_f64()),
+            Self::Detected { after, saw } => write!(f, "noticed after {}: {saw}", span(*after)),
             Self::Restored { component, bytes, elapsed } => {
-                write!(f, "restored {component}: {}, {:.2} s", ByteSize(*bytes), elapsed.as_secs_f64())
+                write!(f, "restored {component}: {}, {}", ByteSize(*bytes), span(*elapsed))
             }
-            Self::FirstWrite { after } => write!(f, "first write from outside after {after} s"),
+            Self::FirstWrite { after } => {
+                write!(f, "first write from outside after {}", span(Duration::from_micros(after.as_micros())))
+            }
             Self::RolledBack => f.write_str("the previous data are back"),
             Self::Control(control) => {
                 let found = control.found_code.as_deref().unwrap_or("accepted");

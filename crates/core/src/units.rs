@@ -30,6 +30,33 @@ pub fn counted<N: Copy + fmt::Display + PartialEq + From<u8>>(count: N, one: &st
     format!("{count} {word}")
 }
 
+/// A length of time as people read it, without parts that are zero: `0.25 s`, `20 min 4 s`, `3 d 2 h`. Hours are counted
+/// up to two days, since tiers are: `24 h`. `decimal` stands before the thousandths of a second.
+pub(crate) fn span_with(millis: u64, decimal: &str) -> String {
+    const DAY: u64 = 86_400_000;
+    let (days, within) = if millis >= 2 * DAY { (millis / DAY, millis % DAY) } else { (0, millis) };
+    let (hours, minutes, rest) = (within / 3_600_000, within / 60_000 % 60, within % 60_000);
+    let whole = [(days, "d"), (hours, "h"), (minutes, "min")].into_iter().filter(|(count, _)| *count > 0);
+    let mut parts: Vec<String> = whole.map(|(count, unit)| format!("{count} {unit}")).collect();
+    if rest > 0 || parts.is_empty() {
+        let fraction = format!("{:03}", rest % 1000);
+        let fraction = fraction.trim_end_matches('0');
+        let mark = if fraction.is_empty() { "" } else { decimal };
+        parts.push(format!("{}{mark}{fraction} s", rest / 1000));
+    }
+    parts.join(" ")
+}
+
+/// How long something took or is old, for people: to the hundredth of a second below a minute, whole seconds from there
+/// on: `0.25 s`, `20 min 4 s`. The only place that decides how a terminal shows time spans; documents have seconds.
+#[must_use]
+pub fn span(time: std::time::Duration) -> String {
+    let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let unit = if millis < 60_000 { 10 } else { 1000 };
+    // Rounded, and down where the sum would not fit.
+    span_with(millis.saturating_add(unit / 2) / unit * unit, ".")
+}
+
 /// A length of time in whole seconds; written as `90s`, `15m`, `1h`, `2h30m`, `30d`.
 ///
 /// Printing gives the shortest form with falling units (`90s` becomes `1m30s`), and reading that gives the same value.
@@ -76,6 +103,12 @@ impl Duration {
     /// The length as the standard library's type.
     pub fn to_std(self) -> std::time::Duration {
         std::time::Duration::from_secs(self.0)
+    }
+
+    /// The length for people, see [`span`]; printing gives the form of the manifest.
+    #[must_use]
+    pub fn in_words(self) -> String {
+        span(self.to_std())
     }
 
     /// Whether it is no time at all.
@@ -144,6 +177,28 @@ impl fmt::Display for Duration {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_time_span_is_written_for_people() {
+        let text = |millis| span(std::time::Duration::from_millis(millis));
+        for (millis, expected) in [
+            (0, "0 s"),
+            (4, "0 s"),
+            (250, "0.25 s"),
+            (4_318, "4.32 s"),
+            (59_999, "1 min"),
+            (60_400, "1 min"),
+            (1_204_000, "20 min 4 s"),
+            (3_600_000, "1 h"),
+            (86_400_000, "24 h"),
+            (2 * 86_400_000, "2 d"),
+            (266_460_000, "3 d 2 h 1 min"),
+        ] {
+            assert_eq!(text(millis), expected, "{millis}");
+        }
+        assert!(text(u64::MAX).ends_with(" s"));
+        assert_eq!(Duration::from_minutes(270).in_words(), "4 h 30 min");
+    }
 
     #[test]
     fn one_thing_is_not_several() {

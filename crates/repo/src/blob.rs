@@ -101,7 +101,7 @@ impl Repository {
             let range = start..start + u64::from(blob.length_bytes);
             let sealed = self.store().get_range(&self.pack_key(location.pack)?, range);
             let sealed = sealed.map_err(|error| missing_pack(error, location))?;
-            open(self.key(), blob, sealed.into())
+            open(self.key(), blob, sealed.into()).map_err(damaged)
         };
         read().with_context(|| format!("read blob {} at {start} of pack {}", blob.id.short(), location.pack))
     }
@@ -116,11 +116,23 @@ impl Repository {
     }
 }
 
+/// What is damaged inside a pack is seen only when all data are read.
+fn damaged(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::Corrupt => error.with_hint(
+            "run `retoma verify --read-data`: it names the snapshots that are hit; take another one with `--snapshot ID`",
+        ),
+        _ => error,
+    }
+}
+
 fn missing_pack(error: Error, location: &Location) -> Error {
     match error.kind() {
         ErrorKind::NotFound | ErrorKind::Corrupt => {
             let message = format!("pack {} is missing or too short", location.pack);
-            Error::new(ErrorKind::Corrupt, codes::PACK_MISSING, message).with_source(error)
+            Error::new(ErrorKind::Corrupt, codes::PACK_MISSING, message).with_source(error).with_hint(
+                "run `retoma verify`: it names the snapshots that are hit; `retoma backup` stores again what a new one needs",
+            )
         }
         _ => error,
     }

@@ -116,7 +116,15 @@ fn associated(name: &Key) -> Vec<u8> {
 
 fn not_authentic(name: &Key) -> Error {
     let message = format!("`{name}` was changed, moved, cut or sealed with another key");
-    Error::new(ErrorKind::Corrupt, codes::NOT_AUTHENTIC, message)
+    let mut parts = name.as_str().split('/');
+    let hint = match (parts.next(), parts.next()) {
+        (Some("wal"), Some(component)) => format!(
+            "run `retoma wal check --component {component}`: it names what cannot be recovered; then make a new `retoma backup {component}`"
+        ),
+        (Some("evidence"), _) => "run `retoma evidence list`: it names every damaged record".to_owned(),
+        _ => "put this file back from another copy of the repository".to_owned(),
+    };
+    Error::new(ErrorKind::Corrupt, codes::NOT_AUTHENTIC, message).with_hint(hint)
 }
 
 #[cfg(test)]

@@ -74,6 +74,9 @@ fn config_key() -> Result<Key> {
     Key::new("config")
 }
 
+/// A snapshot and its id.
+pub type Found = (SnapshotId, Snapshot);
+
 impl Repository {
     /// Makes a new repository.
     ///
@@ -214,7 +217,11 @@ impl Repository {
             }
             unpacked::open(&self.key, sealed.into())
         };
-        load().with_context(|| format!("read {}/{id}", folder.name()))
+        let told = |error: Error| match error.kind() {
+            ErrorKind::Corrupt => error.with_hint(without(folder)),
+            _ => error,
+        };
+        load().map_err(told).with_context(|| format!("read {}/{id}", folder.name()))
     }
 
     /// What is in a folder, with ids; objects whose names are not ids are passed over, as restic does.
@@ -239,9 +246,24 @@ impl Repository {
     /// # Errors
     /// The first that can't be read stops: a recovery must not overlook one.
     pub fn snapshots(&self) -> Result<Vec<(SnapshotId, Snapshot)>> {
-        let mut snapshots: Vec<_> = self.snapshots_by_id()?.into_iter().collect();
-        snapshots.sort_by_key(|(id, snapshot)| (snapshot.time, *id));
-        Ok(snapshots)
+        self.snapshots_by_id().map(by_time)
+    }
+
+    /// The snapshots that can be read, oldest first, and an error for each that is damaged. For those to whom a damaged
+    /// one is no reason to do nothing: a new backup, a list.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn readable_snapshots(&self) -> Result<(Vec<Found>, Vec<Error>)> {
+        let mut damaged = Vec::new();
+        let found = self.snapshots_where(&mut |error| match error.kind() {
+            ErrorKind::Corrupt => {
+                damaged.push(error);
+                Ok(())
+            }
+            _ => Err(error),
+        })?;
+        Ok((by_time(found), damaged))
     }
 
     /// All snapshots. One that is being rewritten (a hold) is written anew before the old one is deleted, and a single
@@ -250,6 +272,14 @@ impl Repository {
     /// # Errors
     /// See [`Repository::snapshots`].
     pub(crate) fn snapshots_by_id(&self) -> Result<BTreeMap<SnapshotId, Snapshot>> {
+        self.snapshots_where(&mut Err)
+    }
+
+    /// As [`Repository::snapshots_by_id`]; `unreadable` decides whether one that can't be read is passed over.
+    fn snapshots_where(
+        &self,
+        unreadable: &mut dyn FnMut(Error) -> Result<()>,
+    ) -> Result<BTreeMap<SnapshotId, Snapshot>> {
         let (mut seen, mut found) = (HashSet::new(), BTreeMap::new());
         loop {
             let listed = self.list(Folder::Snapshots)?;
@@ -262,7 +292,7 @@ impl Repository {
                 match self.snapshot(id) {
                     Ok(snapshot) => drop(found.insert(id, snapshot)),
                     Err(error) if error.kind() == ErrorKind::NotFound => {}
-                    Err(error) => return Err(error),
+                    Err(error) => unreadable(error)?,
                 }
             }
         }
@@ -363,6 +393,26 @@ impl Repository {
     }
 }
 
+fn by_time(snapshots: BTreeMap<SnapshotId, Snapshot>) -> Vec<(SnapshotId, Snapshot)> {
+    let mut snapshots: Vec<_> = snapshots.into_iter().collect();
+    snapshots.sort_by_key(|(id, snapshot)| (snapshot.time, *id));
+    snapshots
+}
+
+/// What to do about a damaged object of `folder`.
+fn without(folder: Folder) -> &'static str {
+    match folder {
+        Folder::Snapshots => {
+            "put this file back from another copy of the repository; the snapshots that `retoma snapshots` lists are not hit"
+        }
+        Folder::Index => {
+            "put this file back from another copy of the repository, or let `restic repair index` make it anew; \
+             `retoma restore` works meanwhile"
+        }
+        _ => "put this file back from another copy of the repository",
+    }
+}
+
 fn exists(store: &BlockingStore) -> Result<bool> {
     match store.head(&config_key()?) {
         Ok(_) => Ok(true),
@@ -459,7 +509,7 @@ fn refuse_remains(store: &BlockingStore) -> Result<()> {
 fn missing(store: &BlockingStore) -> Error {
     let place = store.store().location();
     Error::new(ErrorKind::NotFound, codes::NO_REPOSITORY, format!("there is no repository at `{place}`"))
-        .with_hint("check the address, or make one with `retoma backup`")
+        .with_hint("name the address of one, and look whether what it lies on is mounted; the first `retoma backup` makes one at the address in the manifest")
 }
 
 fn already(store: &BlockingStore) -> Error {

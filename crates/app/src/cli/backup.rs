@@ -8,7 +8,7 @@ use crate::output::{self, table};
 use retoma_control::backup::{self, ComponentBackup, RecoverySet};
 use retoma_control::open::Opened;
 use retoma_core::manifest::{self, Component, Manifest};
-use retoma_core::units::{ByteSize, counted};
+use retoma_core::units::{ByteSize, counted, span};
 use retoma_core::{Error, ErrorKind, Result, error::codes};
 use retoma_repo::evidence::{Outcome, SubjectComponent, What};
 use retoma_repo::ops::prune::LostPack;
@@ -98,7 +98,7 @@ fn one(
     components: &[&Component],
 ) -> Result<Results> {
     let mut here = Results::default();
-    let mut said = BTreeSet::new();
+    let (mut said, mut damaged) = (BTreeSet::new(), BTreeSet::new());
     for component in components {
         let progress = context.interrupt.progress();
         let display = Display::start(context.printer, &component.name, &progress);
@@ -107,6 +107,7 @@ fn one(
         match result {
             Ok(backup) => {
                 say(context, name, &backup);
+                say_damaged(context, &backup.damaged_snapshots, &mut damaged);
                 say_lost(context, &backup.summary.lost_packs, &mut said);
                 here.done.push((name.to_owned(), backup));
             }
@@ -212,19 +213,21 @@ impl Failed {
 fn say(context: &Context, repository: &str, backup: &ComponentBackup) {
     let summary = &backup.summary;
     context.printer.data(&format!(
-        "{}: snapshot {} in `{repository}`: {}, {} ({} read, {} stored) in {:.1} s",
+        "{}: snapshot {} in `{repository}`: {}, {} ({} read, {} stored) in {}",
         backup.component,
         summary.snapshot.short(),
         counted(summary.files_read + summary.files_unchanged, "file", "files"),
         ByteSize(summary.total_bytes),
         ByteSize(summary.read_bytes),
         ByteSize(summary.stored_bytes),
-        backup.elapsed.as_secs_f64(),
+        span(backup.elapsed),
     ));
     if let Some(why) = &backup.not_compared {
-        context
-            .printer
-            .warning(&format!("{}: not compared with the last good backup: {why}", backup.component));
+        context.printer.warning(&format!(
+            "{}: not compared with the last good backup [{}]: {why}",
+            backup.component,
+            why.code()
+        ));
     }
     for doubt in &backup.warnings {
         context.printer.warning(&format!("{}: {doubt}; {}", backup.component, doubt.fix()));
@@ -238,6 +241,15 @@ fn say(context: &Context, repository: &str, backup: &ComponentBackup) {
             summary.snapshot.short(),
             counted(summary.unreadable.len(), "path", "paths")
         ));
+    }
+}
+
+/// Every backup of a run meets the same damage; each is said once.
+fn say_damaged(context: &Context, damaged: &[Error], said: &mut BTreeSet<String>) {
+    for error in damaged {
+        if said.insert(error.to_string()) {
+            context.printer.explain_warning(error);
+        }
     }
 }
 
@@ -271,6 +283,7 @@ fn object(repository: &str, backup: &ComponentBackup) -> Value {
         "unreadable": unreadable.collect::<Vec<_>>(),
         "warnings": backup.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "lost_packs": summary.lost_packs.iter().map(|pack| pack.id.to_hex()).collect::<Vec<_>>(),
+        "damaged_snapshots": backup.damaged_snapshots.iter().map(output::error_object).collect::<Vec<_>>(),
         "not_compared": backup.not_compared.as_ref().map(output::error_object),
     })
 }

@@ -9,7 +9,12 @@ use retoma_repo::ops::diff::{self, ChangeKind};
 use retoma_repo::ops::find::{self, Selector, Which};
 use serde_json::json;
 
+/// What stands before each path.
+const LEGEND: &str =
+    "+ added, - removed, M contents changed, U only mode, owner or times changed, T another type";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = LEGEND)]
 pub(super) struct Args {
     /// The older snapshot, by the beginning of its id
     before: String,
@@ -38,6 +43,9 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
         } else {
             context.printer.data(&format!("{} {path}", name(change.kind).0));
         }
+    }
+    if count > 0 {
+        context.printer.note(LEGEND);
     }
     context.printer.note(&format!(
         "{}, {} added, {} removed",

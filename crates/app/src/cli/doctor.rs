@@ -1,19 +1,23 @@
 //! `retoma doctor`: finds now what would fail later, each with its fix. Changes nothing.
 
+mod space;
+
 use crate::context::{Context, Loaded};
 use crate::exit::Exit;
 use crate::output;
 use retoma_control::backup;
 use retoma_control::wal::stream;
 use retoma_core::manifest::{Component, Manifest, ServerUrl, Source};
-use retoma_core::units::{ByteSize, counted};
+use retoma_core::units::{ByteSize, counted, span};
 use retoma_core::{Error, Result};
 use retoma_repo::Repository;
 use retoma_repo::ops::find::{self, Selector};
 use retoma_repo::ops::keys;
 use retoma_sources::postgres::{Examined, examine};
 use serde_json::json;
+use space::Need;
 use std::path::Path;
+use std::time::Duration;
 
 /// One finding.
 #[derive(Debug)]
@@ -76,12 +80,17 @@ pub(super) fn run(context: &Context) -> Result<Exit> {
     );
     check_clock(&mut findings);
     manifest.components.iter().for_each(|component| check_source(&mut findings, component));
+    check_start(&mut findings, &manifest);
     for configured in &manifest.repositories {
         let subject = format!("repository {}", configured.name);
+        let opened = retoma_control::open::open_repository(configured, false);
         if let Some(folder) = configured.folder() {
-            check_space(&mut findings, &subject, folder);
+            let goes_there = |component: &&Component| component.repositories.contains(&configured.name);
+            let components: Vec<_> = manifest.components.iter().filter(goes_there).collect();
+            let repository = opened.as_ref().ok().map(|opened| &opened.repository);
+            check_space(&mut findings, &subject, folder, &space::need(repository, &components));
         }
-        match retoma_control::open::open_repository(configured, false) {
+        match opened {
             Ok(opened) => check_repository(&mut findings, &subject, &opened.repository, &manifest),
             Err(error) if error.code() == retoma_core::error::codes::NO_REPOSITORY => {
                 findings.warn(&subject, "there is none yet", "the first `retoma backup` makes it");
@@ -162,25 +171,64 @@ fn check_wal(findings: &mut Findings, subject: &str, component: &Component) {
     }
 }
 
-/// Less than this is warned of.
+/// Less than this is warned of where it is not known how much is needed.
 const SPACE_BYTES: u64 = 1 << 30;
 
-fn check_space(findings: &mut Findings, subject: &str, folder: &Path) {
+fn check_space(findings: &mut Findings, subject: &str, folder: &Path, need: &Need) {
     let existing = folder.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
-    match rustix::fs::statvfs(existing) {
-        Ok(stat) => {
-            let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-            if free < SPACE_BYTES {
-                findings.warn(
-                    subject,
-                    format!("{} free at `{}`", ByteSize(free), existing.display()),
-                    "make room, or move the repository",
-                );
-            } else {
-                findings.good(subject, format!("{} free", ByteSize(free)));
-            }
+    let free = match rustix::fs::statvfs(existing) {
+        Ok(stat) => stat.f_bavail.saturating_mul(stat.f_frsize),
+        Err(error) => return findings.bad(subject, &Error::io(existing.display(), error.into())),
+    };
+    let unknown = if need.unknown.is_empty() {
+        String::new()
+    } else {
+        format!("; how much {} needs is not known", need.unknown.join(", "))
+    };
+    let text = format!(
+        "{} free at `{}`, and the next backup stores at most {}{unknown}",
+        ByteSize(free),
+        existing.display(),
+        ByteSize(need.bytes)
+    );
+    if free < need.bytes || (free < SPACE_BYTES && !need.unknown.is_empty()) {
+        findings.warn(subject, text, "make room there, or move the repository to a larger disk");
+    } else {
+        findings.good(subject, text);
+    }
+}
+
+/// What the operating system brings with it; a blank machine has it too, or installs it.
+const SYSTEM: [&str; 7] = ["/usr", "/bin", "/sbin", "/lib", "/lib64", "/nix", "/dev"];
+
+/// A file that the service is started with and that no component holds is gone after a disaster.
+fn check_start(findings: &mut Findings, manifest: &Manifest) {
+    let Some(start) = &manifest.service.start else { return };
+    // A program without a slash is looked up in `PATH`.
+    let program = Some(start.program.as_str()).filter(|program| program.contains('/'));
+    let arguments = start.arguments.iter().map(|word| word.split_once('=').map_or(word.as_str(), |it| it.1));
+    for word in program.into_iter().chain(arguments).filter(|word| !word.is_empty()) {
+        let Ok(file) = retoma_control::paths::absolute(&manifest.dir().join(word)) else { continue };
+        let is_ours = SYSTEM.iter().all(|system| !file.starts_with(system)) && file.is_file();
+        if is_ours && !manifest.components.iter().any(|component| holds(component, &file)) {
+            findings.warn(
+                "service",
+                format!("`start` names `{}`, which is in no component: a recovery does not bring it back", file.display()),
+                format!(
+                    "add a `[[component]]` of kind `files` with `path = \"{}\"` to the manifest, or install it before a recovery",
+                    file.display()
+                ),
+            );
         }
-        Err(error) => findings.bad(subject, &Error::io(existing.display(), error.into())),
+    }
+}
+
+fn holds(component: &Component, file: &Path) -> bool {
+    match &component.source {
+        Source::Files { path, .. } | Source::Sqlite { path, .. } => {
+            retoma_control::paths::absolute(path).is_ok_and(|path| file.starts_with(path))
+        }
+        Source::Postgres { .. } | Source::Redis { .. } => false,
     }
 }
 
@@ -200,12 +248,16 @@ fn check_repository(findings: &mut Findings, subject: &str, repository: &Reposit
         let selector = Selector { component: Some(component.name.clone()), ..Selector::default() };
         match find::snapshot(repository, &selector) {
             Ok((id, snapshot)) => {
-                let age = now.as_second() - snapshot.time.0.as_second();
-                let limit = component.objectives.rpo.as_seconds();
-                if u64::try_from(age).is_ok_and(|age| age <= limit) {
-                    findings.good(&subject, format!("snapshot {} is {age} s old", id.short()));
+                let age = u64::try_from(now.as_second() - snapshot.time.0.as_second()).unwrap_or_default();
+                let (age, limit) = (Duration::from_secs(age), component.objectives.rpo);
+                if age <= limit.to_std() {
+                    findings.good(&subject, format!("snapshot {} is {} old", id.short(), span(age)));
                 } else {
-                    let text = format!("the newest complete snapshot is {age} s old, the RPO is {limit} s");
+                    let text = format!(
+                        "the newest complete snapshot is {} old, the RPO is {}",
+                        span(age),
+                        limit.in_words()
+                    );
                     findings.warn(
                         &subject,
                         text,

@@ -1,9 +1,10 @@
 //! `retoma init`: a first manifest from what is found in a folder.
 
-use crate::context::Context;
+use crate::context::{self, Context};
 use crate::exit::Exit;
-use retoma_control::durable;
-use retoma_core::manifest::{Findings, FoundPath, init};
+use crate::output::table;
+use retoma_control::{durable, paths};
+use retoma_core::manifest::{self, Component, Findings, FoundPath, Origin, Source, init};
 use retoma_core::{Error, ErrorKind, Result, error::codes};
 use serde_json::json;
 use std::io::Read;
@@ -46,20 +47,30 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
         return Err(Error::new(ErrorKind::Conflict, codes::USAGE, message).with_hint("`--force` replaces it"));
     }
     let private = folder.join(".retoma");
-    let absolute = |path: &Path| std::path::absolute(path).map_err(|error| Error::io(path.display(), error));
-    let repository = args.backups.as_deref().map_or_else(|| Ok(private.join("repository")), absolute)?;
-    let password = args.password_file.as_deref().map_or_else(|| Ok(private.join("password")), absolute)?;
-    let findings = look(&folder, &repository, &password);
+    let repository =
+        args.backups.as_deref().map_or_else(|| Ok(private.join("repository")), paths::absolute)?;
+    let password =
+        args.password_file.as_deref().map_or_else(|| Ok(private.join("password")), paths::absolute)?;
+    let (findings, mut left_out) = look(&folder, &repository, &password);
     let text = init(&findings);
+    let origin = Origin { file_name: manifest.display().to_string(), dir: context::folder_of(&manifest)? };
+    let taken = manifest::parse(&text, &origin).map(|it| it.components).unwrap_or_default();
+    left_out.retain(|left| !taken.iter().any(|component| is_in(component, &folder.join(&left.path))));
     let made = make_password(&password)?;
     make_folder_of(&manifest)?;
     durable::write(&manifest, text.as_bytes(), durable::SHARED)?;
     let printer = context.printer;
-    let found = [&findings.sqlite, &findings.models, &findings.data, &findings.configs, &findings.logs];
     printer.data(&format!("wrote {}", manifest.display()));
-    for (what, list) in ["SQLite", "models", "data", "config", "logs"].iter().zip(found) {
-        for found in list {
-            printer.data(&format!("  {what}: {}", found.path));
+    for component in &taken {
+        printer.data(&format!("  {}", component_line(component, &folder)));
+    }
+    if !left_out.is_empty() {
+        printer.data("left out; add a `[[component]]` for what the service needs:");
+        for left in left_out.iter().take(SHOWN) {
+            printer.data(&format!("  {}: {}", table::printable(&left.path), left.reason));
+        }
+        if left_out.len() > SHOWN {
+            printer.data(&format!("  and {} more", left_out.len() - SHOWN));
         }
     }
     if made {
@@ -68,9 +79,39 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
             .note("keep a copy of the password elsewhere: without it nobody opens the backups, not even you");
     }
     printer.note("next: look at the tiers in the manifest, then `retoma doctor` and `retoma backup`");
-    let value = json!({ "manifest": manifest, "password_file": password, "password_made": made });
+    let value = json!({ "manifest": manifest, "password_file": password, "password_made": made,
+        "components": taken.iter().map(|it| json!({ "component": it.name, "kind": it.kind().as_str() })).collect::<Vec<_>>(),
+        "left_out": left_out.iter().map(|it| json!({ "path": it.path, "reason": it.reason })).collect::<Vec<_>>() });
     printer.json("retoma.init/1", value);
     Ok(Exit::Ok)
+}
+
+/// What was seen and not taken.
+#[derive(Debug)]
+struct LeftOut {
+    path: String,
+    reason: &'static str,
+}
+
+/// So many of them are shown; documents have all.
+const SHOWN: usize = 20;
+
+fn component_line(component: &Component, folder: &Path) -> String {
+    let place = match &component.source {
+        Source::Files { path, .. } | Source::Sqlite { path, .. } => {
+            let relative = path.strip_prefix(folder).unwrap_or(path).display().to_string();
+            format!(", {}", table::printable(&relative))
+        }
+        Source::Postgres { .. } | Source::Redis { .. } => String::new(),
+    };
+    format!("component {}: {}, {}{place}", component.name, component.kind(), component.tier.as_str())
+}
+
+fn is_in(component: &Component, path: &Path) -> bool {
+    match &component.source {
+        Source::Files { path: root, .. } | Source::Sqlite { path: root, .. } => path.starts_with(root),
+        Source::Postgres { .. } | Source::Redis { .. } => false,
+    }
 }
 
 fn make_password(path: &Path) -> Result<bool> {
@@ -87,16 +128,22 @@ fn make_folder_of(path: &Path) -> Result<()> {
     made.map_err(|error| Error::io(folder.display(), error))
 }
 
-fn look(folder: &Path, repository: &Path, password: &Path) -> Findings {
+fn look(folder: &Path, repository: &Path, password: &Path) -> (Findings, Vec<LeftOut>) {
     let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let mut findings = Findings {
+    let findings = Findings {
         service_name: name,
         dir: folder.to_owned(),
         repository_dir: repository.display().to_string(),
         password_file: password.display().to_string(),
         ..Findings::default()
     };
-    walk(folder, folder, 0, &mut ENTRIES.clone(), &mut findings);
+    let mut walk =
+        Walk { root: folder, ours: [repository, password], left: ENTRIES, findings, out: Vec::new() };
+    walk.folder(folder, 0);
+    let Walk { mut findings, mut out, left, .. } = walk;
+    if left == 0 {
+        out.push(LeftOut { path: ".".to_owned(), reason: "there are more entries than were looked at" });
+    }
     for (name, value) in std::env::vars_os() {
         let (Some(name), Some(value)) = (name.to_str(), value.to_str()) else { continue };
         if value.starts_with("postgres://") || value.starts_with("postgresql://") {
@@ -105,48 +152,108 @@ fn look(folder: &Path, repository: &Path, password: &Path) -> Findings {
             findings.redis_variables.push(name.to_owned());
         }
     }
-    findings
+    (findings, out)
 }
 
-/// Looks at a folder; one that is a kind of data as a whole is not looked into.
-fn walk(root: &Path, folder: &Path, depth: usize, left: &mut usize, findings: &mut Findings) {
-    let Ok(entries) = std::fs::read_dir(folder) else { return };
-    let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).take(*left).collect();
-    paths.sort();
-    *left -= paths.len();
-    for path in paths {
-        let name = path.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
-        let Ok(metadata) = std::fs::symlink_metadata(&path) else { continue };
-        let relative = path.strip_prefix(root).unwrap_or(&path).display().to_string();
-        let found = |size_bytes| FoundPath { path: relative.clone(), size_bytes };
-        if metadata.is_dir() {
-            if name.starts_with('.')
-                || ["node_modules", "target", "venv", "__pycache__"].contains(&name.as_str())
-            {
+/// A look at a folder and those in it.
+struct Walk<'a> {
+    root: &'a Path,
+    /// The repository and the password: nobody misses them.
+    ours: [&'a Path; 2],
+    /// So many entries more are looked at.
+    left: usize,
+    findings: Findings,
+    out: Vec<LeftOut>,
+}
+
+impl Walk<'_> {
+    /// Looks at a folder; one that is a kind of data as a whole is not looked into.
+    fn folder(&mut self, folder: &Path, depth: usize) {
+        let Ok(entries) = std::fs::read_dir(folder) else {
+            return self.leave(folder, "it cannot be read");
+        };
+        let mut paths: Vec<PathBuf> =
+            entries.filter_map(|entry| Some(entry.ok()?.path())).take(self.left).collect();
+        paths.sort();
+        self.left -= paths.len();
+        for path in paths {
+            let Ok(metadata) = std::fs::symlink_metadata(&path) else { continue };
+            if self.ours.contains(&path.as_path()) || path.ends_with(".retoma") {
                 continue;
             }
-            match name.as_str() {
-                "models" | "model" | "weights" => findings.models.push(found(size(&path, left))),
-                "logs" | "log" => findings.logs.push(found(size(&path, left))),
-                "config" | "conf" | "etc" => findings.configs.push(found(size(&path, left))),
-                "uploads" | "media" | "storage" => findings.data.push(found(size(&path, left))),
-                _ if depth < DEPTH => walk(root, &path, depth + 1, left, findings),
-                _ => {}
-            }
-        } else if metadata.is_file() {
-            let extension = path
-                .extension()
-                .map(|extension| extension.to_string_lossy().to_lowercase())
-                .unwrap_or_default();
-            if is_sqlite(&path) {
-                findings.sqlite.push(found(metadata.len()));
-            } else if MODELS.contains(&extension.as_str()) {
-                findings.models.push(found(metadata.len()));
-            } else if depth == 0 && CONFIGS.contains(&extension.as_str()) && name != "retoma.toml" {
-                findings.configs.push(found(metadata.len()));
+            if metadata.is_dir() {
+                self.subfolder(&path, depth);
+            } else if metadata.is_file() {
+                self.file(&path, metadata.len(), depth);
+            } else if metadata.is_symlink() {
+                self.leave(&path, "a link: what it leads to is taken where it lies");
+            } else {
+                self.leave(&path, "neither a file nor a folder");
             }
         }
     }
+
+    fn subfolder(&mut self, path: &Path, depth: usize) {
+        let name = lower(path.file_name());
+        let found =
+            |walk: &mut Self| FoundPath { path: walk.relative(path), size_bytes: size(path, &mut walk.left) };
+        if name.starts_with('.') {
+            return self.leave(path, "hidden");
+        }
+        match name.as_str() {
+            "node_modules" | "target" | "venv" | "__pycache__" => self.leave(path, "made anew by a build"),
+            "models" | "model" | "weights" => {
+                let found = found(self);
+                self.findings.models.push(found);
+            }
+            "logs" | "log" => {
+                let found = found(self);
+                self.findings.logs.push(found);
+            }
+            "config" | "conf" | "etc" => {
+                let found = found(self);
+                self.findings.configs.push(found);
+            }
+            "uploads" | "media" | "storage" => {
+                let found = found(self);
+                self.findings.data.push(found);
+            }
+            _ if depth < DEPTH => self.folder(path, depth + 1),
+            _ => self.leave(path, "too far down to be looked into"),
+        }
+    }
+
+    fn file(&mut self, path: &Path, size_bytes: u64, depth: usize) {
+        let (name, extension) = (lower(path.file_name()), lower(path.extension()));
+        let found = FoundPath { path: self.relative(path), size_bytes };
+        if is_sqlite(path) {
+            self.findings.sqlite.push(found);
+        } else if MODELS.contains(&extension.as_str()) {
+            self.findings.models.push(found);
+        } else if name == "retoma.toml" || ["-wal", "-shm", "-journal"].iter().any(|end| name.ends_with(end))
+        {
+            // The manifest is backed up by itself, and these with their database.
+        } else if depth == 0 && CONFIGS.contains(&extension.as_str()) {
+            self.findings.configs.push(found);
+        } else if name.starts_with('.') {
+            self.leave(path, "hidden");
+        } else {
+            self.leave(path, "no database, model or configuration by its name or contents");
+        }
+    }
+
+    fn relative(&self, path: &Path) -> String {
+        path.strip_prefix(self.root).unwrap_or(path).display().to_string()
+    }
+
+    fn leave(&mut self, path: &Path, reason: &'static str) {
+        let path = self.relative(path);
+        self.out.push(LeftOut { path, reason });
+    }
+}
+
+fn lower(name: Option<&std::ffi::OsStr>) -> String {
+    name.map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default()
 }
 
 fn is_sqlite(path: &Path) -> bool {

@@ -54,8 +54,10 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
             context.printer.json("retoma.key/1", json!({ "keys": list.collect::<Vec<_>>() }));
         }
         Action::Add { new_password } => {
-            let reference = SecretRef::parse(new_password)
-                .map_err(|reason| Error::new(ErrorKind::Invalid, codes::SECRET_MISSING, reason))?;
+            let reference = SecretRef::parse(new_password).map_err(|reason| {
+                Error::new(ErrorKind::Invalid, codes::SECRET_MISSING, reason)
+                    .with_hint("name where the new password is: `file:PATH` or `env:NAME`")
+            })?;
             let id = keys::add(&repository, &retoma_control::open::secret(&reference)?)?;
             context.printer.data(&format!("key {} added", id.short()));
             context.printer.json("retoma.key/1", json!({ "added": id.to_hex() }));

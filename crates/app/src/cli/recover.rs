@@ -7,7 +7,7 @@ use crate::exit::Exit;
 use crate::output::{self, table};
 use retoma_control::recover::{self, Options, Place, Plan, Recovered, Request};
 use retoma_control::timeline::Timeline;
-use retoma_control::{Interrupt, Stopwatch};
+use retoma_control::{Interrupt, Stopwatch, paths};
 use retoma_core::drill::{CheckOutcome, CheckResult, StepName, Waterfall};
 use retoma_core::manifest::SecretRef;
 use retoma_core::{Error, ErrorKind, Result};
@@ -57,11 +57,11 @@ pub(super) struct Args {
 
 pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     let goal = args.target.goal(args.at.as_deref())?;
-    let (repository, repository_name) = open(context, args)?;
     let place = match &args.to {
-        Some(folder) => Place::Under(folder.clone()),
+        Some(folder) => Place::Under(paths::target_folder(folder, "--to")?),
         None => Place::InPlace,
     };
+    let (repository, repository_name) = open(context, args)?;
     // The manifest comes from the repository: what was backed up says how it comes back.
     let request = Request {
         repository_name: repository_name.as_deref(),

@@ -8,10 +8,10 @@ use crate::exit::Exit;
 use crate::output::progress::Display;
 use crate::output::{self, table};
 use retoma_control::recover::{self, Place, PlannedRecovery, Report, Request};
-use retoma_control::{Interrupt, postgres};
+use retoma_control::{Interrupt, paths, postgres};
 use retoma_core::decide::recovery::{Goal, Target};
 use retoma_core::manifest::{Component, ComponentKind, Manifest};
-use retoma_core::units::{ByteSize, counted};
+use retoma_core::units::{ByteSize, counted, span};
 use retoma_core::{Error, ErrorKind, Result, ResultExt as _, error::codes};
 use retoma_repo::format::snapshot::Snapshot;
 use retoma_repo::index::Index;
@@ -22,7 +22,7 @@ use retoma_sources::postgres::facts_of;
 use retoma_sources::sqlite;
 use serde_json::json;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -60,6 +60,7 @@ struct Server {
 }
 
 pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
+    let folder = paths::target_folder(&args.target, "--target")?;
     let loaded = context.manifest()?;
     let repository = context.open(&loaded.manifest)?;
     if let Some(table) = &args.table {
@@ -83,7 +84,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     // What a damaged index file names cannot be restored; the plan knows whether this snapshot needs it.
     let index = repository.load_readable_index()?;
     let replaces = args.delete && args.path.is_empty();
-    for care in postgres::check_restore(&repository, &index, &snapshot, &args.target, replaces)? {
+    for care in postgres::check_restore(&repository, &index, &snapshot, &folder, replaces)? {
         context.printer.warning(&care);
     }
     let root = snapshot.paths.first().map_or("/", String::as_str);
@@ -102,9 +103,9 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
         ..restore::Options::default()
     };
     let started = Instant::now();
-    let plan = restore::plan(&repository, &index, snapshot.tree, &options, &args.target)?;
+    let plan = restore::plan(&repository, &index, snapshot.tree, &options, &folder)?;
     let (files, bytes, extra) = (plan.files(), plan.bytes(), plan.extra().len());
-    let target = args.target.display();
+    let target = folder.display();
     context.printer.note(&format!(
         "snapshot {} into `{target}`: {}, {}",
         id.short(),
@@ -125,13 +126,13 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     {
         return Ok(Exit::Failed);
     }
-    let database = (snapshot.kind() == Some("sqlite")).then(|| args.target.join(file_name(root)));
+    let database = (snapshot.kind() == Some("sqlite")).then(|| folder.join(file_name(root)));
     let outcome = apply(context, plan, database.as_deref())?;
     let mut report = None;
     if let (Some(server), true) = (&server, outcome.is_complete()) {
-        report = Some(recover_to_target(context, server, (&repository, &index, &snapshot), &args.target)?);
+        report = Some(recover_to_target(context, server, (&repository, &index, &snapshot), &folder)?);
     }
-    let done = Done { id, kind: snapshot.kind(), outcome, report, seconds: started.elapsed().as_secs_f64() };
+    let done = Done { id, kind: snapshot.kind(), outcome, report, elapsed: started.elapsed() };
     Ok(finish(context, args, done, index.unreadable()))
 }
 
@@ -181,10 +182,9 @@ fn recover_to_target(
 ) -> Result<Report> {
     let facts = facts_of(repository, index, &snapshot.tree)?
         .ok_or_else(|| Error::internal("the facts about a server are gone"))?;
-    let data = std::path::absolute(data).map_err(|error| Error::io(data.display(), error))?;
     let (supervisor, interrupt) = (super::shell::supervisor()?, Interrupt::new(context.interrupt.flag()));
     let Server { component, planned } = server;
-    recover::recover_restored(component, &facts, planned, &data, &supervisor, &interrupt)
+    recover::recover_restored(component, &facts, planned, data, &supervisor, &interrupt)
         .with_context(|| format!("recover the restored `{}`", component.name))
 }
 
@@ -193,7 +193,7 @@ struct Done<'a> {
     kind: Option<&'a str>,
     outcome: Outcome,
     report: Option<Report>,
-    seconds: f64,
+    elapsed: Duration,
 }
 
 fn file_name(path: &str) -> &str {
@@ -221,14 +221,15 @@ fn apply(context: &Context, plan: Plan<'_>, database: Option<&Path>) -> Result<O
 fn finish(
     context: &Context,
     args: &Args,
-    Done { id, kind, outcome, report, seconds }: Done<'_>,
+    Done { id, kind, outcome, report, elapsed }: Done<'_>,
     damage: &[Error],
 ) -> Exit {
     let complete = outcome.is_complete();
     context.printer.data(&format!(
-        "{}: {} in {seconds:.1} s, {} written, {} there already",
+        "{}: {} in {}, {} written, {} there already",
         args.component,
         counted(outcome.files, "file", "files"),
+        span(elapsed),
         ByteSize(outcome.bytes_written),
         ByteSize(outcome.bytes_reused)
     ));
@@ -243,7 +244,7 @@ fn finish(
         "component": args.component, "kind": kind, "snapshot": id.to_hex(), "target": args.target,
         "dry_run": false, "complete": complete, "recovery": report.as_ref().map(target::reached), "files": outcome.files,
         "written_bytes": outcome.bytes_written, "reused_bytes": outcome.bytes_reused,
-        "extra_deleted": outcome.extra_deleted, "duration_seconds": seconds, "failed": failed.collect::<Vec<_>>(),
+        "extra_deleted": outcome.extra_deleted, "duration_seconds": elapsed.as_secs_f64(), "failed": failed.collect::<Vec<_>>(),
         "stopped": stopped.as_ref().map(output::error_object),
         "damage": damage.iter().map(output::error_object).collect::<Vec<_>>(),
     });

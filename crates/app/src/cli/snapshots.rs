@@ -3,7 +3,7 @@
 use super::target;
 use crate::context::{self, Context};
 use crate::exit::Exit;
-use crate::output::table;
+use crate::output::{self, table};
 use retoma_core::Result;
 use retoma_repo::SnapshotId;
 use retoma_repo::format::snapshot::{Snapshot, TAG_HOLD, TAG_MANIFEST};
@@ -22,7 +22,10 @@ pub(super) struct Args {
 pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     let loaded = context.manifest()?;
     let repository = context.open(&loaded.manifest)?;
-    let mut snapshots = repository.snapshots()?;
+    let (mut snapshots, damaged) = repository.readable_snapshots()?;
+    for error in &damaged {
+        context.printer.explain_warning(error);
+    }
     // One that left the manifest still has snapshots; one that neither knows is a typing error.
     for name in &args.component {
         if !snapshots.iter().any(|(_, snapshot)| snapshot.component() == Some(name)) {
@@ -42,8 +45,12 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     for component in servers {
         windows.append(&mut target::windows(context, &repository, component));
     }
-    context.printer.json("retoma.snapshots/1", json!({ "snapshots": list, "windows": windows }));
-    Ok(Exit::Ok)
+    context.printer.json(
+        "retoma.snapshots/1",
+        json!({ "snapshots": list, "windows": windows,
+        "damaged": damaged.iter().map(output::error_object).collect::<Vec<_>>() }),
+    );
+    Ok(if damaged.is_empty() { Exit::Ok } else { Exit::Incomplete })
 }
 
 fn state(snapshot: &Snapshot) -> &'static str {

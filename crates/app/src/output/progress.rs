@@ -2,7 +2,7 @@
 
 use super::Printer;
 use indicatif::{ProgressBar, ProgressStyle};
-use retoma_core::units::{ByteSize, counted};
+use retoma_core::units::{ByteSize, counted, span};
 use retoma_repo::backup::Progress;
 use std::io::IsTerminal;
 use std::sync::Arc;
@@ -42,9 +42,9 @@ impl Display {
                 bar.set_message(counted(files, "file", "files"));
                 if !terminal && said.elapsed() > LINE {
                     said = Instant::now();
-                    let seconds = start.elapsed().as_secs();
+                    let elapsed = span(Duration::from_secs(start.elapsed().as_secs()));
                     printer.note(&format!(
-                        "{doing}: {}, {}, {seconds} s",
+                        "{doing}: {}, {}, {elapsed}",
                         counted(files, "file", "files"),
                         ByteSize(bytes)
                     ));

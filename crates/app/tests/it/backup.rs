@@ -34,6 +34,7 @@ fn the_document_of_a_backup_has_the_documented_fields() {
     let documented = [
         "complete",
         "component",
+        "damaged_snapshots",
         "directories",
         "duration_seconds",
         "files_read",
@@ -287,6 +288,45 @@ fn a_repository_that_lost_everything_gets_a_whole_new_backup_of_everything() {
     assert_eq!(database["not_compared"]["code"], "R0209", "what it had is not known: {database:#}");
     assert_eq!(home.back_up()["backups"][1]["not_compared"], Value::Null);
     home.run(&["recover", "--to", "new", "--no-start"]).expect(0);
+}
+
+/// Flips a bit in every byte of each file below a folder of the repository.
+fn damage(home: &Home, folder: &str) {
+    for (name, (_, _, _, mut contents)) in tree(&home.path(folder)) {
+        let path = home.path(folder).join(name);
+        if path.is_file() {
+            contents.iter_mut().for_each(|byte| *byte ^= 1);
+            std::fs::remove_file(&path).unwrap();
+            std::fs::write(&path, contents).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_damaged_previous_snapshot_keeps_no_new_one_from_being_made() {
+    let home = Home::with(DATABASE);
+    home.seed_database();
+    home.back_up();
+    damage(&home, "repository/data");
+    let run = home.run(&["backup"]).expect(0);
+    home.assert_snapshot("backup_damaged_facts", &run);
+    let home = Home::with(DATABASE);
+    home.seed_database();
+    home.back_up();
+    damage(&home, "repository/snapshots");
+    let document = home.back_up();
+    let damaged = document["backups"][0]["damaged_snapshots"].as_array().unwrap();
+    assert_eq!(damaged.len(), 2, "that of the manifest too: {document:#}");
+    assert!(damaged.iter().all(|error| error["code"] == "R0204"), "{document:#}");
+    home.assert_snapshot("backup_damaged_snapshots", &home.run(&["backup"]).expect(0));
+    home.assert_snapshot("snapshots_damaged", &home.run(&["snapshots"]).expect(3));
+    let list = home.json(&["snapshots"], 3, "retoma.snapshots/1");
+    assert_eq!(
+        (list["damaged"].as_array().unwrap().len(), list["snapshots"].as_array().unwrap().len()),
+        (2, 2)
+    );
+    let newest = list["snapshots"][1]["id"].as_str().unwrap();
+    home.run(&["restore", "database", "--target", "out", "--snapshot", newest]).expect(0);
 }
 
 #[test]

@@ -310,7 +310,7 @@ fn evidence_is_stale_with_another_version_when_old_and_from_the_future() {
     let text = home.run(&["status"]).expect(0).stdout;
     let line = |what: &str| text.lines().find(|line| line.starts_with(what)).unwrap().to_owned();
     assert!(line("drill").contains("made by version 0.0.1, this is "), "{text}");
-    assert!(line("drill").contains(" old, 31d are allowed"), "{text}");
+    assert!(line("drill").contains(" old, 31 d are allowed"), "{text}");
     assert!(line("verify").contains(" in the future"), "{text}");
 }
 
@@ -355,6 +355,35 @@ fn status_is_late_without_a_backup_and_says_so() {
         status["components"].as_array().unwrap().iter().find(|one| one["component"] == "database").unwrap();
     assert_eq!((&database["fresh"], &database["snapshot"]), (&false.into(), &Value::Null));
     home.assert_snapshot("status_late", &home.run(&["status"]).expect(4));
+}
+
+#[test]
+fn status_names_the_last_backup_that_failed_and_forgets_it_after_one_that_did_not() {
+    let home = Home::with("");
+    home.seed_models();
+    home.seed_database();
+    let public = new_key(&home);
+    let components = format!("{MODELS}{}", crate::kit::DATABASE);
+    home.write("retoma.toml", manifest(&home, &public, &components).as_bytes());
+    home.back_up();
+    let database = std::fs::read(home.path("data/app.sqlite")).unwrap();
+    home.write("data/app.sqlite", b"");
+    home.run(&["backup"]).expect(3);
+    home.assert_snapshot("status_failed", &home.run(&["status"]).expect(0));
+    let failure = |status: Value| {
+        let all = status["components"].as_array().unwrap().clone();
+        let of =
+            |name: &str| all.iter().find(|one| one["component"] == name).unwrap()["last_failure"].clone();
+        (of("models"), of("database"))
+    };
+    let (models, database_failure) = failure(home.json(&["status"], 0, "retoma.status/1"));
+    assert_eq!((models, &database_failure["code"]), (Value::Null, &"R0403".into()), "{database_failure:#}");
+    // That another component was backed up since says nothing about this one.
+    home.run(&["backup", "models"]).expect(0);
+    assert!(home.run(&["status"]).expect(0).stdout.contains("[R0403]"));
+    home.write("data/app.sqlite", &database);
+    home.back_up();
+    assert_eq!(failure(home.json(&["status"], 0, "retoma.status/1")).1, Value::Null);
 }
 
 #[test]

@@ -21,6 +21,7 @@ mod postgres;
 mod recover;
 mod retention;
 mod service;
+mod texts;
 mod usage;
 mod wal;
 mod wal_stream;

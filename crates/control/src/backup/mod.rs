@@ -19,6 +19,7 @@ use retoma_repo::backup::{self, Options, Progress, Summary};
 use retoma_repo::format::BlobKind;
 use retoma_repo::format::snapshot::{Snapshot, TAG_COMPONENT, TAG_KIND, TAG_MANIFEST, TAG_MANIFEST_HASH};
 use retoma_repo::ops::find::{self, Selector};
+use retoma_repo::repository::Found;
 use retoma_repo::{Repository, SnapshotId, host};
 use retoma_sources::files::{Excludes, FilesSource};
 use retoma_sources::postgres::wire::Address;
@@ -45,6 +46,8 @@ pub struct ComponentBackup {
     pub warnings: Vec<Doubt>,
     /// Why this backup was not compared with the last good one, where it should have been.
     pub not_compared: Option<Error>,
+    /// Snapshots that cannot be read, one error each: the newest of the others stood for the last good one.
+    pub damaged_snapshots: Vec<Error>,
     /// What was captured is as of this time: when a database was opened, a server gave its data set away or a physical backup
     /// ended; of files, when they began to be read.
     pub consistent_at: Timestamp,
@@ -91,7 +94,7 @@ fn backup_component(
     progress: &Progress,
 ) -> Result<ComponentBackup> {
     let started = Instant::now();
-    let parent = newest(repository, &component.name)?;
+    let (parent, damaged_snapshots) = newest(repository, &component.name)?;
     let mut options = Options {
         tags: vec![
             format!("{TAG_COMPONENT}{}", component.name),
@@ -148,6 +151,7 @@ fn backup_component(
         parent: options.parent,
         warnings,
         not_compared,
+        damaged_snapshots,
         consistent_at,
         elapsed: started.elapsed(),
     })
@@ -239,11 +243,11 @@ fn check_nothing_is_gone(
     Ok(not_compared)
 }
 
-/// What the last good snapshot says, or nothing where the repository has lost it: a repository that is damaged needs a
-/// new backup more than any other.
+/// What the last good snapshot says, or nothing where the repository has lost it or holds it damaged: a repository that
+/// is damaged needs a new backup more than any other.
 fn lost<T>(known: Result<Option<T>>, why: &mut Option<Error>) -> Result<Option<T>> {
     match known {
-        Err(error) if [codes::PACK_MISSING, codes::BLOB_MISSING].contains(&error.code()) => {
+        Err(error) if error.kind() == ErrorKind::Corrupt => {
             *why = Some(error);
             Ok(None)
         }
@@ -252,17 +256,18 @@ fn lost<T>(known: Result<Option<T>>, why: &mut Option<Error>) -> Result<Option<T
 }
 
 /// The newest complete snapshot of a component of this host; of any where this one has none yet: a container has a new
-/// name each time, and so has the machine that a service was recovered on.
-fn newest(repository: &Repository, component: &str) -> Result<Option<(SnapshotId, Snapshot)>> {
-    let (host, mut all) = (host::hostname(), repository.snapshots()?);
+/// name each time, and so has the machine that a service was recovered on. With an error for each snapshot that cannot
+/// be read, of whichever component: that is no reason to make no new one.
+fn newest(repository: &Repository, component: &str) -> Result<(Option<Found>, Vec<Error>)> {
+    let (host, (mut all, damaged)) = (host::hostname(), repository.readable_snapshots()?);
     all.retain(|(_, snapshot)| snapshot.component() == Some(component) && !snapshot.is_incomplete());
     let own = all.iter().rposition(|(_, snapshot)| snapshot.hostname == host);
-    Ok(own.or(all.len().checked_sub(1)).map(|at| all.swap_remove(at)))
+    Ok((own.or(all.len().checked_sub(1)).map(|at| all.swap_remove(at)), damaged))
 }
 
-/// The newest snapshot of the manifest of this host.
+/// The newest snapshot of the manifest of this host that can be read.
 fn newest_manifest(repository: &Repository) -> Result<Option<Snapshot>> {
-    let (host, all) = (host::hostname(), repository.snapshots()?);
+    let (host, (all, _)) = (host::hostname(), repository.readable_snapshots()?);
     let fits = |snapshot: &Snapshot| {
         snapshot.hostname == host && snapshot.has_tag(TAG_MANIFEST) && !snapshot.is_incomplete()
     };

@@ -8,6 +8,7 @@ use crate::probe;
 use crate::service::{Ended, PROBE_LIMIT, run_to_end};
 use retoma_core::drill::{CheckOutcome, CheckResult};
 use retoma_core::manifest::{self, Component, HttpCheck, Service, Source};
+use retoma_core::units::span;
 use retoma_core::{Error, ErrorKind, Result, error::codes};
 use retoma_repo::format::snapshot::Snapshot;
 use retoma_repo::index::Index;
@@ -125,7 +126,7 @@ fn command(words: &manifest::Command, dir: &Path, interrupt: &Interrupt) -> Resu
     let found = match run_to_end(words, dir, silent, COMMAND_LIMIT, interrupt)? {
         Ended::NotStarted(error) => return Ok(not_run(&name, &error)),
         Ended::With(status) => status.code().map_or_else(|| "a signal".to_owned(), |code| code.to_string()),
-        Ended::Killed => format!("nothing in {} s", COMMAND_LIMIT.as_secs()),
+        Ended::Killed => format!("nothing in {}", span(COMMAND_LIMIT)),
     };
     Ok(ran(&name, found == "0", "0", &found))
 }

@@ -1,59 +1,95 @@
 //! A copy of a folder that costs next to nothing: hard links, where the file system has them.
 
-use retoma_core::{Error, Result};
-use std::path::Path;
+use retoma_core::{Error, ErrorKind, Result, error::codes};
+use retoma_repo::Folder;
+use std::io;
+use std::path::{Path, PathBuf};
 
 /// The folder of the archives of WAL.
 const WAL: &str = "wal";
 
 /// Copies a repository's folder, in the reverse of the order in which a backup writes: whatever a copied snapshot needs
-/// is in the copy, also while a backup runs. Locks stay behind.
+/// is in the copy, also while a backup runs. Locks stay behind. When a file vanishes meanwhile, since a prune or forget
+/// replaced it, everything is copied once more.
 ///
 /// # Errors
-/// Something can't be read or written.
+/// `Conflict` with `R0218` when a file vanishes the second time too, naming it; something can't be read or written.
 pub fn copy_repository(from: &Path, to: &Path) -> Result<()> {
-    use retoma_repo::Folder;
-    std::fs::create_dir(to).map_err(|error| Error::io(to.display(), error))?;
+    copy_objects(from, to, &mut copy_file)
+}
+
+/// Copies one file; an error of the kind `NotFound` says that it is no longer there.
+type CopyFile<'a> = &'a mut dyn FnMut(&Path, &Path) -> io::Result<()>;
+
+fn copy_objects(from: &Path, to: &Path, copy: CopyFile<'_>) -> Result<()> {
+    let Some(_) = try_copy(from, to, copy)? else { return Ok(()) };
+    std::fs::remove_dir_all(to).map_err(io_at(to))?;
+    let Some(vanished) = try_copy(from, to, copy)? else { return Ok(()) };
+    let message = format!("`{}` vanished while the repository was copied, twice", vanished.display());
+    Err(Error::new(ErrorKind::Conflict, codes::CHANGED_MEANWHILE, message).with_hint(
+        "wait until `retoma prune` or `retoma forget` on this repository has ended, and run it again",
+    ))
+}
+
+/// The file that vanished, if one did.
+fn try_copy(from: &Path, to: &Path, copy: CopyFile<'_>) -> Result<Option<PathBuf>> {
+    std::fs::create_dir(to).map_err(io_at(to))?;
     let folders = [Folder::Snapshots, Folder::Index, Folder::Keys, Folder::Data].map(Folder::name);
     for folder in folders.into_iter().chain([WAL]) {
         let (from, to) = (from.join(folder), to.join(folder));
         match from.try_exists() {
-            Ok(true) => copy_folder(&from, &to)?,
+            Ok(true) => {
+                if let Some(vanished) = copy_below(&from, &to, copy)? {
+                    return Ok(Some(vanished));
+                }
+            }
             Ok(false) => {}
-            Err(error) => return Err(Error::io(from.display(), error)),
+            Err(error) => return Err(io_at(&from)(error)),
         }
     }
     let (config, copy) = (from.join("config"), to.join("config"));
-    std::fs::copy(&config, &copy).map(drop).map_err(|error| Error::io(config.display(), error))
+    std::fs::copy(&config, &copy).map_err(io_at(&config))?;
+    Ok(None)
 }
 
-/// Copies the folder `from` to `to`, which must not exist. Files are the same ones under another name where that is
-/// possible: whoever changes a copy writes a new file.
-///
-/// # Errors
-/// Something can't be read or written.
-pub fn copy_folder(from: &Path, to: &Path) -> Result<()> {
-    let io = |path: &Path| {
-        let shown = path.display().to_string();
-        move |error| Error::io(shown, error)
-    };
-    std::fs::create_dir(to).map_err(io(to))?;
-    for entry in std::fs::read_dir(from).map_err(io(from))? {
-        let entry = entry.map_err(io(from))?;
+fn copy_below(from: &Path, to: &Path, copy: CopyFile<'_>) -> Result<Option<PathBuf>> {
+    std::fs::create_dir(to).map_err(io_at(to))?;
+    for entry in std::fs::read_dir(from).map_err(io_at(from))? {
+        let entry = entry.map_err(io_at(from))?;
         let (source, target) = (entry.path(), to.join(entry.file_name()));
-        let kind = entry.file_type().map_err(io(&source))?;
+        let kind = match entry.file_type() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(source)),
+            kind => kind.map_err(io_at(&source))?,
+        };
         if kind.is_dir() {
-            copy_folder(&source, &target)?;
-        } else if kind.is_file() && std::fs::hard_link(&source, &target).is_err() {
-            match std::fs::copy(&source, &target) {
-                Ok(_) => {}
-                // A lock or temporary file that went away meanwhile.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => return Err(io(&source)(error)),
+            if let Some(vanished) = copy_below(&source, &target, copy)? {
+                return Ok(Some(vanished));
+            }
+        } else if kind.is_file() {
+            match copy(&source, &target) {
+                Ok(()) => {}
+                // A writer gave its temporary file its name: no snapshot that was copied before needs it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && is_temporary(&entry) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(source)),
+                Err(error) => return Err(io_at(&source)(error)),
             }
         }
     }
-    Ok(())
+    Ok(None)
+}
+
+/// No object's name begins so.
+fn is_temporary(entry: &std::fs::DirEntry) -> bool {
+    entry.file_name().as_encoded_bytes().first() == Some(&b'#')
+}
+
+/// The same file under another name where that is possible: whoever changes a copy writes a new file.
+fn copy_file(source: &Path, target: &Path) -> io::Result<()> {
+    std::fs::hard_link(source, target).or_else(|_| std::fs::copy(source, target).map(drop))
+}
+
+fn io_at(path: &Path) -> impl Fn(io::Error) -> Error {
+    move |error| Error::io(path.display(), error)
 }
 
 #[cfg(test)]
@@ -103,18 +139,59 @@ mod tests {
     }
 
     #[test]
-    fn a_copied_folder_has_its_files_and_folders_and_nothing_else() {
+    fn links_and_foreign_files_do_not_disturb_and_empty_folders_are_copied() {
         let folder = tempfile::tempdir().unwrap();
         let (from, to) = (folder.path().join("from"), folder.path().join("to"));
-        std::fs::create_dir_all(from.join("a/empty")).unwrap();
-        std::fs::write(from.join("a/file"), "f").unwrap();
+        std::fs::create_dir_all(from.join("data/empty")).unwrap();
+        std::fs::write(from.join("config"), "c").unwrap();
         // What it leads to is not in the folder.
-        std::os::unix::fs::symlink(folder.path(), from.join("link")).unwrap();
-        copy_folder(&from, &to).unwrap();
-        assert_eq!(
-            (names(&to), names(&to.join("a"))),
-            (vec!["a".to_owned()], vec!["empty".to_owned(), "file".to_owned()])
-        );
-        copy_folder(&from, &to).unwrap_err();
+        std::os::unix::fs::symlink(folder.path(), from.join("data/link")).unwrap();
+        copy_repository(&from, &to).unwrap();
+        assert_eq!(names(&to.join("data")), ["empty"]);
+    }
+
+    /// A repository of one index file; it vanishes `times` times right before it is copied, as a prune replaces it.
+    fn vanishing(times: usize, name: &str) -> (Result<()>, Vec<String>, usize) {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        for part in ["config", "snapshots/s", "index/i0"] {
+            let path = from.join(part);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, part).unwrap();
+        }
+        let index = from.join("index");
+        let first = index.join(name);
+        std::fs::rename(index.join("i0"), &first).unwrap();
+        let (mut left, mut attempts) = (times, 0);
+        let mut current = first;
+        let result = copy_objects(&from, &to, &mut |source, target| {
+            attempts += usize::from(source.ends_with("snapshots/s"));
+            if source == current && left > 0 {
+                current = index.join(format!("i{left}"));
+                std::fs::rename(source, &current).unwrap();
+                left -= 1;
+            }
+            copy_file(source, target)
+        });
+        let copied = if to.join("index").is_dir() { names(&to.join("index")) } else { Vec::new() };
+        (result, copied, attempts)
+    }
+
+    #[test]
+    fn a_file_that_vanishes_is_copied_under_its_new_name_once_and_named_the_second_time() {
+        assert_eq!(vanishing(0, "i").1, ["i"]);
+        let (result, copied, _) = vanishing(1, "i");
+        result.unwrap();
+        assert_eq!(copied, ["i1"]);
+        let error = vanishing(2, "i").0.unwrap_err();
+        assert_eq!((error.kind(), error.code()), (ErrorKind::Conflict, codes::CHANGED_MEANWHILE));
+        assert!(error.message().contains("/from/index/i2"), "{error}");
+    }
+
+    #[test]
+    fn a_writers_temporary_file_may_go() {
+        let (result, _, attempts) = vanishing(1, "#0123456789abcdef");
+        result.unwrap();
+        assert_eq!(attempts, 1, "nothing is missing");
     }
 }

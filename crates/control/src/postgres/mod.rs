@@ -23,6 +23,7 @@ use jiff::Timestamp;
 use log::Log;
 use retoma_core::manifest::Command as Words;
 use retoma_core::postgres::{Lsn, TimelineId};
+use retoma_core::units::span;
 use retoma_core::{Error, ErrorKind, Result, ResultExt, error::codes};
 use retoma_repo::Repository;
 use retoma_repo::format::snapshot::Snapshot;
@@ -224,7 +225,7 @@ impl Instance {
             }
             Ok(self.log.look()?.is_replayed.then_some(()))
         })?;
-        replayed.ok_or_else(|| self.not_up(&format!("has not recovered after {} s", limit.as_secs())))
+        replayed.ok_or_else(|| self.not_up(&format!("has not recovered after {}", span(limit))))
     }
 
     /// Waits until the server takes writes.
@@ -240,7 +241,7 @@ impl Instance {
             // Until it is promoted it refuses everybody; what is wrong is in its log.
             Ok(Connection::connect(&address, Mode::Sql, Timeouts::default()).ok().map(drop))
         })?;
-        up.ok_or_else(|| self.not_up(&format!("has not recovered after {} s", limit.as_secs())))
+        up.ok_or_else(|| self.not_up(&format!("has not recovered after {}", span(limit))))
     }
 
     /// Why it ended before it was up.
@@ -356,7 +357,7 @@ impl Instance {
             Some(0) => Ok(()),
             Some(status) => Err(self.not_up(&format!("ended with status {status}"))),
             None => {
-                let error = self.not_up(&format!("does not stop within {} s", STOP_LIMIT.as_secs()));
+                let error = self.not_up(&format!("does not stop within {}", span(STOP_LIMIT)));
                 self.service.kill()?;
                 Err(error)
             }
@@ -433,7 +434,7 @@ impl Dressed<'_> {
         let failed = |what: String| Error::new(ErrorKind::Unavailable, codes::POSTGRES_NOT_UP, what);
         match run_to_end(&words, self.folder, outputs, limit, interrupt)? {
             Ended::With(status) => Ok((status.code().unwrap_or(128), tail(&output))),
-            Ended::Killed => Err(failed(format!("`{program}` did not end within {} s", limit.as_secs()))),
+            Ended::Killed => Err(failed(format!("`{program}` did not end within {}", span(limit)))),
             Ended::NotStarted(error) => Err(failed(format!("`{program}` cannot be run: {error}"))),
         }
     }

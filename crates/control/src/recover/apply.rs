@@ -15,6 +15,7 @@ use crate::watch::{Note, Watch};
 use jiff::Timestamp;
 use retoma_core::drill::{CheckOutcome, CheckResult, StepName};
 use retoma_core::manifest::{Command, ComponentKind, Source};
+use retoma_core::units::span;
 use retoma_core::{Error, ErrorKind, Result, ResultExt, error::codes};
 use retoma_repo::backup::Progress;
 use retoma_repo::index::Index;
@@ -309,7 +310,7 @@ impl Run<'_> {
             Ok(Ended::With(status)) => Err(format!("`{shown}` ended with {status}")),
             Ok(Ended::NotStarted(error)) => Err(failed(error)),
             Ok(Ended::Killed) => {
-                Err(format!("`{shown}` did not end within {} s and was killed", STOP_GRACE.as_secs()))
+                Err(format!("`{shown}` did not end within {} and was killed", span(STOP_GRACE)))
             }
             Err(error) => Err(error.to_string()),
         }

@@ -24,6 +24,7 @@ pub use place::left_beside;
 pub use server::{Report, recover_restored};
 
 use crate::backup::{self, MANIFEST_NAME};
+use crate::paths;
 use crate::postgres;
 use jiff::Timestamp;
 use place::Unit;
@@ -154,7 +155,7 @@ pub fn plan(request: &Request<'_>) -> Result<Plan> {
     pitr::check_fits(&request.goal, request.snapshot, &wanted)?;
     let manifest = match &request.place {
         Place::InPlace => original.clone(),
-        Place::Under(root) => original.below(&absolute(root)?),
+        Place::Under(root) => original.below(&paths::absolute(root)?),
     };
     let mut components = Vec::new();
     let index = request.repository.load_readable_index()?;
@@ -242,7 +243,7 @@ fn redis_facts(
 fn placed(place: &Place, original: &Path) -> Result<PathBuf> {
     match place {
         Place::InPlace => Ok(original.to_owned()),
-        Place::Under(root) => Ok(absolute(root)?.join(original.strip_prefix("/").unwrap_or(original))),
+        Place::Under(root) => Ok(paths::absolute(root)?.join(original.strip_prefix("/").unwrap_or(original))),
     }
 }
 
@@ -311,10 +312,6 @@ pub fn stored_manifest(
             .with_hint("use the version of the program that wrote it, or name an older one with `--at`")
     })?;
     Ok((*id, manifest, text))
-}
-
-fn absolute(path: &Path) -> Result<PathBuf> {
-    std::path::absolute(path).map_err(|error| Error::io(path.display(), error))
 }
 
 fn as_bytes(path: &Path) -> &[u8] {

@@ -18,6 +18,7 @@ pub use supervise::supervise;
 use crate::interrupt::Interrupt;
 use crate::probe::{self, Observation};
 use retoma_core::manifest::{Command as Words, HttpCheck};
+use retoma_core::units::span;
 use retoma_core::{Error, ErrorKind, Result, ResultExt, error::codes};
 use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
@@ -153,7 +154,7 @@ impl Service {
             }
             Ok(Some(seen))
         })?;
-        ready.ok_or_else(|| self.not_ready(&format!("is not ready after {} s: {last}", limit.as_secs_f64())))
+        ready.ok_or_else(|| self.not_ready(&format!("is not ready after {}: {last}", span(limit))))
     }
 
     fn not_ready(&self, what: &str) -> Error {

@@ -102,6 +102,15 @@ pub fn export<'a>(records: impl IntoIterator<Item = &'a Record>) -> Result<Strin
 /// (broken link), `R0806` (another repository or writer), `R0807` (anchor), `R0808` (the first line says otherwise);
 /// `Unsupported` with `R0809`. The error names line and place.
 pub fn verify_export(text: &str, pinned: &PublicKey, anchors: &[Anchor]) -> Result<VerifyReport> {
+    verify_text(text, pinned, anchors).map_err(|error| match error.code() {
+        codes::EVIDENCE_MALFORMED => error.with_hint(
+            "this is not what an export wrote: write it anew with `retoma evidence export > FILE`, and verify that",
+        ),
+        _ => error,
+    })
+}
+
+fn verify_text(text: &str, pinned: &PublicKey, anchors: &[Anchor]) -> Result<VerifyReport> {
     let mut lines = text.lines();
     let header = read_header(lines.next().unwrap_or_default(), pinned).context("verify line 1")?;
     let mut links = Links::new(header.repository_id, &header.writer, header.first);
@@ -167,9 +176,7 @@ fn read_header(line: &str, pinned: &PublicKey) -> Result<Header> {
     struct Schema {
         schema: String,
     }
-    let bad = |error: serde_json::Error| {
-        malformed(format!("no export of evidence: {error}")).with_hint("`retoma evidence export` writes one")
-    };
+    let bad = |error: serde_json::Error| malformed(format!("no export of evidence: {error}"));
     let Schema { schema } = serde_json::from_str(line).map_err(bad)?;
     if schema != EXPORT_SCHEMA {
         return Err(unknown_schema(&schema));

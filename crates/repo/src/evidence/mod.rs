@@ -36,4 +36,5 @@ pub const FOLDER: &str = "evidence";
 
 fn malformed(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Corrupt, codes::EVIDENCE_MALFORMED, message)
+        .with_hint("run `retoma evidence list`: it names every damaged record")
 }

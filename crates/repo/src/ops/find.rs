@@ -10,6 +10,7 @@ use crate::index::Index;
 use crate::repository::{Folder, Repository};
 use jiff::Timestamp;
 use retoma_core::{Error, ErrorKind, Result, ResultExt, error::codes};
+use std::collections::BTreeSet;
 
 /// Which of the snapshots that fit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -73,7 +74,9 @@ pub fn snapshot(repository: &Repository, selector: &Selector) -> Result<(Snapsho
         return by_prefix(repository, selector, prefix);
     }
     let all = repository.snapshots().map_err(|error| match error.kind() {
-        ErrorKind::Corrupt => error.with_hint("name another snapshot by its id, or run `retoma verify`"),
+        ErrorKind::Corrupt => {
+            error.with_hint("name one by its id: `retoma snapshots` lists those that can be read")
+        }
         _ => error,
     })?;
     let not_later = |snapshot: &Snapshot| match selector.which {
@@ -89,7 +92,7 @@ pub fn snapshot(repository: &Repository, selector: &Selector) -> Result<(Snapsho
     let incomplete: Vec<String> = fitting.iter().rev().take(LISTED).map(|(id, _)| id.short()).collect();
     let error = not_found(selector.describe());
     Err(if incomplete.is_empty() {
-        error.with_hint(what_there_is(&all))
+        error.with_hint(what_there_is(&all, selector))
     } else {
         error.with_hint(format!(
             "these are incomplete: {}; name one by its id, or allow incomplete ones",
@@ -112,7 +115,7 @@ fn by_prefix(repository: &Repository, selector: &Selector, prefix: &str) -> Resu
             let error = not_found(selector.describe());
             Err(error.with_hint(repository.snapshots().map_or_else(
                 |_| "list them with `retoma snapshots`; some can't be read".to_owned(),
-                |all| what_there_is(&all),
+                |all| what_there_is(&all, selector),
             )))
         }
         [id] => {
@@ -139,17 +142,33 @@ fn not_found(message: String) -> Error {
     Error::new(ErrorKind::NotFound, codes::SNAPSHOT_NOT_FOUND, message)
 }
 
-fn what_there_is(all: &[(SnapshotId, Snapshot)]) -> String {
-    if all.is_empty() {
-        return "the repository has no snapshot yet; make one with `retoma backup`".to_owned();
+/// The snapshots that fit but for their time or id; where none do, which components have some.
+fn what_there_is(all: &[(SnapshotId, Snapshot)], selector: &Selector) -> String {
+    let fitting: Vec<_> = all.iter().filter(|(_, snapshot)| selector.fits(snapshot)).collect();
+    let make =
+        selector.component.as_ref().map_or_else(String::new, |name| format!(" {}", name.escape_debug()));
+    if fitting.is_empty() {
+        let names: BTreeSet<&str> = all.iter().filter_map(|(_, snapshot)| snapshot.component()).collect();
+        let others = names.iter().take(LISTED).map(|name| format!("`{}`", name.escape_debug()));
+        let others = others.collect::<Vec<_>>().join(", ");
+        return match (&selector.host, names.is_empty()) {
+            (_, true) => {
+                format!("the repository has no snapshot yet; make one with `retoma backup{make}`")
+            }
+            (Some(_), _) => "`retoma snapshots` shows of which hosts there are some".to_owned(),
+            (None, false) => format!(
+                "the repository has snapshots of {others}; `retoma backup{make}` makes one of a component in the manifest"
+            ),
+        };
     }
-    let show = |(id, snapshot): &(SnapshotId, Snapshot)| {
-        let component = snapshot.component().unwrap_or("-").escape_debug();
+    let show = |(id, snapshot): &&(SnapshotId, Snapshot)| {
+        let component = snapshot.component().unwrap_or("manifest").escape_debug();
         let mark = if snapshot.is_incomplete() { " incomplete" } else { "" };
-        format!("{} {} {component} {}{mark}", id.short(), snapshot.time.0, snapshot.hostname.escape_debug())
+        format!("{} of {component}, {}{mark}", id.short(), snapshot.time.0.strftime("%Y-%m-%dT%H:%M:%SZ"))
     };
-    let listed: Vec<String> = all.iter().rev().take(LISTED).map(show).collect();
-    let more = if all.len() > LISTED { format!(" and {} more", all.len() - LISTED) } else { String::new() };
+    let listed: Vec<String> = fitting.iter().rev().take(LISTED).map(show).collect();
+    let more = fitting.len().saturating_sub(LISTED);
+    let more = if more > 0 { format!(" and {more} more in `retoma snapshots{make}`") } else { String::new() };
     format!("there are: {}{more}", listed.join("; "))
 }
 

@@ -71,7 +71,8 @@ pub fn plan_removal(
     let all = repository.snapshots_by_id()?;
     if let Some(id) = ids.iter().find(|id| !all.contains_key(id)) {
         let message = format!("there is no snapshot `{}`", id.short());
-        return Err(Error::new(ErrorKind::NotFound, codes::SNAPSHOT_NOT_FOUND, message));
+        return Err(Error::new(ErrorKind::NotFound, codes::SNAPSHOT_NOT_FOUND, message)
+            .with_hint("`retoma snapshots` lists those that there are"));
     }
     // A policy without rules keeps everything; what has another reason too must stay.
     let facts: Vec<SnapshotFacts> = all.iter().map(|(id, snapshot)| facts(*id, snapshot)).collect();
@@ -84,12 +85,27 @@ pub fn plan_removal(
         if let Some(reason) = decision.keep_reasons().iter().find(|reason| protects(reason)) {
             let message = format!("snapshot `{}` must stay: {reason}", id.short());
             return Err(Error::new(ErrorKind::Conflict, codes::SNAPSHOT_PROTECTED, message)
-                .with_hint("take the hold away, or make a newer complete backup first"));
+                .with_hint(way_out(reason, id, all.get(&id))));
         }
         let reason = retention::RemoveReason::NoRule;
         decision.action = retention::Action::Remove { reason };
     }
     from_decisions(decisions)
+}
+
+/// What makes a protected snapshot one that may go.
+fn way_out(reason: &KeepReason, id: SnapshotId, snapshot: Option<&Snapshot>) -> String {
+    let component =
+        snapshot.and_then(Snapshot::component).map_or_else(String::new, |name| format!(" {name}"));
+    match reason {
+        KeepReason::Hold { .. } => {
+            format!("take the hold away with `retoma forget --release {}`", id.short())
+        }
+        KeepReason::NewestManifest => {
+            "recovery needs it; after a change of the manifest `retoma backup` stores a newer one".to_owned()
+        }
+        _ => format!("make a newer complete one first: `retoma backup{component}`"),
+    }
 }
 
 fn protects(reason: &KeepReason) -> bool {

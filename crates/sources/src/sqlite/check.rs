@@ -4,7 +4,7 @@ use super::database::{Access, Database, Options, beside, text};
 use super::facts::CaptureFacts;
 use retoma_core::drill::{CheckOutcome, CheckResult};
 use retoma_core::manifest::{Check, SqlExpectation};
-use retoma_core::units::counted;
+use retoma_core::units::{counted, span};
 use retoma_core::{Error, Result, error::codes};
 use rusqlite::Connection;
 use std::collections::BTreeMap;
@@ -164,7 +164,7 @@ fn run_query(
     let mut result = match outcome {
         Ok(result) => result,
         Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::OperationInterrupted) => {
-            failed(format!("it took longer than {} s", timeout.as_secs_f64()))
+            failed(format!("it took longer than {}", span(timeout)))
         }
         Err(error) => failed(error.to_string()),
     };

@@ -2,7 +2,7 @@
 
 use retoma_core::Error;
 use retoma_core::decide::streaming::Position;
-use retoma_core::units::ByteSize;
+use retoma_core::units::{ByteSize, span};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
@@ -112,12 +112,9 @@ impl fmt::Display for StreamEvent<'_> {
             Self::Connected { system_identifier, start, slot } => {
                 write!(f, "streaming from server {system_identifier} at {start}, slot `{slot}`")
             }
-            Self::Shipped { position, lag_bytes, lag } => write!(
-                f,
-                "stored to {position}; {} and {:.2} s behind",
-                ByteSize(*lag_bytes),
-                lag.as_secs_f64()
-            ),
+            Self::Shipped { position, lag_bytes, lag } => {
+                write!(f, "stored to {position}; {} and {} behind", ByteSize(*lag_bytes), span(*lag))
+            }
             Self::Timeline { start } => write!(f, "the server goes on at {start}"),
             Self::Gap { from, to, error } => {
                 write!(f, "gap from {from} to {to} [{}]: make a backup now", error.code())

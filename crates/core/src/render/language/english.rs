@@ -83,7 +83,7 @@ pub(super) const TEXTS: Texts = Texts {
     as_expected: "as expected",
     wrong: "wrong",
     not_proven_title: "What this does not prove",
-    not_proven_intro: "No drill proves these:",
+    not_proven_intro: "It leaves open:",
     limit_once: "that it takes as long next time: this is one measurement, taken once",
     limit_place: "that it takes as long on another machine, network or storage",
     limit_scenario: "that another kind of disaster ends as well as this one",

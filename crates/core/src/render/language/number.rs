@@ -2,7 +2,7 @@
 
 use super::Language;
 use crate::drill::Seconds;
-use crate::units::ByteSize;
+use crate::units::{ByteSize, span_with};
 
 impl Language {
     /// A whole number with marks between thousands: `1,000,000`.
@@ -35,19 +35,7 @@ impl Language {
         if millis == 0 {
             return if span == Seconds::ZERO { "0 s".to_owned() } else { self.less_than_a_millisecond() };
         }
-        let (hours, minutes, rest) = (millis / 3_600_000, millis / 60_000 % 60, millis % 60_000);
-        let mut parts = Vec::new();
-        if hours > 0 {
-            parts.push(format!("{} h", self.integer(hours)));
-        }
-        if minutes > 0 {
-            parts.push(format!("{minutes} min"));
-        }
-        if rest > 0 {
-            let seconds = Seconds::from_micros(rest * 1000).to_string().replace('.', self.texts().decimal);
-            parts.push(format!("{seconds} s"));
-        }
-        parts.join(" ")
+        span_with(millis, self.texts().decimal)
     }
 
     fn less_than_a_millisecond(self) -> String {

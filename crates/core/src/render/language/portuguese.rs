@@ -83,7 +83,7 @@ pub(super) const TEXTS: Texts = Texts {
     as_expected: "como esperado",
     wrong: "errado",
     not_proven_title: "O que isto não prova",
-    not_proven_intro: "Nenhum simulado prova:",
+    not_proven_intro: "Fica em aberto:",
     limit_once: "que demora o mesmo da próxima vez: esta é uma única medição",
     limit_place: "que demora o mesmo em outra máquina, rede ou armazenamento",
     limit_scenario: "que outro tipo de desastre termina tão bem como este",

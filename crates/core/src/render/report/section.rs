@@ -45,22 +45,16 @@ fn control_row(html: &mut Html, control: &ControlResult, language: Language) {
     html.cell(texts.column_detail, &control.detail).raw("</tr>\n");
 }
 
-/// The limits of this drill, then those of every drill.
+/// What the drill says that it leaves open; where it says nothing, the limits of every drill. One list: a drill names
+/// the limits of every drill among its own, but for the load.
 pub(super) fn not_proven(html: &mut Html, report: &DrillReport, language: Language) {
     let texts = language.texts();
     html.raw("<section aria-labelledby=\"limits\">\n<h2 id=\"limits\">").text(texts.not_proven_title);
-    html.raw("</h2>\n");
-    if !report.not_proven.is_empty() {
-        html.raw("<ul>\n");
-        for limit in &report.not_proven {
-            html.element("li", limit).raw("\n");
-        }
-        html.raw("</ul>\n");
-    }
-    html.element("p", texts.not_proven_intro).raw("\n<ul>\n");
-    let limits =
-        [texts.limit_once, texts.limit_place, texts.limit_scenario, texts.limit_load, texts.limit_people];
-    for limit in limits {
+    html.raw("</h2>\n").element("p", texts.not_proven_intro).raw("\n<ul>\n");
+    let of_every_drill = [texts.limit_once, texts.limit_place, texts.limit_scenario, texts.limit_people];
+    let general = if report.not_proven.is_empty() { of_every_drill.as_slice() } else { &[] };
+    let limits = report.not_proven.iter().map(String::as_str).chain(general.iter().copied());
+    for limit in limits.chain([texts.limit_load]) {
         html.element("li", limit).raw("\n");
     }
     html.raw("</ul>\n</section>\n");
