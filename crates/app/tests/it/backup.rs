@@ -30,10 +30,11 @@ fn a_backup_says_what_it_stored() {
 fn the_document_of_a_backup_has_the_documented_fields() {
     let home = seeded();
     let backup = home.back_up();
-    assert_eq!(fields(&backup), ["backups", "failed", "schema"]);
+    assert_eq!(fields(&backup), ["backups", "failed", "recovery_sets", "schema"]);
     let documented = [
         "complete",
         "component",
+        "consistent_at",
         "damaged_snapshots",
         "directories",
         "duration_seconds",
@@ -295,7 +296,9 @@ fn damage(home: &Home, folder: &str) {
     for (name, (_, _, _, mut contents)) in tree(&home.path(folder)) {
         let path = home.path(folder).join(name);
         if path.is_file() {
-            contents.iter_mut().for_each(|byte| *byte ^= 1);
+            for byte in &mut contents {
+                *byte ^= 1;
+            }
             std::fs::remove_file(&path).unwrap();
             std::fs::write(&path, contents).unwrap();
         }

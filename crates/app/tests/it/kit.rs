@@ -195,9 +195,10 @@ impl Home {
         settings.add_filter(r"([^|\s])  +", "$1  ");
         settings.add_filter(r"\[ID\]  [^\[\s]\S*  \[HOST\]", "[ID]  [USER]  [HOST]");
         settings.add_filter(r"data/[0-9a-f]{2}/", "data/[ID2]/");
-        settings.add_filter(r" at \d+: blob", " at [OFFSET]: blob");
+        settings.add_filter(r" at \d+(: blob| of pack)", " at [OFFSET]$1");
         // One for each folder that leads to the temporary one.
         settings.add_filter(r"\b\d+ trees", "[COUNT] trees");
+        settings.add_filter(r"\b(needed|waste):( +)\d+ blobs", "$1:$2[COUNT] blobs");
         settings.bind(|| insta::assert_snapshot!(name, run.text()));
     }
 }
