@@ -17,12 +17,15 @@ pub(crate) const MUSL: &str = "x86_64-unknown-linux-musl";
 /// Server, clients, `pgbench`, `pg_amcheck` and `pg_verifybackup`.
 const POSTGRES: &str = "postgresql-15";
 const REDIS: &str = "redis-server";
+/// Has `promtool`.
+const PROMETHEUS: &str = "prometheus";
 /// Debian starts a server when its package is installed. Tests never use that one, so what we installed is stopped; what
 /// was there before is left alone.
 const STARTED: &[(&str, &[&str])] = &[
     (POSTGRES, &["pg_ctlcluster", "15", "main", "stop"]),
     (REDIS, &["systemctl", "disable", "--now", "redis-server"]),
     (REDIS, &["service", "redis-server", "stop"]),
+    (PROMETHEUS, &["service", "prometheus", "stop"]),
 ];
 
 /// What a part of the work needs.
@@ -55,6 +58,8 @@ const SUBSETS: &[Subset] = &[
             ("initdb", POSTGRES),
             ("redis-server", REDIS),
             ("openssl", "openssl"),
+            // Alert rules are read by Prometheus's own tool.
+            ("promtool", PROMETHEUS),
             // Completions are read by the shells themselves.
             ("zsh", "zsh"),
             ("fish", "fish"),
