@@ -58,8 +58,9 @@ const SUBSETS: &[Subset] = &[
             ("initdb", POSTGRES),
             ("redis-server", REDIS),
             ("openssl", "openssl"),
-            // Alert rules are read by Prometheus's own tool.
+            // Alert rules and the unit are read by the tools of Prometheus and systemd.
             ("promtool", PROMETHEUS),
+            ("systemd-analyze", "systemd"),
             // Completions are read by the shells themselves.
             ("zsh", "zsh"),
             ("fish", "fish"),
