@@ -61,6 +61,21 @@ pub struct Demo<'a> {
     pub interrupt: &'a Interrupt,
 }
 
+impl Demo<'_> {
+    /// What its drill runs with.
+    fn context<'a>(&'a self, repeat: &'a str) -> Context<'a> {
+        Context {
+            supervisor: self.supervisor,
+            tool_version: self.tool_version,
+            repeat,
+            watch: self.watch,
+            interrupt: self.interrupt,
+            clock: Stopwatch::start(),
+            marks: self.marks,
+        }
+    }
+}
+
 impl std::fmt::Debug for Demo<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Demo")
@@ -156,15 +171,7 @@ fn in_folder(demo: &Demo<'_>, folder: &Path) -> Result<Shown> {
         folder: None,
     };
     let repeat = format!("retoma demo --scenario {}", demo.scenario);
-    let context = Context {
-        supervisor: demo.supervisor,
-        tool_version: demo.tool_version,
-        repeat: &repeat,
-        watch: demo.watch,
-        interrupt: demo.interrupt,
-        clock: Stopwatch::start(),
-        marks: demo.marks,
-    };
+    let context = demo.context(&repeat);
     let report = drill::run(&patient, demo.scenario, &context)?;
     let (page, json) = (folder.join("report.html"), folder.join("report.json"));
     durable::write(&page, report::page(&report, demo.language).as_bytes(), durable::SHARED)?;

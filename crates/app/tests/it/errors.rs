@@ -252,6 +252,33 @@ fn wal_verbs_of_what_is_not_there() {
 }
 
 #[test]
+fn streams_and_tables_of_what_is_none() {
+    let home = Home::with(&format!("{MODELS}{NOBODY}"));
+    home.seed_models();
+    home.assert_snapshot("error_stream_kind", &home.run(&["wal", "stream", "models"]).expect(1));
+    let alone = ["wal", "stream", "server", "--repository", "local"];
+    home.assert_snapshot("error_stream_repository", &home.run(&alone).expect(1));
+    home.run(&["backup", "models"]).expect(0);
+    let table =
+        |component, table| home.run(&["restore", component, "--table", table, "--target", "there"]).expect(1);
+    home.assert_snapshot("error_table_kind", &table("models", "shop.public.orders"));
+    home.assert_snapshot("error_table_name", &table("server", "orders.x"));
+    home.assert_snapshot("error_table_none", &table("server", "shop.public.orders"));
+    let point = ["restore", "models", "--lsn", "0/1", "--target", "there"];
+    home.assert_snapshot("error_target_kind", &home.run(&point).expect(1));
+    assert!(!home.path("there").exists());
+}
+
+#[test]
+fn an_agent_that_cannot_begin() {
+    let open = Home::with(&format!("{MODELS}\n[agent]\nlisten = \"0.0.0.0:0\"\n"));
+    open.assert_snapshot("error_agent_open", &open.run(&["agent"]).expect(1));
+    let home = Home::with(MODELS);
+    home.write("state", b"no folder");
+    home.assert_snapshot("error_agent_state", &home.run(&["agent", "--state", "state"]).expect(1));
+}
+
+#[test]
 fn a_server_that_is_not_there() {
     let home = Home::with(NOBODY);
     home.assert_snapshot("error_backup_server", &home.run(&["backup"]).expect(1));

@@ -2,9 +2,8 @@
 
 use super::{Demo, Shown, in_a_run, parse};
 use crate::backup;
-use crate::drill::{self, Context};
+use crate::drill;
 use crate::durable;
-use crate::interrupt::Stopwatch;
 use crate::open::{make_password, open_address};
 use crate::postgres::{Instance, Serve};
 use crate::service::{Ended, run_to_end};
@@ -91,15 +90,7 @@ fn in_folder(
     }
     drop(repository);
     let repeat = format!("retoma demo --scenario {}", demo.scenario);
-    let context = Context {
-        supervisor: demo.supervisor,
-        tool_version: demo.tool_version,
-        repeat: &repeat,
-        watch: demo.watch,
-        interrupt: demo.interrupt,
-        clock: Stopwatch::start(),
-        marks: demo.marks,
-    };
+    let context = demo.context(&repeat);
     let described = manifest.repositories.first();
     let described = described.ok_or_else(|| Error::internal("the demo's manifest has no repository"))?;
     let report = drill::drill(&manifest, &text, described, &[], demo.scenario, &context)?;

@@ -102,6 +102,36 @@ pub fn prepare(
     ScratchCopy::make(manifest, described, only, context)?.restore(manifest, manifest_text, context)
 }
 
+/// A copy of a repository, in a folder that is removed with it.
+pub(super) struct ScratchRepository {
+    pub(super) folder: TempDir,
+    /// Where in it the copy is.
+    pub(super) dir: PathBuf,
+    pub(super) password: Secret<String>,
+    pub(super) repository: Repository,
+}
+
+impl ScratchRepository {
+    /// Copies what `described` names, for a drill of `manifest`'s components.
+    ///
+    /// # Errors
+    /// `R0713` for a repository that is not in a folder; a live folder; what reading and opening it says.
+    pub(super) fn copy(manifest: &Manifest, described: &manifest::Repository) -> Result<Self> {
+        let folder = scratch_folder(manifest)?;
+        live::refuse_live(folder.path(), manifest)?;
+        let Address::Local(real_dir) = open::address(described)? else {
+            let message = format!("drills from repository `{}` come with a later version", described.name);
+            return Err(Error::new(ErrorKind::Unsupported, codes::DRILL_UNSUITED, message)
+                .with_hint("drill from a `file://` repository"));
+        };
+        let password = open::secret(&described.password)?;
+        let dir = folder.path().join("repository");
+        copy_repository(&real_dir, &dir).context("copy the repository for the drill")?;
+        let repository = open_address(&address_of(&dir)?, &password, false)?.repository;
+        Ok(Self { folder, dir, password, repository })
+    }
+}
+
 /// A scratch folder with a copy of the repository, and nothing restored yet.
 struct ScratchCopy {
     folder: TempDir,
@@ -121,17 +151,8 @@ impl ScratchCopy {
     ) -> Result<Self> {
         refuse_servers(manifest)?;
         live::refuse_live_arguments(manifest)?;
-        let folder = scratch_folder(manifest)?;
-        live::refuse_live(folder.path(), manifest)?;
-        let Address::Local(real_dir) = open::address(described)? else {
-            let message = format!("drills from repository `{}` come with a later version", described.name);
-            return Err(Error::new(ErrorKind::Unsupported, codes::DRILL_UNSUITED, message)
-                .with_hint("drill from a `file://` repository"));
-        };
-        let password = open::secret(&described.password)?;
-        let repository_dir = folder.path().join("repository");
-        copy_repository(&real_dir, &repository_dir).context("copy the repository for the drill")?;
-        let repository = open_address(&address_of(&repository_dir)?, &password, false)?.repository;
+        let ScratchRepository { folder, dir: repository_dir, password, repository } =
+            ScratchRepository::copy(manifest, described)?;
         context.watch.note(&Note::Doing("restore the newest snapshots into a scratch folder".to_owned()));
         let mut scratch_manifest = manifest.below(&folder.path().join("root"));
         if !only.is_empty() {

@@ -232,18 +232,7 @@ impl<'a> Drill<'a> {
         let mut backups = Vec::new();
         for component in manifest.recovery_order() {
             let done = self.counted(|progress| backup::backup(manifest, component, repository, progress))?;
-            if let Some(unreadable) = done.summary.unreadable.first() {
-                let path = unreadable.path.escape_ascii();
-                let message = format!("the backup of `{}` is incomplete: `{path}`", component.name);
-                return Err(Error::new(ErrorKind::Unavailable, codes::SOURCE_UNREADABLE, message)
-                    .with_source(unreadable.error.to_string()));
-            }
-            self.context.watch.note(&Note::BackedUp {
-                component: done.component.clone(),
-                total_bytes: done.summary.total_bytes,
-                stored_bytes: done.summary.stored_bytes,
-                elapsed: done.elapsed,
-            });
+            complete(&done, self.context)?;
             backups.push(done);
         }
         Ok(backups)
@@ -370,6 +359,26 @@ impl<'a> Drill<'a> {
         };
         controls::run(&bench, self.context.watch, self.context.interrupt)
     }
+}
+
+/// A backup that a drill can build on: it is told, and must not lack anything.
+///
+/// # Errors
+/// `Unavailable` with the first path that could not be read.
+pub(super) fn complete(done: &ComponentBackup, context: &Context<'_>) -> Result<()> {
+    if let Some(unreadable) = done.summary.unreadable.first() {
+        let path = unreadable.path.escape_ascii();
+        let message = format!("the backup of `{}` is incomplete: `{path}`", done.component);
+        return Err(Error::new(ErrorKind::Unavailable, codes::SOURCE_UNREADABLE, message)
+            .with_source(unreadable.error.to_string()));
+    }
+    context.watch.note(&Note::BackedUp {
+        component: done.component.clone(),
+        total_bytes: done.summary.total_bytes,
+        stored_bytes: done.summary.stored_bytes,
+        elapsed: done.elapsed,
+    });
+    Ok(())
 }
 
 /// What a component could lose at the worst moment: the interval, and what the last backup took.

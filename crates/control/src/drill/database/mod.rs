@@ -11,20 +11,17 @@ mod run;
 mod shipping;
 mod tables;
 
-use super::copy::copy_repository;
-use super::patient::{address_of, is_a_result, scratch_folder};
+use super::patient::{ScratchRepository, address_of, is_a_result};
 use super::run::{head, within_limit};
-use super::{Context, Scenario, live, report};
-use crate::open::{self, open_address};
+use super::{Context, Scenario, report};
 use crate::recover::{self, Place, Request};
 use crate::timeline::Timeline;
 use crate::watch::Note;
 use crate::{backup, check};
 use retoma_core::drill::{DrillReport, Failure, StepName};
 use retoma_core::manifest::{self, Component, ComponentKind, Manifest, ServerUrl, Source};
-use retoma_core::{Error, ErrorKind, Result, ResultExt, Secret, error::codes};
+use retoma_core::{Error, ErrorKind, Result, Secret, error::codes};
 use retoma_repo::Repository;
-use retoma_repo::store::Address as StoreAddress;
 use retoma_sources::postgres::PostgresFacts;
 use retoma_sources::postgres::wire::Address;
 use std::os::unix::fs::PermissionsExt as _;
@@ -81,17 +78,8 @@ pub(super) fn drill(
     context: &Context<'_>,
 ) -> Result<DrillReport> {
     let component = chosen(manifest, only, scenario)?;
-    let folder = scratch_folder(manifest)?;
-    live::refuse_live(folder.path(), manifest)?;
-    let StoreAddress::Local(real_dir) = open::address(described)? else {
-        let message = format!("drills from repository `{}` come with a later version", described.name);
-        return Err(Error::new(ErrorKind::Unsupported, codes::DRILL_UNSUITED, message)
-            .with_hint("drill from a `file://` repository"));
-    };
-    let password = open::secret(&described.password)?;
-    let repository_dir = folder.path().join("repository");
-    copy_repository(&real_dir, &repository_dir).context("copy the repository for the drill")?;
-    let repository = open_address(&address_of(&repository_dir)?, &password, false)?.repository;
+    let ScratchRepository { folder, dir: repository_dir, password, repository } =
+        ScratchRepository::copy(manifest, described)?;
     let mut scratch_manifest = alone(manifest, component);
     let head = head(&scratch_manifest, scenario, &repository, context);
     let mut facts = report::Facts::default();

@@ -4,6 +4,7 @@ use super::super::disaster::Scenario;
 use super::super::inventory::Inventory;
 use super::super::markers::{self, Markers, Which};
 use super::super::report::Facts;
+use super::super::run::complete;
 use super::super::{Context, DETECT_LIMIT, MARKS_LIMIT};
 use super::shipping::{Shipping, archiving};
 use super::tables::{self, LOADERS, Load, Rows};
@@ -247,18 +248,7 @@ impl<'a> Drill<'a> {
 
     fn back_up(&self, repository: &Repository) -> Result<ComponentBackup> {
         let done = self.try_back_up(repository)?;
-        if let Some(unreadable) = done.summary.unreadable.first() {
-            let path = unreadable.path.escape_ascii();
-            let message = format!("the backup of the scratch copy is incomplete: `{path}`");
-            return Err(Error::new(ErrorKind::Unavailable, codes::SOURCE_UNREADABLE, message)
-                .with_source(unreadable.error.to_string()));
-        }
-        self.context.watch.note(&Note::BackedUp {
-            component: done.component.clone(),
-            total_bytes: done.summary.total_bytes,
-            stored_bytes: done.summary.stored_bytes,
-            elapsed: done.elapsed,
-        });
+        complete(&done, self.context)?;
         Ok(done)
     }
 
