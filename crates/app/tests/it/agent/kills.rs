@@ -1,9 +1,36 @@
 //! An agent that is killed at random moments. `RETOMA_KILLS` sets how often, `SEED` when.
 
 use super::{Agent, ended, home, journal, wait_for_nobody};
+use retoma_control::service::processes_with;
 use retoma_testkit::{Random, wait_for_what};
 use std::collections::BTreeMap;
 use std::time::Duration;
+
+#[test]
+fn a_child_dies_with_its_agent() {
+    let home = home("");
+    let lock = ".retoma/agent/task-backup-models.lock";
+    home.write(lock, b"");
+    let held = std::fs::File::open(home.path(lock)).unwrap();
+    rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let agent = Agent::start(&home);
+    // The child waits for another run of its task to end, long enough to be left behind.
+    let manifest = home.text_path("retoma.toml");
+    let path = home.path(lock);
+    wait_for_what("a child at the lock", || {
+        let has_it = |pid: u32| {
+            let files = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+            files.filter_map(|file| std::fs::read_link(file.path()).ok()).any(|file| file == path)
+        };
+        processes_with(&manifest).iter().any(|child| has_it(child.pid)).then_some(())
+    });
+    agent.kill();
+    // Whoever still waits now gets the lock, and makes a backup.
+    drop(held);
+    wait_for_nobody(&home);
+    let snapshots = home.run(&["snapshots", "models", "--json"]);
+    assert!(!snapshots.stdout.contains("\"models\""), "{}", snapshots.stdout);
+}
 
 fn setting(name: &str, usual: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
