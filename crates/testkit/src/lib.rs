@@ -4,29 +4,44 @@
 //! `src`) cannot use it: they would see two `Store` traits, their own and the one that this crate was built with.
 //! `crates/repo/tests/it` can, since it links the same library as this crate does.
 
+mod acceptor;
+pub mod blank;
+pub mod buckets;
 pub mod clock;
 pub mod data;
 pub mod faulty;
 pub mod folder;
+pub mod http_proxy;
 pub mod lock;
+pub mod mail;
 pub mod manifest;
 pub mod memory;
+pub mod namespace;
+mod port;
 pub mod postgres;
 mod process;
 pub mod redis;
 pub mod repository;
+pub mod sftp;
 pub mod tools;
 pub mod wait;
 pub mod wal;
 
+pub use blank::BlankMachine;
+pub use buckets::{AzuriteServer, GcsServer, SeaweedServer};
 pub use clock::ManualClock;
 pub use data::{Random, bytes};
 pub use faulty::{Call, Fault, FaultyStore, Rates, Rule, When};
 pub use folder::Folder;
+pub use http_proxy::{Canned, Fate, HttpProxy, Seen, Tunnel};
 pub use lock::restic_lock;
+pub use mail::{MailOptions, MailServer};
 pub use memory::{MemorySource, noise};
+pub use namespace::in_namespace;
+pub use port::free_port;
 pub use postgres::{PostgresOptions, PostgresServer, StopMode};
-pub use redis::{RedisOptions, RedisServer, RedisTls, redis_command};
+pub use redis::{RedisClient, RedisOptions, RedisReply, RedisServer, RedisTls, fill_redis, redis_command};
 pub use repository::repository;
-pub use tools::require_tool;
-pub use wait::{PATIENCE, wait_for, wait_for_what};
+pub use sftp::SftpServer;
+pub use tools::{require_local_tool, require_tool};
+pub use wait::{PATIENCE, wait_for, wait_for_long, wait_for_what};

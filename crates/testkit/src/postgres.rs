@@ -5,10 +5,9 @@
 
 mod programs;
 
-use crate::{Folder, process, wait_for_what};
+use crate::{Folder, free_port, process, wait_for_what};
 use programs::Programs;
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -367,7 +366,14 @@ fn checked(name: &str, command: &mut Command, server: &PostgresServer) -> Output
 }
 
 impl Drop for PostgresServer {
+    #[allow(clippy::print_stderr)]
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let last = lines.get(lines.len().saturating_sub(40)..).unwrap_or_default();
+            eprintln!("the log of the server on port {} ends with:\n{}", self.port, last.join("\n"));
+        }
         if let Some(child) = self.process.take() {
             process::kill_family(child);
         }
@@ -377,12 +383,6 @@ impl Drop for PostgresServer {
 #[allow(clippy::panic)]
 fn unreachable_programs() -> ! {
     panic!("PostgreSQL was there a moment ago")
-}
-
-#[allow(clippy::panic)]
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    listener.map_or_else(|error| panic!("find a free port: {error}"), |address| address.port())
 }
 
 #[allow(clippy::panic)]

@@ -3,10 +3,15 @@
 //! Nothing outside the folder is touched, and no other server is asked or stopped: only processes that were started
 //! here are ended, by their ids.
 
-use crate::{Folder, process, require_tool, wait_for_what};
+mod client;
+mod samples;
+
+pub use client::{RedisClient, RedisReply};
+pub use samples::fill_redis;
+
+use crate::{Folder, free_port, process, require_tool, wait_for_what};
 use std::ffi::OsStr;
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -304,12 +309,6 @@ impl Drop for RedisServer {
             process::kill_family(child);
         }
     }
-}
-
-#[allow(clippy::panic)]
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    listener.map_or_else(|error| panic!("find a free port: {error}"), |address| address.port())
 }
 
 #[cfg(test)]

@@ -9,18 +9,33 @@ use std::path::PathBuf;
 ///
 /// # Panics
 /// When it is missing and `REQUIRE_SERVICES` is `1`, as in CI, where a skipped test would look like a passed one.
-#[allow(clippy::panic, clippy::print_stderr)]
 pub fn require_tool(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let found = env::split_paths(&path).map(|folder| folder.join(name)).find(|program| program.is_file());
-    if found.is_none() {
-        assert!(
-            env::var_os("REQUIRE_SERVICES").is_none_or(|value| value != "1"),
-            "`{name}` is not installed, and REQUIRE_SERVICES=1 forbids to skip"
-        );
-        eprintln!("skipped: `{name}` is not installed");
-    }
-    found
+    found.or_else(|| skip(name, MISSING))
+}
+
+/// Where the program `name` lies that `cargo xtask setup` installs into the project's own `target/tools`. `path` is below
+/// that folder. Otherwise as [`require_tool`].
+///
+/// # Panics
+/// As [`require_tool`].
+pub fn require_local_tool(name: &str, path: &str) -> Option<PathBuf> {
+    let found = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/tools")).join(path);
+    if found.is_file() { Some(found) } else { skip(name, MISSING) }
+}
+
+const MISSING: &str = "it is not installed; `cargo xtask setup --for test` installs it";
+
+/// Says that a test is skipped, since `what` is not to be had.
+#[allow(clippy::print_stderr)]
+pub(crate) fn skip<T>(what: &str, why: &str) -> Option<T> {
+    assert!(
+        env::var_os("REQUIRE_SERVICES").is_none_or(|value| value != "1"),
+        "no `{what}`, and REQUIRE_SERVICES=1 forbids to skip: {why}"
+    );
+    eprintln!("skipped: no `{what}`: {why}");
+    None
 }
 
 #[cfg(test)]

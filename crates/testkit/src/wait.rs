@@ -19,8 +19,17 @@ pub fn wait_for<T>(question: impl FnMut() -> Option<T>) -> T {
 /// # Panics
 /// When there is none after [`PATIENCE`].
 #[track_caller]
-pub fn wait_for_what<T>(what: &str, mut question: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+pub fn wait_for_what<T>(what: &str, question: impl FnMut() -> Option<T>) -> T {
+    wait_for_long(what, PATIENCE, question)
+}
+
+/// As [`wait_for_what`], for what takes as long as what was done before: a load, an outage.
+///
+/// # Panics
+/// When there is no answer after `patience`.
+#[track_caller]
+pub fn wait_for_long<T>(what: &str, patience: Duration, mut question: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + patience;
     loop {
         if let Some(answer) = question() {
             return answer;
