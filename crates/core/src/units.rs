@@ -82,12 +82,14 @@ impl Duration {
     pub const MAX: Self = Self(36_500 * 86_400);
     /// One hour.
     pub const HOUR: Self = Self(3600);
+    /// One day.
+    pub const DAY: Self = Self(86_400);
     /// The units, longest first; weeks are read and printed as days.
     const UNITS: [(char, u64); 5] = [('w', 7 * 86_400), ('d', 86_400), ('h', 3600), ('m', 60), ('s', 1)];
 
     /// `seconds`, at most [`Duration::MAX`].
-    pub fn from_seconds(seconds: u64) -> Self {
-        Self(seconds.min(Self::MAX.0))
+    pub const fn from_seconds(seconds: u64) -> Self {
+        if seconds < Self::MAX.0 { Self(seconds) } else { Self::MAX }
     }
 
     /// `minutes`, at most [`Duration::MAX`].

@@ -3,7 +3,7 @@
 //! A signal that stopped coming counts as failure: what was not observed is never taken for well. [`conditions`] says what is
 //! wrong now; [`Alerts`] raises what lasts and clears what has been gone for a while, so that nothing flickers.
 
-use super::observed::{Observed, Stream};
+use super::observed::{MarkTrouble, Observed, ObservedComponent, Stream};
 use crate::decide::streaming::{SlotLevel, slot_level};
 use crate::units::{ByteSize, Duration};
 use jiff::{SignedDuration, Timestamp};
@@ -15,8 +15,6 @@ pub const CLEAR_AFTER: SignedDuration = SignedDuration::from_secs(10);
 const LOOK_LASTS: SignedDuration = SignedDuration::from_mins(5);
 /// WAL that waits longer than this is an alert.
 const WAL_WAITS_SECONDS: f64 = 30.0;
-/// How much later than its interval the base backup of a server that streams may be.
-const STREAMED_GRACE: Duration = Duration::HOUR;
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -180,6 +178,8 @@ pub fn conditions(observed: &Observed, now: Timestamp) -> Vec<Condition> {
     }
     for stream in &observed.streams {
         self::stream(stream, &mut found);
+        archive(stream, now, &mut found);
+        marks(stream, &mut found);
     }
     if observed.damaged == Some(true) {
         let summary = "the last verification found damage in a repository".to_owned();
@@ -191,11 +191,7 @@ pub fn conditions(observed: &Observed, now: Timestamp) -> Vec<Condition> {
 
 fn components(observed: &Observed, now: Timestamp, found: &mut Found) {
     for component in &observed.components {
-        let allowed = if component.is_streamed {
-            component.objectives.rpo.max(component.every.saturating_add(STREAMED_GRACE))
-        } else {
-            component.objectives.rpo
-        };
+        let allowed = component.age_limit;
         for (repository, newest) in &component.newest {
             let age = now.duration_since(newest.unwrap_or(observed.started)).as_secs();
             if u64::try_from(age).is_ok_and(|age| age > allowed.as_seconds()) {
@@ -210,6 +206,27 @@ fn components(observed: &Observed, now: Timestamp, found: &mut Found) {
                 let about = About::Both(&component.name, repository);
                 found.add("backup_late", about, Severity::Critical, 0, summary);
             }
+        }
+        copies(component, observed.started, now, found);
+    }
+}
+
+/// Copies that are behind: where there is nothing newer to copy, `backup_late` says what is wrong.
+fn copies(component: &ObservedComponent, started: Timestamp, now: Timestamp, found: &mut Found) {
+    let allowed = component.copy_age_limit;
+    let source = component.newest.iter().filter_map(|(_, time)| *time).max();
+    for (repository, newest) in &component.copies {
+        let age = now.duration_since(newest.unwrap_or(started)).as_secs();
+        let is_old = u64::try_from(age).is_ok_and(|age| age > allowed.as_seconds());
+        if is_old && *newest < source {
+            let (name, age) = (&component.name, Duration::from_seconds(age.unsigned_abs()));
+            let summary = match newest {
+                Some(_) => format!(
+                    "the newest copy of `{name}` in `{repository}` is {age} old, {allowed} are allowed"
+                ),
+                None => format!("there is no copy of `{name}` in `{repository}`"),
+            };
+            found.add("copy_late", About::Both(name, repository), Severity::Critical, 0, summary);
         }
     }
 }
@@ -235,9 +252,22 @@ fn stream(stream: &Stream, found: &mut Found) {
         let summary = format!("the WAL of `{name}` waits for more than {WAL_WAITS_SECONDS} s");
         found.add("wal_lag", about, Severity::Critical, 10, summary);
     }
-    if stream.gaps.is_some_and(|gaps| gaps > 0) {
-        let summary = format!("WAL of `{name}` is missing; the next backup closes the gap");
+    if stream.has_new_tablespace {
+        let summary = format!(
+            "`{name}` got a tablespace behind its newest snapshot, and no recovery goes past that; the next backup closes the gap"
+        );
         found.add("wal_gap", about, Severity::Critical, 0, summary);
+    } else if stream.open_gaps.is_some_and(|gaps| gaps > 0) {
+        let summary =
+            format!("WAL of `{name}` is missing behind its newest snapshot; the next backup closes the gap");
+        found.add("wal_gap", about, Severity::Critical, 0, summary);
+    }
+    if stream.missing_histories.is_some_and(|histories| histories > 0) {
+        let summary = format!(
+            "the history of a timeline of `{name}` is not stored, so no older snapshot leads to its WAL; \
+             no server that archives has it: give it to `retoma wal push`, from wherever it is"
+        );
+        found.add("wal_history_missing", about, Severity::Critical, 0, summary);
     }
     if let Some(slot) = &stream.slot {
         let severity = match slot_level(slot.retained_bytes, slot.limit_bytes) {
@@ -248,6 +278,44 @@ fn stream(stream: &Stream, found: &mut Found) {
         let (kept, limit) = (ByteSize(slot.retained_bytes), ByteSize(slot.limit_bytes));
         let summary = format!("the slot of `{name}` keeps {kept} of at most {limit}");
         found.add("slot_filling", about, severity, 0, summary);
+    }
+}
+
+fn archive(stream: &Stream, now: Timestamp, found: &mut Found) {
+    let why = match &stream.archive {
+        Some(archive) => archive.trouble(stream.archive_promised, now),
+        None => stream.archive_unknown.then(|| "its server does not say whether it archives".to_owned()),
+    };
+    if let Some(why) = why {
+        let name = &stream.component;
+        let summary = format!("the WAL of `{name}` is not archived: {why}");
+        found.add("wal_archive_down", About::Component(name), Severity::Critical, 10, summary);
+    }
+    let left = stream.archive.as_ref().and_then(|archive| archive.left_behind_on(stream.newest_timeline));
+    if let Some((own, newest)) = left.zip(stream.newest_timeline) {
+        let name = &stream.component;
+        let summary = format!(
+            "`{name}` writes on timeline {own}, and its archive has timeline {newest} of another server that was promoted or \
+             recovered from it: `recover` brings that one's data back; stop one of the two"
+        );
+        found.add("wal_split", About::Component(name), Severity::Critical, 10, summary);
+    }
+}
+
+fn marks(stream: &Stream, found: &mut Found) {
+    let name = &stream.component;
+    match stream.marks.as_ref().and_then(|marks| marks.trouble.as_ref()) {
+        None => {}
+        Some(MarkTrouble::MayNot(why)) => {
+            let summary = format!(
+                "no marks can be written into `{name}`: {why}; give its user the right to (`docs/agent.md`), or set `marks = \"off\"`"
+            );
+            found.add("marks_not_allowed", About::Component(name), Severity::Warning, 20, summary);
+        }
+        Some(MarkTrouble::NotTaken(why)) => {
+            let summary = format!("`{name}` takes no writes: {why}");
+            found.add("marks_stopped", About::Component(name), Severity::Critical, 20, summary);
+        }
     }
 }
 

@@ -4,11 +4,14 @@
 //! applied elsewhere. Nothing here acts.
 
 pub mod alerts;
+pub mod archiving;
 pub mod drill;
+pub mod gaps;
 pub mod keep;
 pub mod observed;
 pub mod recovery;
 pub mod redis;
+pub mod repositories;
 pub mod retention;
 pub mod schedule;
 pub mod staleness;

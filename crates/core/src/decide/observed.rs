@@ -2,7 +2,9 @@
 //!
 //! An `Option` that is `None` was not observed, which is never the same as "well".
 
+use crate::decide::archiving::Archive;
 use crate::manifest::{ComponentKind, Objectives, Tier};
+use crate::postgres::TimelineId;
 use crate::units::Duration;
 use jiff::Timestamp;
 
@@ -50,12 +52,14 @@ pub struct ObservedComponent {
     pub tier: Tier,
     /// What is promised.
     pub objectives: Objectives,
-    /// How often it is backed up.
-    pub every: Duration,
-    /// Whether its changes are streamed, so that backups are only where recovery begins.
-    pub is_streamed: bool,
+    /// How old its newest complete snapshot may be.
+    pub age_limit: Duration,
     /// When its newest complete snapshot began, for each of its repositories by name.
     pub newest: Vec<(String, Option<Timestamp>)>,
+    /// The same of those that are copies.
+    pub copies: Vec<(String, Option<Timestamp>)>,
+    /// How old it may be in a copy.
+    pub copy_age_limit: Duration,
     /// When its oldest complete snapshot began.
     pub oldest: Option<Timestamp>,
     /// The last backup that was good.
@@ -112,6 +116,7 @@ pub struct ObservedRepository {
 }
 
 /// The WAL of a PostgreSQL server.
+#[expect(clippy::struct_excessive_bools, reason = "they are independent of each other")]
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Stream {
     /// The component.
@@ -130,12 +135,55 @@ pub struct Stream {
     pub slot: Option<Slot>,
     /// Whether a look at the slot failed.
     pub slot_unknown: bool,
-    /// How many gaps there are.
+    /// The `archive_timeout` that the manifest promises.
+    pub archive_promised: Option<Duration>,
+    /// What the server's archiver does, when it is to archive and could be looked at.
+    pub archive: Option<Archive>,
+    /// Whether a look at an archiver failed that is to archive.
+    pub archive_unknown: bool,
+    /// How many gaps there are behind the oldest snapshot.
     pub gaps: Option<u64>,
+    /// How many of them lie behind the newest one, so that what is written now cannot be recovered.
+    pub open_gaps: Option<u64>,
+    /// Whether a tablespace was made behind the newest snapshot, which no recovery goes past.
+    pub has_new_tablespace: bool,
+    /// The newest timeline in the archive of the server that archives here.
+    pub newest_timeline: Option<TimelineId>,
+    /// How many histories of timelines are not stored that have WAL.
+    pub missing_histories: Option<u64>,
     /// When the oldest snapshot that WAL follows began.
     pub window_start: Option<Timestamp>,
     /// How far WAL follows without a gap.
     pub window_end_lsn: Option<u64>,
+    /// The marks that are written into the server; `None` where none are wanted, and on a standby.
+    pub marks: Option<Marks>,
+}
+
+/// What became of the marks of a server.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Marks {
+    /// The last one that the server acknowledged since the agent started.
+    pub last: Option<Mark>,
+    /// Why the last try failed; `None` when it did not.
+    pub trouble: Option<MarkTrouble>,
+}
+
+/// A numbered write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// Each is one higher than the one before.
+    pub number: u64,
+    /// When it was written, by the server's clock.
+    pub written: Timestamp,
+}
+
+/// Why there is no new mark.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MarkTrouble {
+    /// The user may not write it.
+    MayNot(String),
+    /// The server did not take it.
+    NotTaken(String),
 }
 
 /// A replication slot.

@@ -9,7 +9,7 @@ mod refusal;
 #[cfg(test)]
 mod tests;
 
-pub use refusal::Refusal;
+pub use refusal::{Loss, Refusal};
 
 use crate::postgres::{Lsn, ParseError, SegmentName, TimelineId};
 use jiff::Timestamp;
@@ -244,7 +244,8 @@ pub fn choose(
     match (is_missing, way.gap) {
         (false, _) => Ok(choice(goal.target.clone())),
         (true, Some(gap)) => {
-            Err(Refusal::BehindGap { target: goal.target.clone(), gap, until: way.until, windows })
+            let (target, until) = (goal.target.clone(), way.until);
+            Err(Refusal::BehindGap { target, gap, until, windows, loss: Box::default() })
         }
         (true, None) => Err(Refusal::After { target: goal.target.clone(), until: way.until, windows }),
     }

@@ -15,11 +15,16 @@ const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(15);
 /// Maintenance that has never run waits no longer than this.
 const LONGEST_FIRST_WAIT: SignedDuration = SignedDuration::from_hours(1);
 
+/// Nor does a copy that was never made, longer than this.
+const FIRST_COPY_WAIT: SignedDuration = SignedDuration::from_mins(1);
+
 /// What shares the places in which tasks run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Class {
     /// A backup: due at once when there was none.
     Backup,
+    /// A copy: no verification that takes a day holds it up.
+    Copy,
     /// Everything else.
     Maintenance,
 }
@@ -61,12 +66,14 @@ pub struct Known {
     pub failed_at: Option<Timestamp>,
     /// Whether it runs now.
     pub is_running: bool,
+    /// A run counts only if it began after this.
+    pub needed_since: Option<Timestamp>,
 }
 
 impl Known {
     /// Of a task that has never run.
     pub fn new(since: Timestamp) -> Self {
-        Self { since, last_good: None, failures: 0, failed_at: None, is_running: false }
+        Self { since, last_good: None, failures: 0, failed_at: None, is_running: false, needed_since: None }
     }
 
     /// A run begins.
@@ -107,6 +114,8 @@ impl Known {
 pub struct Places {
     /// Backups.
     pub backups: usize,
+    /// Copies.
+    pub copies: usize,
     /// Pieces of maintenance.
     pub maintenance: usize,
 }
@@ -126,6 +135,7 @@ pub fn plan(tasks: &[Task], known: &[Known], places: Places, now: Timestamp) -> 
         |class| tasks.iter().zip(known).filter(|(task, it)| it.is_running && task.class == class).count();
     let mut free = [
         (Class::Backup, places.backups.saturating_sub(running(Class::Backup))),
+        (Class::Copy, places.copies.saturating_sub(running(Class::Copy))),
         (Class::Maintenance, places.maintenance.saturating_sub(running(Class::Maintenance))),
     ];
     let mut due_now = Vec::new();
@@ -154,9 +164,16 @@ pub fn plan(tasks: &[Task], known: &[Known], places: Places, now: Timestamp) -> 
 pub fn due(task: &Task, known: &Known, now: Timestamp) -> Timestamp {
     let every = length(task.every);
     let regular = match known.last_good.filter(|good| *good <= now) {
+        Some(good) if known.needed_since.is_some_and(|needed| needed <= now && good < needed) => {
+            Timestamp::MIN
+        }
         Some(good) => later(good, every - jitter(task, good)),
         None if task.class == Class::Backup => Timestamp::MIN,
-        None => later(known.since.min(now), (every / 10).min(LONGEST_FIRST_WAIT)),
+        None => {
+            // The first backup comes before, and may take a moment.
+            let longest = if task.class == Class::Copy { FIRST_COPY_WAIT } else { LONGEST_FIRST_WAIT };
+            later(known.since.min(now), (every / 10).min(longest))
+        }
     };
     match known.failed_at.filter(|failed| known.failures > 0 && *failed <= now) {
         Some(failed) => regular.max(later(failed, pause(every, known.failures))),

@@ -146,6 +146,8 @@ codes! {
     OBJECT_SHORT = "R0309";
     /// The store cannot do what was asked for.
     STORE_UNSUPPORTED = "R0310";
+    /// The bucket of a store does not exist.
+    STORE_BUCKET = "R0311";
 
     // R04: backup and sources.
     /// A file or folder of the source could not be read.
@@ -196,6 +198,10 @@ codes! {
     POSTGRES_PROGRAMS = "R0424";
     /// A restored PostgreSQL server does not come up.
     POSTGRES_NOT_UP = "R0425";
+    /// What a PostgreSQL server sent of itself is no whole backup.
+    POSTGRES_STREAM = "R0426";
+    /// One of PostgreSQL's programs failed to dump a server, or to load a dump.
+    POSTGRES_DUMP = "R0427";
     /// The address of a Redis server cannot be understood.
     REDIS_ADDRESS = "R0430";
     /// A Redis server is not there, or not ready.
@@ -240,6 +246,8 @@ codes! {
     RECOVERY_WINDOW = "R0506";
     /// The WAL ended before a server had recovered to its target.
     RECOVERY_TARGET = "R0507";
+    /// The WAL makes a tablespace in a folder outside of what is recovered.
+    RECOVERY_TABLESPACE = "R0508";
 
     // R06: locks, forget, prune.
     /// Somebody holds a lock that forbids this.
@@ -334,6 +342,8 @@ codes! {
     AGENT_LISTEN = "R0954";
     /// A receiver of alerts does not take them.
     AGENT_RECEIVER = "R0955";
+    /// The mail server does not take alerts.
+    MAIL_REFUSED = "R0956";
 
     // R08: evidence.
     /// A record of evidence, or an export of records, cannot be understood.

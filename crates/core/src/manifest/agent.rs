@@ -1,5 +1,6 @@
 //! What the agent does besides backups, and whom it tells: `[agent]` and `[alerts]`.
 
+use super::mail::Email;
 use super::secret_ref::SecretRef;
 use crate::units::Duration;
 // Types of addresses: no effect is in them.
@@ -25,6 +26,10 @@ pub struct AgentOptions {
     pub verify_sample_percent: u8,
     /// From one `wal check` to the next.
     pub wal_check_every: Duration,
+    /// From one copy into a repository that is one to the next.
+    pub copy_every: Duration,
+    /// From one mark in a server to the next.
+    pub marks_every: Duration,
     /// The scenario that is drilled.
     pub drill: Option<String>,
     /// From one drill to the next.
@@ -40,6 +45,8 @@ impl Default for AgentOptions {
             verify_every: Duration::from_minutes(7 * 24 * 60),
             verify_sample_percent: 5,
             wal_check_every: Duration::from_minutes(5),
+            copy_every: Duration::HOUR,
+            marks_every: Duration::from_seconds(10),
             drill: None,
             drill_every: Duration::from_minutes(7 * 24 * 60),
         }
@@ -55,6 +62,8 @@ pub struct AlertOptions {
     pub alertmanager: Option<Receiver>,
     /// Gets a GET while all is well.
     pub dead_man: Option<Receiver>,
+    /// Gets a mail when alerts begin or end.
+    pub email: Option<Email>,
 }
 
 /// An address over HTTP.

@@ -4,6 +4,7 @@
 
 use super::address::{self, Fault};
 use super::fields::{Field, Kind, Section};
+use super::mail;
 use super::problem::{Draft, one_of, quoted};
 use super::raw::{Entry, Node, Value, find};
 use super::secret_ref::SecretRef;
@@ -128,9 +129,10 @@ fn value(node: &Node, field: &Field, kind: Option<&str>, found: &mut Vec<Draft>)
             }
         }
         (Kind::Integer(..), Value::Integer(_)) => {}
-        (Kind::Command | Kind::Patterns | Kind::DatabaseTables | Kind::Names, Value::Array(items)) => {
-            list(items, node, field, found);
-        }
+        (
+            Kind::Command | Kind::Patterns | Kind::DatabaseTables | Kind::Names | Kind::MailAddresses,
+            Value::Array(items),
+        ) => list(items, node, field, found),
         (
             Kind::Version
             | Kind::Integer(..)
@@ -138,6 +140,7 @@ fn value(node: &Node, field: &Field, kind: Option<&str>, found: &mut Vec<Draft>)
             | Kind::Patterns
             | Kind::DatabaseTables
             | Kind::Names
+            | Kind::MailAddresses
             | Kind::Table(_)
             | Kind::Tables(_)
             | Kind::PerTier(_),
@@ -171,7 +174,7 @@ fn wrong_type(node: &Node, field: &Field) -> Draft {
         }
         (Kind::Command, Value::String(_)) => draft
             .hint("no shell is involved: write each argument by itself, as in `[\"program\", \"--flag\"]`"),
-        (Kind::Names | Kind::Patterns | Kind::DatabaseTables, Value::String(_)) => {
+        (Kind::Names | Kind::Patterns | Kind::DatabaseTables | Kind::MailAddresses, Value::String(_)) => {
             draft.hint("write it in brackets, as in `[\"one\"]`")
         }
         (Kind::Duration, Value::Integer(_)) => draft.hint("write the unit, as in `\"15m\"` or `\"90s\"`"),
@@ -212,9 +215,11 @@ fn list(items: &[Node], node: &Node, field: &Field, found: &mut Vec<Draft>) {
             Kind::DatabaseTables if content.is_empty() => {
                 found.push(malformed(item, field, "has an empty name", "name a table of the database"));
             }
-            Kind::Names | Kind::DatabaseTables => {
-                if matches!(field.kind, Kind::Names) {
-                    found.extend(name(content, item, field));
+            Kind::Names | Kind::DatabaseTables | Kind::MailAddresses => {
+                match field.kind {
+                    Kind::Names => found.extend(name(content, item, field)),
+                    Kind::MailAddresses => found.extend(mail_address(content, item, field)),
+                    _ => {}
                 }
                 if !seen.insert(content) {
                     let message = format!("`{}` holds {} twice", field.name, quoted(content));
@@ -283,6 +288,11 @@ fn text(content: &str, node: &Node, field: &Field, kind: Option<&str>) -> Option
             let hint = "write an IP address and a port, as in `127.0.0.1:9840` or `[::1]:9840`";
             (!is_address).then(|| malformed(node, field, "is no address to listen on", hint))
         }
+        Kind::MailAddress => mail_address(content, node, field),
+        Kind::MailServer => {
+            let hint = "write the server's name and port, as in `smtp.example.org:587`";
+            mail::server(content).is_none().then(|| malformed(node, field, "is no server and port", hint))
+        }
         Kind::PublicKey => {
             let is_key = public_key(content).is_some();
             let hint = "it is what `retoma evidence new-key FILE` prints: 44 characters that end with `=`";
@@ -290,6 +300,13 @@ fn text(content: &str, node: &Node, field: &Field, kind: Option<&str>) -> Option
         }
         _ => None,
     }
+}
+
+fn mail_address(content: &str, node: &Node, field: &Field) -> Option<Draft> {
+    let hint = "write it as `name@domain`, without a name before it and without quotes";
+    let draft =
+        || malformed(node, field, &format!("has {}, which is no e-mail address", quoted(content)), hint);
+    (!mail::is_address(content)).then(draft)
 }
 
 fn duration(content: &str, node: &Node, field: &Field) -> Option<Draft> {
@@ -402,7 +419,9 @@ impl Kind {
             Self::Version | Self::Integer(..) => "an integer",
             Self::Duration => "a length of time",
             Self::Minutes => "minutes or a length of time",
-            Self::Names | Self::Patterns | Self::DatabaseTables | Self::Command => "an array of strings",
+            Self::Names | Self::Patterns | Self::DatabaseTables | Self::Command | Self::MailAddresses => {
+                "an array of strings"
+            }
             Self::Table(_) | Self::PerTier(_) => "a table",
             Self::Tables(_) => "a list of tables",
             _ => "a string",

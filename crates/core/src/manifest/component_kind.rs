@@ -23,8 +23,14 @@ pub(super) const WITH_PATH: &[&str] = &["sqlite", "files"];
 pub(super) const WITH_URL: &[&str] = &["postgres", "redis"];
 /// Kinds with the key `exclude`.
 pub(super) const WITH_EXCLUDE: &[&str] = &["files"];
+/// Kinds with the key `backup`.
+pub(super) const WITH_WAY: &[&str] = &["postgres"];
 /// Kinds with the key `wal`.
 pub(super) const WITH_WAL: &[&str] = &["postgres"];
+/// Kinds with the key `marks`.
+pub(super) const WITH_MARKS: &[&str] = &["postgres"];
+/// The values of `marks`.
+pub(super) const MARKS: [&str; 2] = ["on", "off"];
 /// Kinds with the key `may_be_empty`.
 pub(super) const WITH_TABLES: &[&str] = &["sqlite"];
 /// Kinds whose checks may be queries.

@@ -2,7 +2,7 @@
 
 use super::component_kind as kind;
 use super::tier::Tier;
-use super::{agent, wal};
+use super::{agent, backup_way, mail, wal};
 
 /// A table of the manifest.
 #[derive(Debug)]
@@ -68,6 +68,12 @@ pub(super) enum Kind {
     Receiver,
     /// An address and a port to listen on.
     Listen,
+    /// A mail server: `host:port`.
+    MailServer,
+    /// An e-mail address: `name@domain`.
+    MailAddress,
+    /// E-mail addresses, all different.
+    MailAddresses,
     /// The address of a PostgreSQL or Redis server, or a reference to one.
     ServerUrl,
     /// An Ed25519 public key, 32 bytes in base64.
@@ -206,13 +212,20 @@ static REPOSITORY: Section = Section {
         Field::new(
             "url",
             Kind::RepositoryUrl,
-            "`file:///path`. `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix` and \
-             `sftp://user@host/path` are understood, and not opened by this version.",
+            "`file:///path`; `sftp://user@host/path`, with `ssh`'s own keys; `s3://bucket/prefix`, `az://container/prefix` or \
+             `gs://bucket/prefix`, whose credentials come from the environment; `stores.md` describes each.",
         )
         .required(),
         Field::new("password", Kind::SecretRef, "The password that opens the repository, for `restic` too.")
             .required()
             .secret(),
+        Field::new(
+            "copy_of",
+            Kind::Name,
+            "The repository that this one is a copy of: no backup and no WAL is written into it, and the agent brings there what is \
+             new in that one with `retoma copy`; `copy.md` describes it.",
+        )
+        .default("no copy: backups go into it"),
     ],
 };
 
@@ -244,7 +257,24 @@ static COMPONENT: Section = Section {
         )
         .default("none: a table that had rows and has none stops the backup (R0403)")
         .only_for(kind::WITH_TABLES),
-        Field::new("repositories", Kind::Names, "The repositories that it is backed up into.").default("all"),
+        Field::new(
+            "backup",
+            Kind::Choice(&backup_way::WAYS),
+            "How a server is backed up; `postgres.md` says what each needs. `local`: its data directory is read, on the \
+             database's host. `stream`: it sends its data directory, from any host. `logical`: its databases are dumped, \
+             from any host, without points in time.",
+        )
+        .default("local")
+        .only_for(kind::WITH_WAY),
+        Field::new(
+            "marks",
+            Kind::Choice(&kind::MARKS),
+            "Whether the agent writes numbered marks into the table `retoma.mark` of this server; `agent.md` says what for.",
+        )
+        .default("on")
+        .only_for(kind::WITH_MARKS),
+        Field::new("repositories", Kind::Names, "The repositories that it is backed up into.")
+            .default("all that are no copies"),
         Field::new("schedule", Kind::Table(&COMPONENT_SCHEDULE), "Another schedule for this component."),
         Field::new("retention", Kind::Table(&COMPONENT_RETENTION), "Another retention for this component."),
         Field::new("wal", Kind::Table(&COMPONENT_WAL), "How the server's WAL gets into the repositories.")
@@ -265,6 +295,13 @@ static COMPONENT_WAL: Section = Section {
              `stream`, and commits wait for the repositories.",
         )
         .default("archive"),
+        Field::new(
+            "archive_timeout",
+            Kind::Duration,
+            "For `archive`: the `archive_timeout` that is set on the server, where `archive_command` runs `retoma wal push`. With \
+             a tenth of the RPO for the push it bounds what is lost; when that meets the RPO, backups need not.",
+        )
+        .default("none: only backups meet the RPO"),
         Field::new(
             "slot_limit_mib",
             Kind::Integer(1, 1 << 40),
@@ -330,7 +367,7 @@ static SCHEDULE: Section = Section {
     title: "[schedule]",
     doc: "How often components are backed up.",
     fields: &[
-        EVERY.default("the longest that meets the tier's RPO, at most `1h`"),
+        EVERY.default("the longest that meets the tier's RPO, at most `1h`; `1d` where WAL meets it"),
         ALLOWANCE.default("a tenth of the tier's RPO"),
     ],
 };
@@ -437,6 +474,9 @@ static AGENT: Section = Section {
         )
         .default("5"),
         Field::new("wal_check_every", Kind::Duration, "The time from one `wal check` to the next.").default("5m"),
+        Field::new("copy_every", Kind::Duration, "The time from one `copy` into a repository with `copy_of` to the next.")
+            .default("1h"),
+        Field::new("marks_every", Kind::Duration, "The time from one mark in a PostgreSQL server to the next.").default("10s"),
         Field::new("drill", Kind::Name, "The scenario that is drilled, such as `deletion`.").default("no drill"),
         Field::new("drill_every", Kind::Duration, "The time from one drill to the next.").default("7d"),
     ],
@@ -450,6 +490,28 @@ static ALERTS: Section = Section {
         Field::new("webhook", Kind::Receiver, "Gets a POST with JSON when alerts begin or end."),
         Field::new("alertmanager", Kind::Receiver, "Alertmanager's address, without `/api/v2/alerts`."),
         Field::new("dead_man", Kind::Receiver, "Gets a GET in each minute in which all is well."),
+        Field::new("email", Kind::Table(&EMAIL), "Gets a mail when alerts begin or end."),
+    ],
+};
+
+static EMAIL: Section = Section {
+    title: "[alerts.email]",
+    doc: "Alerts as e-mail; each address gets a message of its own, and what it did not get is sent again.",
+    fields: &[
+        Field::new("server", Kind::MailServer, "The server that takes the mail, as `host:port`.").required(),
+        Field::new(
+            "security",
+            Kind::Choice(&mail::SECURITIES),
+            "`starttls`: TLS is asked for, and without it nothing is sent; `tls`: from the first byte on; `none`: for a server on \
+             this machine only.",
+        )
+        .default("starttls"),
+        Field::new("ca_file", Kind::Path, "Certificates (PEM) that are trusted too, for a server with one of its own.")
+            .default("none: the well-known authorities"),
+        Field::new("from", Kind::MailAddress, "The sender's address, `name@domain`.").required(),
+        Field::new("to", Kind::MailAddresses, "Who gets it.").required(),
+        Field::new("user", Kind::FilledText, "Who logs in.").default("nobody logs in"),
+        Field::new("password", Kind::SecretRef, "The password of `user`.").secret(),
     ],
 };
 

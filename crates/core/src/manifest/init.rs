@@ -74,6 +74,12 @@ const SERVICE_EXAMPLE: &str = "\
 # ready_seconds = 30
 ";
 
+const WAL_EXAMPLE: &str = "\
+# Streamed, its WAL is stored within a second, and a backup each day is enough; docs/wal.md says what the server needs:
+# [component.wal]
+# mode = \"stream\"
+";
+
 const ENDING: &str = "
 # A check of a component stands after it. It runs on the restored copy, in every drill:
 # [[component.check]]
@@ -134,6 +140,9 @@ fn component(text: &mut String, candidate: &Candidate, all: &[Candidate], reposi
             quote(name)
         ),
     );
+    if *kind == "postgres" {
+        text.push_str(WAL_EXAMPLE);
+    }
     let patterns = excludes(candidate, all, repository);
     if !patterns.is_empty() {
         let patterns: Vec<_> = patterns.iter().map(|pattern| quote(pattern)).collect();

@@ -12,10 +12,12 @@
 
 mod address;
 mod agent;
+mod backup_way;
 mod check;
 mod component_kind;
 mod fields;
 mod init;
+mod mail;
 mod model;
 mod paths;
 mod problem;
@@ -32,8 +34,10 @@ mod wal;
 
 pub use address::Scheme;
 pub use agent::{AgentOptions, AlertOptions, Receiver};
+pub use backup_way::BackupWay;
 pub use component_kind::ComponentKind;
 pub use init::{Findings, FoundPath, init, quote};
+pub use mail::{Email, MailSecurity};
 pub use model::{
     Check, Command, Component, DrillOptions, Evidence, HttpCheck, Manifest, Markers, Repository, Retention,
     Schedule, ServerUrl, Service, Source, SqlExpectation,

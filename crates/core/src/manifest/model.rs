@@ -4,6 +4,7 @@
 
 use super::address::Scheme;
 use super::agent::{AgentOptions, AlertOptions};
+use super::backup_way::BackupWay;
 use super::component_kind::ComponentKind;
 use super::problem::Problem;
 use super::secret_ref::SecretRef;
@@ -11,6 +12,9 @@ use super::tier::{Objectives, Tier};
 use super::wal::WalSettings;
 use crate::units::Duration;
 use std::path::{Path, PathBuf};
+
+/// How much later than its interval a backup may be stored that no RPO depends on.
+const BACKUP_GRACE: Duration = Duration::HOUR;
 
 /// Everything that a manifest says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,6 +89,8 @@ pub struct Repository {
     pub scheme: Scheme,
     /// The password that opens it.
     pub password: SecretRef,
+    /// The repository that it is a copy of: `retoma copy` fills it, and no backup.
+    pub copy_of: Option<String>,
 }
 
 /// A part of the service that is backed up and restored by itself.
@@ -100,10 +106,16 @@ pub struct Component {
     pub objectives: Objectives,
     /// The names of the repositories it is backed up into; at least one.
     pub repositories: Vec<String>,
+    /// The names of those that are copies of one of these.
+    pub copies: Vec<String>,
     /// How often it is backed up.
     pub schedule: Schedule,
     /// Which of its snapshots are kept.
     pub retention: Retention,
+    /// How it is backed up; of no meaning for what is no PostgreSQL server.
+    pub backup: BackupWay,
+    /// Whether the agent writes marks into it.
+    pub has_marks: bool,
     /// How its WAL gets into the repositories; of no meaning for what is no PostgreSQL server.
     pub wal: WalSettings,
     /// The user's checks of a restored copy.
@@ -155,6 +167,9 @@ pub struct Schedule {
     pub every: Duration,
     /// What is set aside for capture and upload.
     pub capture_allowance: Duration,
+    /// How long after it was written everything is in the repositories at the latest, whenever backups are made: by WAL
+    /// that ships by itself and meets the RPO. `None` where only backups bring it there.
+    pub shipped_within: Option<Duration>,
 }
 
 /// Which snapshots are kept: what any rule keeps, stays. A rule with zero is off.
@@ -265,6 +280,12 @@ impl Manifest {
         self.components.iter().find(|component| component.name == name)
     }
 
+    /// How old the newest snapshot of `component` in a copy may be: two copies later than where it is backed up.
+    pub fn copy_age_limit(&self, component: &Component) -> Duration {
+        let late = self.agent.copy_every.as_seconds().saturating_mul(2);
+        Duration::from_seconds(component.snapshot_age_limit().as_seconds().saturating_add(late))
+    }
+
     /// The repository of this name.
     pub fn repository(&self, name: &str) -> Option<&Repository> {
         self.repositories.iter().find(|repository| repository.name == name)
@@ -303,13 +324,22 @@ impl Component {
             Source::Postgres { .. } | Source::Redis { .. } => None,
         }
     }
+
+    /// How old the newest complete snapshot may be: the RPO; where WAL meets that, a snapshot is only where a recovery
+    /// begins, and may be an interval and the time of a long backup old.
+    pub fn snapshot_age_limit(&self) -> Duration {
+        match self.schedule.shipped_within {
+            Some(_) => self.objectives.rpo.max(self.schedule.every.saturating_add(BACKUP_GRACE)),
+            None => self.objectives.rpo,
+        }
+    }
 }
 
 impl Schedule {
-    /// The longest stretch that can be lost: everything since the start of the last backup, while the next one is not
-    /// yet stored.
+    /// The longest stretch that can be lost: what WAL has not brought yet; without it, everything since the start of the
+    /// last backup, while the next one is not yet stored.
     pub fn worst_case(&self) -> Duration {
-        self.every.saturating_add(self.capture_allowance)
+        self.shipped_within.unwrap_or_else(|| self.every.saturating_add(self.capture_allowance))
     }
 }
 

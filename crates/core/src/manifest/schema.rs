@@ -91,7 +91,11 @@ fn value(field: &Field) -> Value {
         Kind::Receiver => {
             json!({ "anyOf": [address_of(address::HTTP), { "type": "string", "pattern": REFERENCE }] })
         }
-        Kind::Listen => json!({ "type": "string", "pattern": "^.+:[0-9]+$" }),
+        Kind::MailAddress => mail_address(),
+        Kind::MailAddresses => {
+            json!({ "type": "array", "items": mail_address(), "minItems": 1, "uniqueItems": true })
+        }
+        Kind::Listen | Kind::MailServer => json!({ "type": "string", "pattern": "^.+:[0-9]+$" }),
         Kind::ServerUrl => {
             let schemes = [address::POSTGRES, address::REDIS].concat();
             json!({ "anyOf": [address_of(&schemes), { "type": "string", "pattern": REFERENCE }] })
@@ -104,6 +108,10 @@ fn value(field: &Field) -> Value {
         Kind::Tables(inner) => json!({ "type": "array", "items": section(inner) }),
         Kind::PerTier(_) => field.per_tier().map_or_else(|| json!({ "type": "object" }), section),
     }
+}
+
+fn mail_address() -> Value {
+    json!({ "type": "string", "pattern": "^[^@\\s]+@[^@\\s]+$" })
 }
 
 fn name() -> Value {

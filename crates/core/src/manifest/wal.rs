@@ -1,5 +1,7 @@
 //! How a component's WAL gets into its repositories: `[component.wal]`.
 
+use crate::units::Duration;
+
 /// The names of [`WalMode`]'s values, in their order.
 pub(super) const MODES: [&str; 3] = ["archive", "stream", "synchronous"];
 /// The names of [`SlotPolicy`]'s values, in their order.
@@ -27,11 +29,17 @@ pub enum SlotPolicy {
     Keep,
 }
 
+/// What may be lost at most while WAL is streamed, in any case: what was written since the last shipment, and the time to
+/// store it. `docs/wal.md` has the measurement.
+const STREAMED_WITHIN: Duration = Duration::from_seconds(1);
+
 /// What `[component.wal]` says; the defaults where it is not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WalSettings {
     /// The way.
     pub mode: WalMode,
+    /// The server's `archive_timeout`, as it is declared; absent when nothing is promised of the archive.
+    pub archive_timeout: Option<Duration>,
     /// How much the slot may keep, in bytes.
     pub slot_limit_bytes: u64,
     /// What happens then.
@@ -40,7 +48,24 @@ pub struct WalSettings {
 
 impl Default for WalSettings {
     fn default() -> Self {
-        Self { mode: WalMode::default(), slot_limit_bytes: 16 << 30, at_slot_limit: SlotPolicy::default() }
+        Self {
+            mode: WalMode::default(),
+            archive_timeout: None,
+            slot_limit_bytes: 16 << 30,
+            at_slot_limit: SlotPolicy::default(),
+        }
+    }
+}
+
+impl WalSettings {
+    /// How long after it was written WAL is in the repositories at the latest, when a segment takes up to `push` to get
+    /// there; `None` when nothing is promised.
+    pub(super) fn shipped_within(&self, push: Duration) -> Option<Duration> {
+        match self.mode {
+            WalMode::Archive => self.archive_timeout.map(|timeout| timeout.saturating_add(push)),
+            WalMode::Stream => Some(STREAMED_WITHIN),
+            WalMode::Synchronous => Some(Duration::ZERO),
+        }
     }
 }
 

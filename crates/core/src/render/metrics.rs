@@ -50,6 +50,7 @@ pub static TABLE: &[Metric] = &[
         "component, kind, tier",
         "When the oldest complete snapshot began",
     ),
+    gauge("retoma_component_age_limit_seconds", "component, kind, tier", "How old that snapshot may be"),
     gauge("retoma_component_rpo_objective_seconds", "component, kind, tier", "What may be lost"),
     gauge("retoma_component_rto_objective_seconds", "component, kind, tier", "How long the return may take"),
     gauge(
@@ -96,9 +97,29 @@ pub static TABLE: &[Metric] = &[
     ),
     gauge("retoma_wal_slot_used_ratio", "component", "The same as a share of what the slot may keep"),
     gauge(
+        "retoma_wal_archive_up",
+        "component",
+        "1 when the server's `archive_command` archives, as was promised",
+    ),
+    gauge(
+        "retoma_wal_archive_waiting_segments",
+        "component",
+        "Finished segments that the server has not archived",
+    ),
+    gauge(
         "retoma_wal_gaps",
         "component",
         "Gaps in the WAL: 0 means that everything behind the oldest snapshot can be recovered",
+    ),
+    gauge(
+        "retoma_wal_open_gaps",
+        "component",
+        "Those of them behind the newest snapshot: what is written now is lost until the next backup",
+    ),
+    gauge(
+        "retoma_wal_missing_histories",
+        "component",
+        "Timelines that have WAL and no stored history: no older snapshot leads to it",
     ),
     gauge(
         "retoma_wal_window_start_timestamp_seconds",
@@ -110,6 +131,8 @@ pub static TABLE: &[Metric] = &[
         "component",
         "How far WAL follows without a gap, as a position in the server's WAL",
     ),
+    gauge("retoma_mark_number", "component", "The last mark that the server acknowledged"),
+    gauge("retoma_mark_timestamp_seconds", "component", "When it was written, by the server's clock"),
     gauge("retoma_wal_spool_bytes", "", "WAL in the spools of this host"),
     gauge("retoma_drill_last_timestamp_seconds", "scenario", "When the last drill began"),
     gauge("retoma_drill_passed", "scenario", "1 when the last drill was green"),
@@ -187,7 +210,7 @@ pub fn text(observed: &Observed, alerts: &Alerts, now: Timestamp) -> String {
         samples.time("retoma_repository_looked_timestamp_seconds", &labels, repository.looked);
         samples.count("retoma_repository_snapshots", &labels, repository.snapshots);
     }
-    observed.streams.iter().for_each(|it| stream(it, &mut samples));
+    observed.streams.iter().for_each(|it| stream(it, now, &mut samples));
     drill(observed, &mut samples);
     for (key, alert) in alerts.active() {
         let labels = [
@@ -222,6 +245,8 @@ fn components(observed: &Observed, now: Timestamp, samples: &mut Samples) {
             let age = now.duration_since(newest).as_secs_f64().max(0.0);
             samples.add("retoma_component_age_seconds", &labels, age);
         }
+        let limit = component.age_limit.as_seconds();
+        samples.count("retoma_component_age_limit_seconds", &labels, Some(limit));
         samples.time("retoma_component_oldest_timestamp_seconds", &labels, component.oldest);
         let (rpo, rto) = (component.objectives.rpo, component.objectives.rto);
         samples.count("retoma_component_rpo_objective_seconds", &labels, Some(rpo.as_seconds()));
@@ -235,7 +260,7 @@ fn components(observed: &Observed, now: Timestamp, samples: &mut Samples) {
     }
 }
 
-fn stream(stream: &Stream, samples: &mut Samples) {
+fn stream(stream: &Stream, now: Timestamp, samples: &mut Samples) {
     let labels = [("component", stream.component.as_str())];
     if stream.is_wanted {
         samples.flag("retoma_wal_stream_up", &labels, stream.down.is_none());
@@ -250,9 +275,22 @@ fn stream(stream: &Stream, samples: &mut Samples) {
         let share = slot.retained_bytes as f64 / slot.limit_bytes.max(1) as f64;
         samples.add("retoma_wal_slot_used_ratio", &labels, share);
     }
+    if let Some(archive) = &stream.archive {
+        let is_well = archive.trouble(stream.archive_promised, now).is_none();
+        samples.flag("retoma_wal_archive_up", &labels, is_well);
+        samples.count("retoma_wal_archive_waiting_segments", &labels, Some(archive.waiting_segments));
+    } else if stream.archive_unknown {
+        samples.flag("retoma_wal_archive_up", &labels, false);
+    }
     samples.count("retoma_wal_gaps", &labels, stream.gaps);
+    samples.count("retoma_wal_open_gaps", &labels, stream.open_gaps);
+    samples.count("retoma_wal_missing_histories", &labels, stream.missing_histories);
     samples.time("retoma_wal_window_start_timestamp_seconds", &labels, stream.window_start);
     samples.count("retoma_wal_window_end_lsn_bytes", &labels, stream.window_end_lsn);
+    if let Some(mark) = stream.marks.as_ref().and_then(|marks| marks.last) {
+        samples.count("retoma_mark_number", &labels, Some(mark.number));
+        samples.time("retoma_mark_timestamp_seconds", &labels, Some(mark.written));
+    }
 }
 
 fn drill(observed: &Observed, samples: &mut Samples) {

@@ -1,9 +1,11 @@
 //! Values into text: pages, terminal output. Deterministic; whatever comes from data is taken as hostile.
 
+mod html;
 pub mod language;
 pub mod metrics;
 pub mod monitoring;
 pub mod report;
+pub mod sheet;
 pub mod systemd;
 pub mod terminal;
 mod text;

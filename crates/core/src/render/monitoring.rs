@@ -41,10 +41,10 @@ static RULES: &[Rule] = &[
     ),
     rule(
         "RetomaBackupLate",
-        "retoma_component_age_seconds > retoma_component_rpo_objective_seconds unless on (component, instance) retoma_wal_stream_up == 1",
+        "retoma_component_age_seconds > retoma_component_age_limit_seconds",
         "1m",
         "critical",
-        "The newest complete snapshot of {{ $labels.component }} is older than its RPO.",
+        "The newest complete snapshot of {{ $labels.component }} is older than it may be.",
     ),
     rule(
         "RetomaNeverBackedUp",
@@ -68,8 +68,15 @@ static RULES: &[Rule] = &[
         "The WAL of {{ $labels.component }} is not streamed.",
     ),
     rule(
+        "RetomaWalArchiveDown",
+        "retoma_wal_archive_up == 0",
+        "30s",
+        "critical",
+        "The WAL of {{ $labels.component }} is not archived.",
+    ),
+    rule(
         "RetomaWalGap",
-        "retoma_wal_gaps > 0",
+        "retoma_wal_open_gaps > 0",
         "0m",
         "critical",
         "WAL of {{ $labels.component }} is missing; make a backup now.",

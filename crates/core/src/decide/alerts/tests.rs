@@ -1,6 +1,10 @@
 use super::*;
-use crate::decide::observed::{ObservedComponent, ObservedDrill, ObservedRepository, ObservedTask, Slot};
+use crate::decide::archiving::{Archive, Writing};
+use crate::decide::observed::{
+    MarkTrouble, Marks, ObservedComponent, ObservedDrill, ObservedRepository, ObservedTask, Slot,
+};
 use crate::manifest::{ComponentKind, Tier};
+use crate::postgres::TimelineId;
 use proptest::prelude::*;
 
 fn at(seconds: i64) -> Timestamp {
@@ -20,9 +24,10 @@ fn well() -> Observed {
             kind: ComponentKind::Postgres,
             tier: Tier::Critical,
             objectives: Tier::Critical.default_objectives(),
-            every: Duration::from_seconds(270),
-            is_streamed: false,
+            age_limit: Duration::from_seconds(300),
             newest: vec![("near".to_owned(), Some(at(900))), ("far".to_owned(), Some(at(800)))],
+            copies: Vec::new(),
+            copy_age_limit: Duration::HOUR,
             oldest: Some(at(100)),
             backup: None,
         }],
@@ -70,6 +75,38 @@ fn wrong(now: i64, change: impl FnOnce(&mut Observed)) -> String {
 }
 
 #[test]
+fn a_copy_is_late_when_it_is_old_and_its_source_has_something_newer() {
+    let copied = |source: i64, copy: Option<i64>| {
+        move |it: &mut Observed| {
+            let component = &mut it.components[0];
+            component.newest = vec![("near".to_owned(), Some(at(source)))];
+            component.copies = vec![("off".to_owned(), copy.map(at))];
+            component.copy_age_limit = Duration::from_seconds(500);
+            component.age_limit = Duration::from_seconds(5000);
+        }
+    };
+    assert_eq!(wrong(1000, copied(900, Some(900))), "");
+    assert_eq!(wrong(1000, copied(900, Some(500))), "");
+    assert_eq!(wrong(1001, copied(900, Some(500))), "copy_late:c");
+    assert_eq!(wrong(1001, copied(500, Some(500))), "", "there is nothing newer to copy");
+    assert_eq!(wrong(500, copied(400, None)), "", "the agent has just begun");
+    assert_eq!(wrong(1000, copied(900, None)), "copy_late:c");
+    let nothing = |it: &mut Observed| {
+        copied(900, None)(it);
+        it.components[0].newest[0].1 = None;
+        it.components[0].age_limit = Duration::from_seconds(100);
+    };
+    assert_eq!(wrong(1000, nothing), "backup_late:c");
+    let mut late = well();
+    copied(900, Some(100))(&mut late);
+    let found = conditions(&late, at(1000));
+    assert_eq!(
+        (found[0].key.component.as_deref(), found[0].key.repository.as_deref()),
+        (Some("db"), Some("off"))
+    );
+}
+
+#[test]
 fn each_rule_alone() {
     assert_eq!(wrong(1000, |_| {}), "");
     let slot = |it: &mut Observed, kept| it.streams[0].slot.as_mut().unwrap().retained_bytes = kept;
@@ -97,13 +134,44 @@ fn each_rule_alone() {
         "wal_stream_repository:c"
     );
     assert_eq!(wrong(1000, |it| it.streams[0].lag_seconds = Some(30.1)), "wal_lag:c");
-    assert_eq!(wrong(1000, |it| it.streams[0].gaps = Some(1)), "wal_gap:c");
+    assert_eq!(wrong(1000, |it| it.streams[0].open_gaps = Some(1)), "wal_gap:c");
+    assert_eq!(wrong(1000, |it| it.streams[0].gaps = Some(1)), "", "a newer backup begins behind it");
+    let tablespace =
+        |it: &mut Observed| (it.streams[0].open_gaps, it.streams[0].has_new_tablespace) = (Some(1), true);
+    assert_eq!(wrong(1000, tablespace), "wal_gap:c", "once");
+    assert_eq!(wrong(1000, |it| it.streams[0].missing_histories = Some(1)), "wal_history_missing:c");
+    assert_eq!(wrong(1000, |it| it.streams[0].missing_histories = Some(0)), "");
     assert_eq!(wrong(1000, |it| slot(it, 49)), "");
     assert_eq!(wrong(1000, |it| slot(it, 50)), "slot_filling:w");
     assert_eq!(wrong(1000, |it| slot(it, 80)), "slot_filling:c");
     assert_eq!(wrong(1000, |it| it.damaged = Some(true)), "damage_found:c");
     assert_eq!(wrong(1000, |it| it.drill.as_mut().unwrap().is_green = false), "drill_failed:c");
     assert_eq!(wrong(1000, |it| (it.drill, it.drill_good) = (None, None)), "");
+    assert_eq!(wrong(1000, |it| it.streams[0].archive_unknown = true), "wal_archive_down:c");
+    let archive = |it: &mut Observed, is_failing| {
+        it.streams[0].archive = Some(Archive {
+            is_on: true,
+            timeout_seconds: 60,
+            is_failing,
+            waiting_segments: 0,
+            stuck_since: None,
+            writing: Some(Writing { system_identifier: 7, timeline: TimelineId::FIRST }),
+        });
+    };
+    let newest = |it: &mut Observed, number| {
+        archive(it, false);
+        it.streams[0].newest_timeline = TimelineId::new(number);
+    };
+    assert_eq!(wrong(1000, |it| newest(it, 1)), "");
+    assert_eq!(wrong(1000, |it| newest(it, 2)), "wal_split:c");
+    assert_eq!(wrong(1000, |it| archive(it, false)), "");
+    assert_eq!(wrong(1000, |it| archive(it, true)), "wal_archive_down:c");
+    let marks = |it: &mut Observed, trouble: Option<MarkTrouble>| {
+        it.streams[0].marks = Some(Marks { last: None, trouble });
+    };
+    assert_eq!(wrong(1000, |it| marks(it, None)), "");
+    assert_eq!(wrong(1000, |it| marks(it, Some(MarkTrouble::MayNot("x".into())))), "marks_not_allowed:w");
+    assert_eq!(wrong(1000, |it| marks(it, Some(MarkTrouble::NotTaken("x".into())))), "marks_stopped:c");
     let never = |it: &mut Observed| {
         (it.drill, it.drill_good) = (None, None);
         it.components.clear();
@@ -113,9 +181,9 @@ fn each_rule_alone() {
 }
 
 #[test]
-fn a_server_that_streams_may_have_an_older_base_backup() {
+fn what_may_be_older_is_late_later() {
     let streamed = |it: &mut Observed| {
-        it.components[0].is_streamed = true;
+        it.components[0].age_limit = Duration::from_seconds(270 + 3600);
         it.repositories.clear();
         it.drill_every = None;
     };

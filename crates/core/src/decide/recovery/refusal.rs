@@ -3,6 +3,8 @@
 use super::{Target, Window};
 use crate::error::{Error, ErrorKind, codes};
 use crate::postgres::{Lsn, SegmentName, TimelineId};
+use crate::units::ByteSize;
+use jiff::Timestamp;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
@@ -51,7 +53,20 @@ pub enum Refusal {
         until: Lsn,
         /// What can be recovered.
         windows: Vec<Window>,
+        /// What is behind the gap, as far as it is known.
+        loss: Box<Loss>,
     },
+}
+
+/// What a recovery that ends before a gap gives up.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Loss {
+    /// When the last transaction before the gap ended.
+    pub after: Option<Timestamp>,
+    /// When the last one ended that is stored behind it.
+    pub up_to: Option<Timestamp>,
+    /// From the gap's beginning to the end of what is stored, in bytes of WAL.
+    pub bytes: Option<u64>,
 }
 
 impl Refusal {
@@ -91,14 +106,32 @@ impl Refusal {
                 format!("{target} of `{component}` is behind the end of its WAL, `{until}`"),
                 in_words(&windows),
             ),
-            Self::BehindGap { target, gap, until, windows } => (
+            Self::BehindGap { target, gap, until, windows, loss } => (
                 format!("WAL of `{component}` is missing before {target}: {}", missing(gap)),
                 format!(
-                    "{}; `--lsn {until} --exclusive` recovers all that is before the gap",
+                    "look first whether another repository or the server's `pg_wal` still has these segments; the same \
+                     command with `--only {component} --lsn {until} --exclusive` recovers all that is before the gap{}; {}",
+                    loss.in_words(),
                     in_words(&windows)
                 ),
             ),
         }
+    }
+}
+
+impl Loss {
+    /// As in `, and loses what was committed after … (14.2 MiB of WAL, up to …)`.
+    fn in_words(&self) -> String {
+        let shown = |time: &Timestamp| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let mut what = ", and loses ".to_owned();
+        match &self.after {
+            Some(after) => what += &format!("what was committed after {}", shown(after)),
+            None => what += "everything behind it",
+        }
+        let bytes = self.bytes.map(|bytes| format!("{} of WAL", ByteSize(bytes)));
+        let up_to = self.up_to.as_ref().map(|time| format!("up to {}", shown(time)));
+        let known: Vec<String> = bytes.into_iter().chain(up_to).collect();
+        if known.is_empty() { what } else { format!("{what} ({})", known.join(", ")) }
     }
 }
 
@@ -133,4 +166,48 @@ fn in_words(windows: &[Window]) -> String {
         write!(text, "{begin}{}", window.in_words()).ok();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_gap_costs_is_said_as_far_as_it_is_known() {
+        let said = |loss: Loss| {
+            let gap: SegmentName = "000000010000000000000004".parse().unwrap();
+            let (target, until) = (Target::Latest, Lsn(0x400_0000));
+            let refusal = Refusal::BehindGap {
+                target,
+                gap: (gap, gap),
+                until,
+                windows: Vec::new(),
+                loss: Box::new(loss),
+            };
+            refusal.into_error("db").hint().unwrap_or_default().to_owned()
+        };
+        let time = |text: &str| text.parse::<Timestamp>().ok();
+        let all = Loss {
+            after: time("2026-11-22T10:02:11.4Z"),
+            up_to: time("2026-11-22T10:40:00Z"),
+            bytes: Some(14 << 20),
+        };
+        let command =
+            "with `--only db --lsn 0/4000000 --exclusive` recovers all that is before the gap, and loses ";
+        for (loss, expected) in [
+            (
+                all.clone(),
+                "what was committed after 2026-11-22T10:02:11Z (14.0 MiB of WAL, up to 2026-11-22T10:40:00Z);",
+            ),
+            (
+                Loss { up_to: None, ..all.clone() },
+                "what was committed after 2026-11-22T10:02:11Z (14.0 MiB of WAL);",
+            ),
+            (Loss { after: None, bytes: None, ..all }, "everything behind it (up to 2026-11-22T10:40:00Z);"),
+            (Loss::default(), "everything behind it;"),
+        ] {
+            let hint = said(loss);
+            assert!(hint.contains(&format!("{command}{expected}")), "{hint}");
+        }
+    }
 }

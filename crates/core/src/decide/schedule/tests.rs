@@ -1,7 +1,7 @@
 use super::*;
 use proptest::prelude::*;
 
-const PLENTY: Places = Places { backups: 100, maintenance: 100 };
+const PLENTY: Places = Places { backups: 100, copies: 100, maintenance: 100 };
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + seconds).unwrap()
@@ -30,6 +30,20 @@ fn starts(task: &Task, known: &Known, now: i64) -> bool {
 }
 
 #[test]
+fn a_copy_waits_for_no_maintenance() {
+    let copy = Task { class: Class::Copy, ..backup(60) };
+    let tasks = [maintenance(60), maintenance(60), copy.clone(), copy];
+    let mut known = [Known::new(at(0)); 4];
+    let places = Places { backups: 0, copies: 1, maintenance: 1 };
+    let start = |known: &[Known], now| plan(&tasks, known, places, at(now)).start;
+    assert!(start(&known, 1).is_empty(), "neither is due at once");
+    known[0].begin();
+    assert_eq!(start(&known, 10), [2]);
+    known[2].begin();
+    assert!(start(&known, 10).is_empty());
+}
+
+#[test]
 fn each_case_of_what_is_known() {
     let (hourly, weekly) = (backup(3600), maintenance(7 * 86_400));
     for (name, task, it, now, expected) in [
@@ -55,6 +69,12 @@ fn each_case_of_what_is_known() {
         ("maintenance after its week", &weekly, known(Some(0), 0, None), 7 * 86_400, true),
     ] {
         assert_eq!(starts(task, &it, now), expected, "{name}");
+        if it.failures == 0 && now >= 50 {
+            let needed = Known { needed_since: Some(at(now)), ..it };
+            assert!(starts(task, &needed, now) || it.last_good.is_none(), "{name}, needed since then");
+            let is_good_enough = Known { needed_since: it.last_good, ..it };
+            assert_eq!(starts(task, &is_good_enough, now), expected, "{name}, needed before");
+        }
         let running = Known { is_running: true, ..it };
         assert!(!starts(task, &running, now), "{name}, running");
     }
@@ -71,7 +91,7 @@ fn the_important_goes_first_and_places_are_not_exceeded() {
     ];
     let fresh = known(Some(100), 0, None);
     let late = |good| known(Some(good), 0, None);
-    let places = Places { backups: 2, maintenance: 1 };
+    let places = Places { backups: 2, copies: 1, maintenance: 1 };
     let all = [late(0), late(10), late(5), late(7), late(3)];
     assert_eq!(plan(&tasks, &all, places, at(100)).start, [4, 2, 1]);
     let one_runs = [all[0], Known { is_running: true, ..all[1] }, all[2], fresh, fresh];
@@ -165,6 +185,7 @@ proptest! {
         let time = |seconds: i64| Timestamp::from_second(seconds % 200_000_000_000).unwrap();
         let it = Known {
             since: time(now), last_good: good.map(time), failures, failed_at: failed.map(time), is_running: false,
+            needed_since: None,
         };
         let task = Task { every: Duration::from_seconds(every), ..backup(1) };
         let plan = plan(&[task], &[it], PLENTY, time(now));

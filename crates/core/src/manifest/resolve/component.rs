@@ -4,6 +4,7 @@ use super::Context;
 use super::schedule;
 use super::view::View;
 use crate::error::codes;
+use crate::manifest::backup_way::BackupWay;
 use crate::manifest::component_kind as kind;
 use crate::manifest::model::{Check, Component, Retention, ServerUrl, Source, SqlExpectation};
 use crate::manifest::paths;
@@ -21,24 +22,41 @@ pub(super) fn component(view: View<'_>, context: &Context<'_>, found: &mut Vec<D
     let tier = view.text("tier").and_then(Tier::from_name);
     let source = source(view, &context.origin.dir);
     let repositories = repositories(view, context, found);
+    let is_filled = |source: &str| repositories.iter().flatten().any(|name| name == source);
+    let copies = context.copies.iter().filter(|(_, source)| is_filled(source));
+    let copies: Vec<String> = copies.map(|(copy, _)| (*copy).to_owned()).collect();
     let objectives = tier.map(|tier| context.objectives(tier));
     let shown = name.unwrap_or("?");
+    let wal = wal(view.table("wal"), found);
+    let has_wal = view.text("kind").is_some_and(|name| kind::WITH_WAL.contains(&name));
     let schedule = tier.zip(objectives).and_then(|(tier, objectives)| {
-        schedule::schedule(shown, tier, objectives, view.table("schedule"), context.schedule, found)
+        let shipped_within = if has_wal { schedule::shipped_within(&wal, objectives) } else { None };
+        let of = schedule::Scheduled { name: shown, tier, objectives, has_wal, shipped_within };
+        schedule::schedule(of, view.table("schedule"), context.schedule, found)
     });
     let retention = retention(view, context, found);
     let checks = view.tables("check").into_iter().map(|check| self::check(check, view.text("kind"), found));
     let checks: Vec<_> = checks.collect();
     overlaps(shown, view, source.as_ref(), context, found);
+    let backup = view.text("backup").and_then(BackupWay::from_name).unwrap_or_default();
+    if backup == BackupWay::Logical && view.has("wal") {
+        found.push(
+            Draft::error(codes::MANIFEST_CONFLICT, view.span_of("backup"), "WAL leads nowhere from dumps")
+                .hint("remove `[component.wal]`, or set `backup = \"stream\"`"),
+        );
+    }
     Some(Component {
         name: name?.to_owned(),
         source: source?,
         tier: tier?,
         objectives: objectives?,
         repositories: repositories?,
+        copies,
         schedule: schedule?,
         retention,
-        wal: wal(view.table("wal")),
+        backup,
+        has_marks: has_wal && view.text("marks") != Some("off"),
+        wal,
         checks: checks.into_iter().collect::<Option<_>>()?,
     })
 }
@@ -74,11 +92,20 @@ fn source(view: View<'_>, dir: &Path) -> Option<Source> {
 }
 
 /// What is absent or wrong (and reported) has its default.
-fn wal(view: Option<View<'_>>) -> WalSettings {
+fn wal(view: Option<View<'_>>, found: &mut Vec<Draft>) -> WalSettings {
     let defaults = WalSettings::default();
     let Some(view) = view else { return defaults };
+    let mode = view.text("mode").and_then(WalMode::from_name).unwrap_or_default();
+    if view.has("archive_timeout") && mode != WalMode::Archive {
+        let message = format!("`archive_timeout` has no effect with `mode = \"{}\"`", mode.as_str());
+        found.push(
+            Draft::warning(codes::MANIFEST_UNUSED, view.span_of("archive_timeout"), message)
+                .hint("remove it: WAL is shipped before its segment is full"),
+        );
+    }
     WalSettings {
-        mode: view.text("mode").and_then(WalMode::from_name).unwrap_or_default(),
+        mode,
+        archive_timeout: view.duration("archive_timeout"),
         slot_limit_bytes: view
             .number("slot_limit_mib")
             .map_or(defaults.slot_limit_bytes, |mib: u64| mib << 20),
@@ -89,7 +116,7 @@ fn wal(view: Option<View<'_>>) -> WalSettings {
 fn repositories(view: View<'_>, context: &Context<'_>, found: &mut Vec<Draft>) -> Option<Vec<String>> {
     let known = &context.repository_names;
     if !view.has("repositories") {
-        return Some(known.iter().map(|name| (*name).to_owned()).collect());
+        return Some(context.direct().into_iter().map(str::to_owned).collect());
     }
     let named = view.texts("repositories")?;
     for (name, span) in named.iter().filter(|(name, _)| !known.contains(name)) {
@@ -101,6 +128,13 @@ fn repositories(view: View<'_>, context: &Context<'_>, found: &mut Vec<Draft>) -
             format!("the repositories are {}", one_of(known).replace(" or ", " and "))
         };
         found.push(draft.did_you_mean(suggest::nearest(name, known.iter().copied())).hint(hint));
+    }
+    for (name, span) in &named {
+        if let Some((_, source)) = context.copies.iter().find(|(copy, _)| copy == name) {
+            let message = format!("{} is a copy: no backup is written into it", quoted(name));
+            let hint = format!("remove it here: what goes into {} is copied there", quoted(source));
+            found.push(Draft::error(codes::MANIFEST_CONFLICT, span, message).hint(hint));
+        }
     }
     Some(named.into_iter().map(|(name, _)| name.to_owned()).collect())
 }

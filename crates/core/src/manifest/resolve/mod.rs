@@ -15,7 +15,7 @@ use super::model::{
     Component, DrillOptions, Evidence, HttpCheck, Manifest, Markers, Repository, Retention, Service,
 };
 use super::paths;
-use super::problem::{Draft, quoted};
+use super::problem::{Draft, one_of, quoted};
 use super::raw::Entry;
 use super::secret_ref::SecretRef;
 use super::suggest;
@@ -31,6 +31,8 @@ use view::View;
 struct Context<'a> {
     origin: &'a Origin,
     repository_names: Vec<&'a str>,
+    /// Name of each repository that is a copy, and of which.
+    copies: Vec<(&'a str, &'a str)>,
     /// Name and folder of the repositories on this machine.
     repository_folders: Vec<(&'a str, PathBuf)>,
     schedule: Option<View<'a>>,
@@ -38,7 +40,13 @@ struct Context<'a> {
     tiers: Option<View<'a>>,
 }
 
-impl Context<'_> {
+impl<'a> Context<'a> {
+    /// The repositories that backups are written into.
+    fn direct(&self) -> Vec<&'a str> {
+        let is_copy = |name: &str| self.copies.iter().any(|(copy, _)| *copy == name);
+        self.repository_names.iter().copied().filter(|name| !is_copy(name)).collect()
+    }
+
     /// The objectives of `tier` with the manifest's overrides.
     fn objectives(&self, tier: Tier) -> Objectives {
         let mut objectives = tier.default_objectives();
@@ -65,6 +73,7 @@ pub(super) fn manifest(
     let repositories: Vec<_> =
         root.tables("repository").into_iter().map(|view| repository(view, &origin.dir)).collect();
     let context = context(root, origin, found);
+    copies(&root.tables("repository"), &context, found);
     let components: Vec<_> = root
         .tables("component")
         .into_iter()
@@ -76,13 +85,13 @@ pub(super) fn manifest(
     let components: Vec<Component> = components.into_iter().collect::<Option<_>>()?;
     let service = service?;
     let agent = agent::agent(root.table("agent"), &origin.dir, found);
-    let alerts = agent::alerts(root.table("alerts"), &origin.dir);
+    let alerts = agent::alerts(root.table("alerts"), &origin.dir, found);
     Some(Manifest {
         version: 1,
         evidence: evidence(root.table("evidence"), &service.name, &origin.dir)?,
         drill: drill(root.table("drill"), &origin.dir, &components, found),
         agent: agent?,
-        alerts,
+        alerts: alerts?,
         service,
         repositories,
         components,
@@ -106,11 +115,36 @@ fn context<'a>(root: View<'a>, origin: &'a Origin, found: &mut Vec<Draft>) -> Co
     repository_names.retain(|name| seen.insert(*name));
     Context {
         origin,
+        copies: repositories.iter().filter_map(|it| it.text("name").zip(it.text("copy_of"))).collect(),
         repository_names,
         repository_folders: repositories.iter().filter_map(folder).collect(),
         schedule: root.table("schedule"),
         retention,
         tiers: root.table("tier"),
+    }
+}
+
+/// A copy is one of a repository that backups are written into.
+fn copies(views: &[View<'_>], context: &Context<'_>, found: &mut Vec<Draft>) {
+    for view in views {
+        let Some(source) = view.text("copy_of") else { continue };
+        let direct = context.direct();
+        if direct.contains(&source) {
+            continue;
+        }
+        let (code, message) = if context.repository_names.contains(&source) {
+            let message = format!("{} is itself a copy", quoted(source));
+            (codes::MANIFEST_CONFLICT, message)
+        } else {
+            (codes::MANIFEST_REFERENCE, format!("there is no repository {}", quoted(source)))
+        };
+        let hint = if direct.is_empty() {
+            "at least one repository must be without `copy_of`: backups go into it".to_owned()
+        } else {
+            format!("name one that backups go into: {}", one_of(&direct))
+        };
+        let near = suggest::nearest(source, direct.iter().copied());
+        found.push(Draft::error(code, view.span_of("copy_of"), message).did_you_mean(near).hint(hint));
     }
 }
 
@@ -184,6 +218,7 @@ fn repository(view: View<'_>, dir: &Path) -> Option<Repository> {
         url: url.to_owned(),
         scheme: address::repository(url).ok()?,
         password: SecretRef::parse(view.text("password")?).ok()?.resolved(dir),
+        copy_of: view.text("copy_of").map(str::to_owned),
     })
 }
 

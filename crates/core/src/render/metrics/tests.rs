@@ -1,7 +1,8 @@
 use super::*;
 use crate::decide::alerts::{AlertKey, Condition, Severity};
+use crate::decide::archiving::Archive;
 use crate::decide::observed::{
-    ObservedBackup, ObservedComponent, ObservedDrill, ObservedRepository, ObservedTask, Slot,
+    Mark, Marks, ObservedBackup, ObservedComponent, ObservedDrill, ObservedRepository, ObservedTask, Slot,
 };
 use crate::manifest::{ComponentKind, Tier};
 use crate::units::Duration;
@@ -25,9 +26,10 @@ fn full() -> Observed {
             kind: ComponentKind::Postgres,
             tier: Tier::Critical,
             objectives: Tier::Critical.default_objectives(),
-            every: Duration::from_seconds(270),
-            is_streamed: true,
+            age_limit: Duration::from_seconds(90_000),
             newest: vec![("near".to_owned(), Some(at(5))), ("far".to_owned(), Some(at(4)))],
+            copies: Vec::new(),
+            copy_age_limit: Duration::HOUR,
             oldest: Some(at(-100)),
             backup: Some(ObservedBackup { duration_seconds: 1.5, stored_bytes: 10, total_bytes: 1 << 40 }),
         }],
@@ -51,9 +53,20 @@ fn full() -> Observed {
             lag_bytes: Some(16),
             lag_seconds: Some(0.125),
             slot: Some(Slot { is_read: true, retained_bytes: 25, limit_bytes: 100 }),
-            gaps: Some(0),
+            archive: Some(Archive {
+                is_on: true,
+                timeout_seconds: 60,
+                is_failing: false,
+                waiting_segments: 2,
+                stuck_since: None,
+                writing: None,
+            }),
+            gaps: Some(1),
+            open_gaps: Some(0),
+            missing_histories: Some(2),
             window_start: Some(at(-100)),
             window_end_lsn: Some(0x0300_0138),
+            marks: Some(Marks { last: Some(Mark { number: 42, written: at(8) }), trouble: None }),
             ..Stream::default()
         }],
         damaged: Some(false),
@@ -113,7 +126,10 @@ fn what_was_not_observed_has_no_sample() {
         "age_seconds",
         "retoma_drill",
         "retoma_wal_stream",
+        "retoma_wal_archive_up",
+        "retoma_wal_archive_waiting_segments",
         "retoma_wal_gaps",
+        "retoma_wal_open_gaps",
         "next_",
         "retoma_alert",
     ] {

@@ -1,8 +1,8 @@
 //! What each component promised, what was measured, and what was checked.
 
-use super::html::Html;
 use crate::drill::{CheckOutcome, CheckResult, ComponentResult, DrillReport, Seconds};
 use crate::render::Language;
+use crate::render::html::Html;
 use crate::render::language::fill;
 
 /// The section about components: every result, then those that have none.

@@ -4,14 +4,13 @@
 //! pictures are repeated as tables or text, no meaning hangs on colour alone, and it prints.
 
 mod component;
-mod html;
 mod picture;
 mod section;
 
 use super::Language;
 use super::language::{fill, reason};
 use crate::drill::{CheckOutcome, ControlOutcome, DrillReport, VerdictKind};
-use html::Html;
+use crate::render::html::Html;
 
 /// The page for `report` in `language`, from `<!doctype html>` to `</html>`.
 pub fn page(report: &DrillReport, language: Language) -> String {

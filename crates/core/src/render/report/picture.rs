@@ -2,9 +2,9 @@
 //!
 //! Widths in the picture are percentages and letters keep their size, so that it stays readable on a narrow screen.
 
-use super::html::Html;
 use crate::drill::DrillReport;
 use crate::render::Language;
+use crate::render::html::Html;
 use crate::render::language::{fill, percent, step_name};
 use crate::render::waterfall::{Bar, bars};
 

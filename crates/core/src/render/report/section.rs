@@ -1,8 +1,8 @@
 //! Controls, what was not proven, what it ran with and how to repeat it.
 
-use super::html::Html;
 use crate::drill::{ControlKind, ControlOutcome, ControlResult, DrillReport};
 use crate::render::Language;
+use crate::render::html::Html;
 
 /// The tests of the verifier.
 pub(super) fn controls(html: &mut Html, report: &DrillReport, language: Language) {

@@ -2,8 +2,9 @@
 
 use super::{SMALL, accept};
 use retoma_core::manifest::{
-    AgentOptions, AlertOptions, Check, ComponentKind, Receiver, Retention, Scheme, SecretRef, ServerUrl,
-    SlotPolicy, Source, SqlExpectation, WalMode, WalSettings, hash,
+    AgentOptions, AlertOptions, BackupWay, Check, Component, ComponentKind, Email, MailSecurity, Receiver,
+    Retention, Schedule, Scheme, SecretRef, ServerUrl, SlotPolicy, Source, SqlExpectation, WalMode,
+    WalSettings, hash,
 };
 use retoma_core::units::Duration;
 use std::path::Path;
@@ -31,6 +32,11 @@ password = "env:RETOMA_PASSWORD"
 name = "far"
 url = "s3://bucket/marabet"
 password = "file:password"
+[[repository]]
+name = "off"
+url = "file:///mnt/off"
+password = "env:OFF_PASSWORD"
+copy_of = "local"
 
 [tier]
 low = { rpo = 720, rto = "2d" }
@@ -96,6 +102,8 @@ retention_every = "2d"
 verify_every = "3d"
 verify_sample_percent = 10
 wal_check_every = "2m"
+marks_every = "30s"
+copy_every = "20m"
 drill = "deletion"
 drill_every = "4d"
 
@@ -103,6 +111,14 @@ drill_every = "4d"
 webhook = "env:WEBHOOK"
 alertmanager = "http://127.0.0.1:9093"
 dead_man = "https://ping.example/x"
+[alerts.email]
+server = "smtp.example.org:465"
+security = "tls"
+ca_file = "mail.pem"
+from = "retoma@example.org"
+to = ["one@example.org", "two@example.org"]
+user = "retoma"
+password = "env:MAIL_PASSWORD"
 "#;
 
 #[test]
@@ -118,6 +134,8 @@ fn the_agent_does_what_it_is_told_and_has_its_defaults() {
             verify_every: days(3),
             verify_sample_percent: 10,
             wal_check_every: Duration::from_minutes(2),
+            copy_every: Duration::from_minutes(20),
+            marks_every: Duration::from_seconds(30),
             drill: Some("deletion".to_owned()),
             drill_every: days(4),
         }
@@ -126,6 +144,19 @@ fn the_agent_does_what_it_is_told_and_has_its_defaults() {
     assert_eq!(manifest.alerts.webhook, Some(Receiver::Reference(SecretRef::Env("WEBHOOK".to_owned()))));
     assert_eq!(manifest.alerts.alertmanager, receiver("http://127.0.0.1:9093"));
     assert_eq!(manifest.alerts.dead_man, receiver("https://ping.example/x"));
+    let email = Email {
+        host: "smtp.example.org".to_owned(),
+        port: 465,
+        security: MailSecurity::Tls,
+        ca_file: Some("/srv/marabet/mail.pem".into()),
+        from: "retoma@example.org".to_owned(),
+        to: vec!["one@example.org".to_owned(), "two@example.org".to_owned()],
+        login: Some(("retoma".to_owned(), SecretRef::Env("MAIL_PASSWORD".to_owned()))),
+    };
+    assert_eq!(manifest.alerts.email, Some(email));
+    let small = "[alerts.email]\nserver = \"localhost:25\"\nfrom = \"a@b\"\nto = [\"c@d\"]\n";
+    let small = accept(&format!("{SMALL}{small}")).alerts.email.unwrap();
+    assert_eq!((small.security, small.login, small.ca_file), (MailSecurity::StartTls, None, None));
     let usual = accept(SMALL);
     assert_eq!((usual.agent, usual.alerts), (AgentOptions::default(), AlertOptions::default()));
 }
@@ -158,6 +189,58 @@ fn default_schedules_meet_the_rpo_and_are_at_most_hourly() {
         assert_eq!(component.schedule.every.to_string(), every);
         assert!(component.schedule.worst_case() <= component.objectives.rpo);
     }
+}
+
+/// The schedule of a PostgreSQL component with these lines behind it.
+fn schedule_of(lines: &str) -> Schedule {
+    let text = SMALL
+        .replace("[[component]]\nname = \"models\"", &format!("{lines}\n[[component]]\nname = \"models\""));
+    let database = accept(&text).component("database").unwrap().clone();
+    assert!(database.schedule.worst_case() <= database.objectives.rpo, "{lines}");
+    database.schedule
+}
+
+#[test]
+fn where_wal_meets_the_rpo_backups_need_not() {
+    let all = |lines: &str| {
+        let schedule = schedule_of(lines);
+        let within = schedule.shipped_within.map(|within| within.to_string());
+        (schedule.every.to_string(), within, schedule.worst_case().to_string())
+    };
+    let expected = |every: &str, within: Option<&str>, worst: &str| {
+        (every.to_owned(), within.map(str::to_owned), worst.to_owned())
+    };
+    let wal = |lines: &str| format!("[component.wal]\n{lines}\n");
+    assert_eq!(all(&wal("mode = \"stream\"")), expected("1d", Some("1s"), "1s"));
+    assert_eq!(all(&wal("mode = \"synchronous\"")), expected("1d", Some("0s"), "0s"));
+    // Nothing is known of an archive until it is declared, and half a minute of the five is for the push.
+    assert_eq!(all(&wal("mode = \"archive\"")), expected("4m30s", None, "5m"));
+    assert_eq!(all(&wal("archive_timeout = \"1m\"")), expected("1d", Some("1m30s"), "1m30s"));
+    assert_eq!(all(&wal("archive_timeout = \"4m30s\"")), expected("1d", Some("5m"), "5m"));
+    assert_eq!(all(&wal("archive_timeout = \"4m31s\"")), expected("4m30s", None, "5m"));
+    let own = |every: &str| {
+        format!("[component.schedule]\nevery = \"{every}\"\n[component.wal]\nmode = \"stream\"")
+    };
+    for every in ["2m", "3h", "7d"] {
+        assert_eq!(all(&own(every)), expected(every, Some("1s"), "1s"));
+    }
+    // A backup of an hour matters to no RPO then.
+    let slow = "[component.schedule]\ncapture_allowance_seconds = 3600\n[component.wal]\nmode = \"stream\"";
+    assert_eq!(all(slow), expected("1d", Some("1s"), "1s"));
+}
+
+#[test]
+fn a_snapshot_may_be_as_old_as_the_rpo_or_where_wal_meets_that_as_its_interval_and_an_hour() {
+    let manifest = accept(SMALL);
+    for component in &manifest.components {
+        assert_eq!(component.snapshot_age_limit(), component.objectives.rpo);
+    }
+    let mut database = manifest.component("database").unwrap().clone();
+    database.schedule = schedule_of("[component.wal]\nmode = \"stream\"");
+    assert_eq!(database.snapshot_age_limit().to_string(), "1d1h");
+    database.schedule.every = Duration::from_seconds(1);
+    database.objectives.rpo = Duration::DAY;
+    assert_eq!(database.snapshot_age_limit(), Duration::DAY);
 }
 
 #[test]
@@ -199,11 +282,36 @@ fn wal_has_defaults_and_each_of_its_keys_arrives() {
     let own = settings("mode = \"synchronous\"\nslot_limit_mib = 7\nat_slot_limit = \"keep\"\n");
     let expected = WalSettings {
         mode: WalMode::Synchronous,
+        archive_timeout: None,
         slot_limit_bytes: 7 << 20,
         at_slot_limit: SlotPolicy::Keep,
     };
     assert_eq!(own, expected);
     assert_eq!(settings("mode = \"stream\"").mode, WalMode::Stream);
+}
+
+fn server(line: &str) -> Component {
+    let text = format!(
+        "version = 1\n[service]\nname = \"s\"\n[[repository]]\nname = \"r\"\nurl = \"file:///r\"\n\
+         password = \"env:P\"\n[[component]]\nname = \"db\"\nkind = \"postgres\"\ntier = \"low\"\n\
+         url = \"postgres://h/d\"\n{line}\n"
+    );
+    accept(&text).components[0].clone()
+}
+
+#[test]
+fn marks_are_written_unless_they_are_switched_off() {
+    let has_marks = |line: &str| server(line).has_marks;
+    assert_eq!(["", "marks = \"on\"", "marks = \"off\""].map(has_marks), [true, true, false]);
+}
+
+#[test]
+fn each_way_of_a_backup_arrives_and_the_default_is_local() {
+    let way = |line: &str| server(line).backup;
+    assert_eq!(way(""), BackupWay::Local);
+    for expected in [BackupWay::Local, BackupWay::Stream, BackupWay::Logical] {
+        assert_eq!(way(&format!("backup = \"{expected}\"")), expected);
+    }
 }
 
 #[test]
@@ -268,4 +376,19 @@ fn a_manifest_moves_below_another_root_as_a_whole() {
     let models = std::path::Path::new("/scratch/x/srv/marabet/models");
     assert_eq!(manifest.component("models").and_then(|it| it.path()), Some(models));
     assert_eq!(manifest.repositories, accept(SMALL).repositories);
+}
+
+#[test]
+fn a_copy_gets_what_goes_into_its_source_and_no_backup() {
+    let manifest = accept(FULL);
+    let goes = |name: &str| {
+        let component = manifest.component(name).unwrap();
+        (component.repositories.join(" "), component.copies.join(" "))
+    };
+    assert_eq!(manifest.repository("off").unwrap().copy_of.as_deref(), Some("local"));
+    assert_eq!(goes("app"), ("far".to_owned(), String::new()));
+    assert_eq!(goes("logs"), ("local far".to_owned(), "off".to_owned()));
+    let logs = manifest.component("logs").unwrap();
+    let late = manifest.copy_age_limit(logs).as_seconds() - logs.snapshot_age_limit().as_seconds();
+    assert_eq!(late, 2 * 20 * 60);
 }

@@ -89,6 +89,60 @@ fn a_schedule_that_misses_the_rpo_names_the_needed_one() {
 }
 
 #[test]
+fn wal_that_does_not_meet_the_rpo_excuses_no_schedule() {
+    let with =
+        |wal: &str| {
+            let lines = format!("[component.schedule]\nevery = \"1h\"\n[component.wal]\n{wal}\n");
+            codes(&SMALL.replace(
+                "[[component]]\nname = \"models\"",
+                &format!("{lines}[[component]]\nname = \"models\""),
+            ))
+        };
+    assert_eq!(with("mode = \"stream\""), [""; 0]);
+    assert_eq!(with("mode = \"synchronous\""), [""; 0]);
+    assert_eq!(with("archive_timeout = \"4m30s\""), [""; 0]);
+    for wal in ["mode = \"archive\"", "archive_timeout = \"4m31s\"", "slot_limit_mib = 7"] {
+        assert_eq!(with(wal), ["R0118"], "{wal}");
+    }
+    // Only a server has WAL, and what its own table may not say excuses nothing.
+    let files = format!("{SMALL}[component.schedule]\nevery = \"1h\"\n[component.wal]\nmode = \"stream\"\n");
+    assert!(codes(&files).contains(&"R0118"), "{:?}", codes(&files));
+}
+
+#[test]
+fn a_mail_server_that_is_not_protected_or_half_known_is_refused() {
+    let with = |lines: &str| {
+        let rest = "from = \"a@b\"\nto = [\"c@d\"]\n";
+        codes(&format!("{SMALL}[alerts.email]\n{rest}{lines}\n"))
+    };
+    assert_eq!(with("server = \"mail.example.org:587\""), [""; 0]);
+    for server in ["localhost:25", "127.0.0.1:25", "[::1]:25"] {
+        assert_eq!(with(&format!("server = \"{server}\"\nsecurity = \"none\"")), [""; 0]);
+    }
+    for (lines, code) in [
+        ("server = \"mail.example.org:25\"\nsecurity = \"none\"", "R0117"),
+        ("server = \"10.0.0.1:25\"\nsecurity = \"none\"", "R0117"),
+        ("server = \"h:25\"\nsecurity = \"maybe\"", "R0110"),
+        ("server = \"h:25\"\nuser = \"u\"", "R0117"),
+        ("server = \"h:25\"\npassword = \"env:P\"", "R0117"),
+        ("server = \"h:25\"\nuser = \"u\"\npassword = \"hunter2\"", "R0115"),
+        ("server = \"h\"", "R0119"),
+        ("", "R0106"),
+    ] {
+        assert!(with(lines).contains(&code), "{lines}: {:?}", with(lines));
+    }
+    let list = |from: &str, to: &str| {
+        codes(&format!("{SMALL}[alerts.email]\nserver = \"h:25\"\nfrom = \"{from}\"\nto = [{to}]\n"))
+    };
+    assert_eq!(list("a@b", ""), ["R0119"]);
+    assert_eq!(list("a@b", "\"c@d\", \"c@d\""), ["R0109"]);
+    for canary in ["a@b\\r\\nBcc: canary@example.org", "a@b, canary@example.org", "A <a@b>", "a"] {
+        assert_eq!(list(canary, "\"c@d\""), ["R0119"], "{canary}");
+        assert_eq!(list("a@b", &format!("\"{canary}\"")), ["R0119"], "{canary}");
+    }
+}
+
+#[test]
 fn the_border_of_the_rpo_is_exact() {
     let with = |every: &str, allowance: u32| {
         codes(&format!(
@@ -141,6 +195,12 @@ fn every_rule_has_its_code() {
         ("url = \"postgres://retoma@127.0.0.1:5432/marabet\"", "url = \"env:A-B\"", "R0115"),
         ("url = \"postgres://retoma@127.0.0.1:5432/marabet\"", "url = \"redis://x\"", "R0113"),
         ("url = \"postgres://retoma@127.0.0.1:5432/marabet\"", "url = \"postgres://r:p@x/y\"", "R0114"),
+        ("path = \"models\"", "path = \"models\"\nbackup = \"stream\"", "R0117"),
+        (
+            "url = \"postgres://retoma@127.0.0.1:5432/marabet\"",
+            "url = \"postgres://h/d\"\nbackup = \"logical\"\nwal = { mode = \"stream\" }",
+            "R0117",
+        ),
         ("password = \"file:/etc/retoma/password\"", "password = \"secret\"", "R0115"),
         ("password = \"file:/etc/retoma/password\"", "password = \"\"", "R0115"),
         ("password = \"file:/etc/retoma/password\"", "", "R0106"),
@@ -174,7 +234,8 @@ fn every_rule_has_its_code() {
         ("[agent]\nverify_sample_percent = 0", "R0112"),
         ("[alerts]\nwebhook = \"ftp://x\"", "R0113"),
         ("[alerts]\nwebhook = \"http://u:hunter2@x\"", "R0114"),
-        ("[alerts]\nemail = \"a@b\"", "R0104"),
+        ("[alerts]\nmail = \"a@b\"", "R0104"),
+        ("[alerts]\nemail = \"a@b\"", "R0105"),
         ("[drill]\nmarker_url = \"http://h/m\"\nmarker_component = \"nobody\"", "R0116"),
     ];
     for (new, code) in added {
@@ -231,4 +292,22 @@ fn tables_that_may_be_empty_are_names_of_a_database_and_all_different() {
     for (list, code) in cases {
         assert_eq!(codes(&database(list)), [code], "{list}");
     }
+}
+
+#[test]
+fn a_copy_needs_a_source_that_backups_go_into() {
+    let with = |more: &str| codes(&format!("{SMALL}{more}"));
+    let copy = |name: &str, of: &str| {
+        format!(
+            "[[repository]]\nname = \"{name}\"\nurl = \"file:///{name}\"\npassword = \"env:P\"\ncopy_of = \"{of}\"\n"
+        )
+    };
+    assert_eq!(with(&copy("off", "local")), [] as [&str; 0]);
+    assert_eq!(with(&copy("off", "locl")), ["R0116"]);
+    assert_eq!(with(&copy("off", "off")), ["R0117"]);
+    assert_eq!(with(&(copy("off", "far") + &copy("far", "local"))), ["R0117"]);
+    let named = SMALL.replace("path = \"models\"", "path = \"models\"\nrepositories = [\"local\", \"off\"]");
+    assert_eq!(codes(&(named + &copy("off", "local"))), ["R0117"]);
+    let only = SMALL.replace("[[component]]", "copy_of = \"local\"\n[[component]]");
+    assert!(codes(&only).contains(&"R0117"));
 }

@@ -4,4 +4,5 @@
 pub(crate) mod sample;
 
 mod report;
+mod sheet;
 mod terminal;
