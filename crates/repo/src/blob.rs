@@ -57,14 +57,45 @@ pub fn open_in_place<'a>(
     sealed: &'a mut [u8],
     expanded: &'a mut Vec<u8>,
 ) -> Result<&'a [u8]> {
+    checked(key.open_in_place(sealed)?, blob, expanded)
+}
+
+/// The plaintext of a blob that was opened: expanded into `expanded` where it is compressed, and the one that its name says.
+fn checked<'a>(body: &'a [u8], blob: &PackedBlob, expanded: &'a mut Vec<u8>) -> Result<&'a [u8]> {
     let plaintext: &[u8] = match blob.uncompressed_bytes {
-        None => key.open_in_place(sealed)?,
+        None => body,
         Some(length) => {
-            compress::decompress_into(key.open_in_place(sealed)?, length as usize, expanded)?;
+            compress::decompress_into(body, length as usize, expanded)?;
             expanded
         }
     };
     if BlobId::of(plaintext) == blob.id { Ok(plaintext) } else { Err(other_contents(blob)) }
+}
+
+/// Opens a sealed blob of `from` where it lies, checks that it is `blob`, and seals it for `to` into `output` (cleared
+/// first); gives the plaintext's length when it is compressed there. What is compressed is expanded into `expanded` for the
+/// check, and its compressed form is sealed as it is, so that nothing is compressed again.
+///
+/// # Errors
+/// `Corrupt`: not authentic, another length, another hash. `Unavailable` where the system gives no random numbers.
+pub fn reseal(
+    (from, to): (&Repository, &Repository),
+    blob: &PackedBlob,
+    sealed: &mut [u8],
+    expanded: &mut Vec<u8>,
+    output: &mut Vec<u8>,
+) -> Result<Option<u32>> {
+    let body: &[u8] = from.key().open_in_place(sealed)?;
+    let plaintext = checked(body, blob, expanded)?;
+    // A repository of version 1 has no compression: what comes from there was never tried, what goes there must not be.
+    if from.compresses() != to.compresses() {
+        return seal(to, plaintext, output);
+    }
+    output.clear();
+    output.resize(NONCE_BYTES, 0);
+    output.extend_from_slice(body);
+    to.key().seal_in_place(output)?;
+    Ok(blob.uncompressed_bytes)
 }
 
 pub(crate) fn other_contents(blob: &PackedBlob) -> Error {
@@ -72,11 +103,24 @@ pub(crate) fn other_contents(blob: &PackedBlob) -> Error {
 }
 
 impl Repository {
-    /// Reads one blob from wherever it lies; when one copy is damaged, the next is tried.
+    /// Reads one blob from wherever it lies: when one place is damaged, the next is tried, and then
+    /// [copies](Repository::with_copies) of this repository.
     ///
     /// # Errors
-    /// `Corrupt` with `R0208` when no index names it; otherwise the last copy's error.
+    /// `Corrupt` with `R0208` when no index names it; otherwise that of the last place in this repository.
     pub fn read_blob(&self, index: &Index, kind: BlobKind, id: &BlobId) -> Result<Vec<u8>> {
+        let own = || self.read_own_blob(index, kind, id);
+        self.copies().map_or_else(own, |copies| copies.complete(kind, id, own))
+    }
+
+    /// The length of a blob's plaintext by the index, or by that of a copy, in bytes.
+    pub fn plaintext_bytes(&self, index: &Index, kind: BlobKind, id: &BlobId) -> Option<u64> {
+        let own = index.plaintext_bytes(kind, id);
+        own.or_else(|| self.copies()?.plaintext_bytes(kind, id))
+    }
+
+    /// Reads one blob from this repository alone.
+    pub(crate) fn read_own_blob(&self, index: &Index, kind: BlobKind, id: &BlobId) -> Result<Vec<u8>> {
         let mut last = None;
         for location in index.all(kind, id) {
             match self.read_at(&location) {

@@ -13,7 +13,7 @@ use hkdf::Hkdf;
 use poly1305::Poly1305;
 use retoma_core::{Error, ErrorKind, Result, error::codes, units::counted};
 use sha2::Sha256;
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 /// Length of the nonce in front of a sealed message.
 pub const NONCE_BYTES: usize = 16;
@@ -71,17 +71,22 @@ impl MasterKey {
         key
     }
 
+    /// What [`MasterKey::from_bytes`] takes.
+    pub(crate) fn to_bytes(&self) -> Zeroizing<[u8; 64]> {
+        let mut bytes = Zeroizing::new([0; 64]);
+        bytes[..32].copy_from_slice(&self.encrypt);
+        bytes[32..48].copy_from_slice(&self.mac_k);
+        bytes[48..].copy_from_slice(&self.mac_r);
+        bytes
+    }
+
     /// A key of its own for one lane or use; `label` is part of the format (`docs/format.md`).
     pub fn subkey(&self, label: &str) -> [u8; 32] {
-        let mut input = [0; 64];
-        input[..32].copy_from_slice(&self.encrypt);
-        input[32..48].copy_from_slice(&self.mac_k);
-        input[48..].copy_from_slice(&self.mac_r);
+        let input = self.to_bytes();
         let mut output = [0; 32];
         // HKDF expands to at most 255 × 32 bytes, and 32 are asked for.
-        let expanded = Hkdf::<Sha256>::new(Some(b"retoma/1"), &input).expand(label.as_bytes(), &mut output);
+        let expanded = Hkdf::<Sha256>::new(Some(b"retoma/1"), &*input).expand(label.as_bytes(), &mut output);
         debug_assert!(expanded.is_ok());
-        input.zeroize();
         output
     }
 

@@ -1,5 +1,6 @@
 //! A repository that is open: its store, its keys, and the objects that are not in packs.
 
+use crate::copies::Copies;
 use crate::crypto::MasterKey;
 use crate::format::config::Config;
 use crate::format::index::IndexFile;
@@ -7,6 +8,7 @@ use crate::format::key::{KeyFile, Maker};
 use crate::format::lock::Lock;
 use crate::format::snapshot::Snapshot;
 use crate::format::unpacked;
+use crate::handover::HandedKey;
 use crate::host;
 use crate::id::{IndexId, KeyId, LockId, PackId, SnapshotId};
 use crate::store::{BlockingStore, Key, ObjectMeta, PutMode};
@@ -65,6 +67,8 @@ pub struct Repository {
     key: Arc<MasterKey>,
     key_id: KeyId,
     config: Arc<Config>,
+    /// Asked for blobs that this one has lost.
+    copies: Option<Arc<Copies>>,
 }
 
 /// restic stops after so many keys; each costs a derivation.
@@ -102,7 +106,7 @@ impl Repository {
         let config = Config::generate()?;
         let sealed = Bytes::from(config.seal(&key)?);
         match store.put(&config_key()?, sealed, PutMode::Create) {
-            Ok(()) => Ok(Self { store, key: Arc::new(key), key_id, config: Arc::new(config) }),
+            Ok(()) => Ok(Self::opened(store, Arc::new(key), key_id, config)),
             Err(error) if error.kind() == ErrorKind::Conflict => {
                 if fresh {
                     take_key_back(&store, &key, key_id)?;
@@ -131,12 +135,39 @@ impl Repository {
         for (key, key_id) in keys_that_open(&store, password)? {
             match Config::open(&key, &sealed) {
                 Ok(config) => {
-                    return Ok(Self { store, key: Arc::new(key), key_id, config: Arc::new(config) });
+                    return Ok(Self::opened(store, Arc::new(key), key_id, config));
                 }
                 Err(error) => damaged = Some(error.context("open the repository's config")),
             }
         }
         Err(damaged.unwrap_or_else(|| wrong_key(&store)))
+    }
+
+    /// Opens a repository with one of these keys, without a password. `None` when none of them is this repository's, or its
+    /// key file is gone, or there is no repository: [`Repository::open`] knows more.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn open_with(store: BlockingStore, keys: &[HandedKey]) -> Result<Option<Self>> {
+        let sealed = match store.get(&config_key()?) {
+            Ok(sealed) => sealed,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error.context("read the repository's config")),
+        };
+        for HandedKey { repository, key_id, key } in keys {
+            // A config that does not open is another repository's, or damaged, which the password's way tells apart.
+            let Ok(config) = Config::open(key, &sealed) else { continue };
+            if config.id != *repository {
+                continue;
+            }
+            match store.head(&Folder::Keys.key(&key_id.to_hex())?) {
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => return Err(error.context("look for the repository's key")),
+            }
+            return Ok(Some(Self::opened(store, Arc::clone(key), *key_id, config)));
+        }
+        Ok(None)
     }
 
     /// Opens the repository, or makes it when there is none. The flag tells whether it was made.
@@ -156,6 +187,22 @@ impl Repository {
         }
     }
 
+    fn opened(store: BlockingStore, key: Arc<MasterKey>, key_id: KeyId, config: Config) -> Self {
+        Self { store, key, key_id, config: Arc::new(config), copies: None }
+    }
+
+    /// The same repository; blobs that it has lost are read from `copies`. For who restores: whoever examines a repository, or
+    /// writes into it, must see what it has itself.
+    #[must_use]
+    pub fn with_copies(&self, copies: Arc<Copies>) -> Self {
+        Self { copies: Some(copies), ..self.clone() }
+    }
+
+    /// Where blobs come from that this repository has lost.
+    pub fn copies(&self) -> Option<&Copies> {
+        self.copies.as_deref()
+    }
+
     /// The same repository through another store: a layer around this one, or a copy of it.
     #[must_use]
     pub fn through(&self, store: BlockingStore) -> Self {
@@ -170,6 +217,11 @@ impl Repository {
     /// The master key.
     pub fn key(&self) -> &MasterKey {
         &self.key
+    }
+
+    /// The master key, shared.
+    pub(crate) fn shared_key(&self) -> Arc<MasterKey> {
+        Arc::clone(&self.key)
     }
 
     /// The key file that opened it.
@@ -406,7 +458,7 @@ fn without(folder: Folder) -> &'static str {
             "put this file back from another copy of the repository; the snapshots that `retoma snapshots` lists are not hit"
         }
         Folder::Index => {
-            "put this file back from another copy of the repository, or let `restic repair index` make it anew; \
+            "put this file back from another copy of the repository, or let `retoma repair` make it anew; \
              `retoma restore` works meanwhile"
         }
         _ => "put this file back from another copy of the repository",

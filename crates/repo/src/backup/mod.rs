@@ -9,6 +9,7 @@
 //! is named in the result and marks the snapshot as incomplete; an error of the store ends the backup without one.
 
 mod directory;
+mod goal;
 pub(crate) mod packer;
 pub mod progress;
 mod queue;
@@ -17,11 +18,11 @@ mod walk;
 mod worker;
 
 pub use progress::Progress;
-pub use source::{Content, Event, Found, Reader, Source};
+pub use source::{Content, Event, Found, Moments, Reader, Source};
 
 use crate::chunk::{self, Chunker};
 use crate::format::BlobKind;
-use crate::format::snapshot::{Snapshot, TAG_INCOMPLETE};
+use crate::format::snapshot::{Snapshot, TAG_INCOMPLETE, TAG_UNTIL};
 use crate::format::time::Time;
 use crate::format::{lock::Holder, tree::Node};
 use crate::host;
@@ -95,14 +96,24 @@ const CHUNKS_WAITING: usize = 8;
 ///
 /// # Errors
 /// `Conflict` with `R0601` while somebody deletes at once; `Cancelled`; what the store or the source says. In none of
-/// these cases is there a snapshot.
+/// these cases is there a snapshot. The source is not asked for anything before the repository's lock is there.
 pub fn backup(
     repository: &Repository,
     source: &mut dyn Source,
     options: &Options,
     progress: &Progress,
 ) -> Result<Summary> {
-    let started = host::now();
+    backup_since(host::now(), repository, source, options, progress)
+}
+
+/// As [`backup`], of one that began at `started`.
+fn backup_since(
+    started: Time,
+    repository: &Repository,
+    source: &mut dyn Source,
+    options: &Options,
+    progress: &Progress,
+) -> Result<Summary> {
     // A progress may have counted something else before.
     let (_, counted_before) = progress.done();
     let lock = lock::acquire(repository, Holder::Backup)?;
@@ -150,10 +161,9 @@ pub fn backup(
     let tree = tree.ok_or_else(|| Error::internal("the walk ended without a root"))?;
     let mut unreadable: Vec<Unreadable> = unreadable.into_inner().unwrap_or_else(PoisonError::into_inner);
     unreadable.sort_by(|a, b| a.path.cmp(&b.path));
-    if lock.has_lapsed() || is_long(started) {
-        check_not_pruned(repository, &index)?;
-    }
-    let snapshot = repository.save_snapshot(&snapshot(options, started, tree, !unreadable.is_empty()))?;
+    look_again(repository, &lock, started, &index)?;
+    let snapshot = snapshot(options, started, source.moments(), tree, !unreadable.is_empty());
+    let snapshot = repository.save_snapshot(&snapshot)?;
     lock.release();
     let read_bytes = progress.done().1.saturating_sub(counted_before);
     Ok(Summary {
@@ -183,14 +193,23 @@ fn zeros(chunker: &Chunker) -> Zeros {
     Zeros { bytes: bytes as u64, id: BlobId::of(&vec![0; bytes]) }
 }
 
-fn snapshot(options: &Options, time: Time, tree: BlobId, incomplete: bool) -> Snapshot {
+fn snapshot(
+    options: &Options,
+    started: Time,
+    moments: Option<Moments>,
+    tree: BlobId,
+    incomplete: bool,
+) -> Snapshot {
     let (uid, gid) = host::ids();
     let mut tags = options.tags.clone();
     if incomplete {
         tags.push(TAG_INCOMPLETE.to_owned());
     }
+    if let Some(moments) = moments {
+        tags.push(format!("{TAG_UNTIL}{}", moments.latest));
+    }
     Snapshot {
-        time,
+        time: moments.map_or(started, |moments| Time(moments.earliest)),
         parent: options.parent,
         tree,
         paths: options.paths.clone(),
@@ -211,9 +230,20 @@ fn is_long(started: Time) -> bool {
     host::now().to_unix().0 - started.to_unix().0 >= LONG_SECONDS
 }
 
-/// A backup that took very long, or whose lock was lost for a while, looks whether the packs that it builds on are
-/// still there.
+/// Who took very long, or whose lock was lost for a while, looks before the commit whether the packs that it builds on
+/// are still there.
 ///
+/// # Errors
+/// `Conflict` with `R0405` when one is not; what the store says.
+pub(crate) fn look_again(
+    repository: &Repository,
+    lock: &lock::Guard,
+    started: Time,
+    index: &RwLock<Index>,
+) -> Result<()> {
+    if lock.has_lapsed() || is_long(started) { check_not_pruned(repository, index) } else { Ok(()) }
+}
+
 /// Prune deletes a marked pack only when no backup runs that began before the mark, and looks then again whether
 /// somebody uses it. It sees backups by their locks, so this second look is for those that lost theirs.
 /// `docs/prune.md`.
@@ -224,9 +254,9 @@ fn check_not_pruned(repository: &Repository, index: &RwLock<Index>) -> Result<()
     match index.packs().iter().find(|pack| !there.contains(&pack.0)) {
         None => Ok(()),
         Some(pack) => {
-            let message = format!("pack {pack} was pruned while this backup ran");
+            let message = format!("pack {pack} was pruned meanwhile");
             Err(Error::new(ErrorKind::Conflict, codes::PRUNED_MEANWHILE, message)
-                .with_hint("run the backup again: what it stored so far is used"))
+                .with_hint("run it again: what it stored so far is used"))
         }
     }
 }
@@ -250,4 +280,43 @@ fn is_unchanged(now: &Node, before: &Node, parent_time: Time) -> bool {
         && now.mtime == before.mtime
         && now.ctime == before.ctime
         && now.inode == before.inode
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::PackId;
+    use crate::store::{BlockingStore, ObjectStore};
+    use retoma_core::Secret;
+
+    /// An empty folder; while it is read, all packs go.
+    struct Losing(Option<Repository>);
+
+    impl Source for Losing {
+        fn next(&mut self) -> Result<Option<Event>> {
+            if let Some(repository) = self.0.take() {
+                for (pack, _) in repository.list(Folder::Data)? {
+                    repository.store().delete(&repository.pack_key(PackId(pack))?)?;
+                }
+            }
+            Ok(None)
+        }
+    }
+
+    /// What a prune did that took the lock for a dead one's is seen by who ran for hours, and by nobody else.
+    #[test]
+    fn who_took_long_looks_again_whether_what_it_builds_on_is_there() {
+        for (hours, is_seen) in [(0, false), (5, false), (7, true)] {
+            let store = BlockingStore::new(Arc::new(ObjectStore::memory())).unwrap();
+            let repository = Repository::init(store, &Secret::new("a test".to_owned())).unwrap();
+            let (options, progress) = (Options::default(), Progress::default());
+            backup(&repository, &mut Losing(None), &options, &progress).unwrap();
+            let started = Time(host::now().0 - jiff::SignedDuration::from_hours(hours));
+            let mut source = Losing(Some(repository.clone()));
+            let done = backup_since(started, &repository, &mut source, &options, &progress);
+            let expected = if is_seen { Err(codes::PRUNED_MEANWHILE) } else { Ok(()) };
+            assert_eq!(done.map(drop).map_err(|error| error.code()), expected, "{hours} hours");
+            assert_eq!(repository.snapshots().unwrap().len(), if is_seen { 1 } else { 2 });
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! Counters that a display reads while a backup or a restore runs.
 
+use retoma_core::{Error, ErrorKind, Result, error::codes};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What is done so far; and the way to ask for a stop.
@@ -9,7 +11,7 @@ pub struct Progress {
     bytes: AtomicU64,
     files_total: AtomicU64,
     bytes_total: AtomicU64,
-    cancelled: AtomicBool,
+    cancelled: Arc<AtomicBool>,
 }
 
 impl Progress {
@@ -41,6 +43,21 @@ impl Progress {
     /// Asks for a stop. What was committed stays, what was not is left to prune.
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::Relaxed);
+    }
+
+    /// # Errors
+    /// `Cancelled` when a stop was asked for: `what` was stopped.
+    pub(crate) fn check(&self, what: &str) -> Result<()> {
+        if self.is_cancelled() {
+            let message = format!("{what} was stopped");
+            return Err(Error::new(ErrorKind::Cancelled, codes::CANCELLED, message));
+        }
+        Ok(())
+    }
+
+    /// What is set when a stop was asked for: for whoever waits for somebody else meanwhile.
+    pub fn stop_flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.cancelled)
     }
 
     /// Whether a stop was asked for.

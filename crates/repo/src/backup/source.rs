@@ -1,6 +1,7 @@
 //! What a backup reads: a stream of directories and entries, and contents that are opened when they are needed.
 
 use crate::format::tree::Node;
+use jiff::Timestamp;
 use retoma_core::{Error, Result};
 
 /// One step through a source, depth first; names in a directory ascend by bytes.
@@ -22,6 +23,11 @@ pub enum Event {
     /// The directory or the entry for a place that was reserved, when all other directories are left: an
     /// [`Event::Enter`] or an [`Event::Entry`] of the reserved name.
     Late(u32, Box<Event>),
+    /// A file whose place is not known yet: its contents are read at once, before the source is asked again. For what comes
+    /// in an order of its own, such as an archive over a network. The number is the source's own; it is used once.
+    Ahead(u64, Box<Node>, Box<dyn Content>),
+    /// Puts the file that was read ahead under this number into the current directory.
+    Place(u64),
 }
 
 impl std::fmt::Debug for Event {
@@ -34,6 +40,8 @@ impl std::fmt::Debug for Event {
             Self::Reserve(number, name) => write!(f, "Reserve({number}, {})", name.escape_ascii()),
             Self::Settle => f.write_str("Settle"),
             Self::Late(number, event) => write!(f, "Late({number}, {event:?})"),
+            Self::Ahead(number, node, _) => write!(f, "Ahead({number}, {})", node.name.escape_ascii()),
+            Self::Place(number) => write!(f, "Place({number})"),
         }
     }
 }
@@ -45,6 +53,21 @@ pub trait Source: Send {
     /// # Errors
     /// The source as a whole cannot be read; no snapshot is written.
     fn next(&mut self) -> Result<Option<Event>>;
+
+    /// Asked after the last event: when what was read was as it was read, where the source knows that better than that it was not
+    /// before the backup began.
+    fn moments(&self) -> Option<Moments> {
+        None
+    }
+}
+
+/// When what was read was so. A source whose parts are of moments of their own has two of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moments {
+    /// All that was written before this is there: the snapshot's time.
+    pub earliest: Timestamp,
+    /// Nothing that was written after this is there.
+    pub latest: Timestamp,
 }
 
 /// Whether an entry is still there when it is looked at.

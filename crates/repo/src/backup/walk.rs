@@ -1,15 +1,16 @@
 //! The walk: follows the source, compares each entry with the parent snapshot, and hands the rest to the workers.
 
 use super::directory::{Before, Child, Directory};
+use super::goal::{Goal, Kept};
 use super::is_unchanged;
 use super::source::{Content, Event, Source};
-use super::worker::{Shared, Task};
+use super::worker::{Scratch, Shared, Task, do_task};
 use crate::format::BlobKind;
 use crate::format::time::Time;
 use crate::format::tree::{Node, NodeKind};
 use crate::repository::Repository;
 use retoma_core::{Error, Result};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError};
 
 /// The parent snapshot.
@@ -38,6 +39,10 @@ struct Walk<'a, 'b> {
     parent: Option<&'a Parent>,
     stack: Vec<Frame>,
     reserved: BTreeMap<u32, Reserved>,
+    /// Files that were read ahead, with their names.
+    ahead: HashMap<u64, (Vec<u8>, Arc<Kept>)>,
+    /// For reading them on this thread: the source gives nothing else meanwhile.
+    scratch: Scratch,
     path: Vec<u8>,
     batch: Vec<Task>,
     batch_bytes: u64,
@@ -80,6 +85,8 @@ pub(super) fn walk(shared: &Shared<'_>, source: &mut dyn Source, parent: Option<
         parent,
         stack: vec![frame],
         reserved: BTreeMap::new(),
+        ahead: HashMap::new(),
+        scratch: Scratch::default(),
         path: Vec::new(),
         batch: Vec::new(),
         batch_bytes: 0,
@@ -96,6 +103,9 @@ pub(super) fn walk(shared: &Shared<'_>, source: &mut dyn Source, parent: Option<
     }
     if walk.stack.len() != 1 {
         return Err(Error::internal("the source entered a directory and did not leave it"));
+    }
+    if !walk.ahead.is_empty() {
+        return Err(Error::internal("the source read files ahead that it did not place"));
     }
     for Reserved { spot, .. } in std::mem::take(&mut walk.reserved).into_values() {
         spot.directory.fill(shared, spot.place, Child::Absent)?;
@@ -146,8 +156,28 @@ impl Walk<'_, '_> {
                 return Ok(self.shared.queue.settle());
             }
             Event::Late(number, event) => self.late(number, *event)?,
+            Event::Ahead(number, node, content) => self.ahead(number, node, content)?,
+            Event::Place(number) => {
+                let ahead = self.ahead.remove(&number);
+                let (name, kept) =
+                    ahead.ok_or_else(|| Error::internal("no file was read ahead as this number"))?;
+                let spot = self.spot(&name)?;
+                kept.place(self.shared, &spot.directory, spot.place)?;
+            }
         }
         Ok(true)
+    }
+
+    /// Reads a file whose place is not known yet, and leaves its chunks to the workers.
+    fn ahead(&mut self, number: u64, node: Box<Node>, content: Box<dyn Content>) -> Result<()> {
+        let kept = Arc::new(Kept::default());
+        if self.ahead.insert(number, (node.name.clone(), Arc::clone(&kept))).is_some() {
+            return Err(Error::internal("the source read two files ahead with one number"));
+        }
+        self.walked.files_queued += 1;
+        let path = node.name.clone();
+        let task = Task { node, content, goal: Goal::Kept(kept), path };
+        do_task(self.shared, task, &mut self.scratch)
     }
 
     /// What comes at a place that was reserved.
@@ -231,7 +261,7 @@ impl Walk<'_, '_> {
         let path = [folder.unwrap_or(&self.path), b"/", &node.name].concat();
         self.batch_bytes += node.size_bytes;
         self.walked.files_queued += u64::from(node.kind == NodeKind::File);
-        self.batch.push(Task { node, content, directory, place, path });
+        self.batch.push(Task { node, content, goal: Goal::Place(directory, place), path });
         if self.batch.len() >= BATCH_ENTRIES || self.batch_bytes >= BATCH_BYTES {
             self.flush();
         }

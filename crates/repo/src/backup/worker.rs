@@ -1,6 +1,7 @@
 //! Workers: read, cut, hash, look up, compress, seal, pack. As many as there are cores.
 
-use super::directory::{Child, Directory};
+use super::directory::Child;
+use super::goal::Goal;
 use super::packer::{Packer, lock};
 use super::progress::Progress;
 use super::queue::{Job, Queue};
@@ -39,8 +40,7 @@ pub(super) struct Zeros {
 pub(super) struct Task {
     pub(super) node: Box<Node>,
     pub(super) content: Box<dyn Content>,
-    pub(super) directory: Arc<Directory>,
-    pub(super) place: usize,
+    pub(super) goal: Goal,
     /// The path as shown to people.
     pub(super) path: Vec<u8>,
 }
@@ -112,39 +112,42 @@ pub(super) fn work(shared: &Shared<'_>) {
 
 /// Buffers that a worker uses again and again.
 #[derive(Default)]
-struct Scratch {
+pub(super) struct Scratch {
     plain: Vec<u8>,
     sealed: Vec<u8>,
 }
 
 /// Errors about the entry itself make it unreadable; others end the backup.
-fn do_task(shared: &Shared<'_>, mut task: Task, scratch: &mut Scratch) -> Result<()> {
+pub(super) fn do_task(shared: &Shared<'_>, mut task: Task, scratch: &mut Scratch) -> Result<()> {
     if shared.queue.is_aborted() {
         return Ok(());
     }
     shared.stop_if_asked()?;
     let described = task.content.describe(&mut task.node);
     if matches!(described, Ok(Found::Gone)) {
-        return task.directory.fill(shared, task.place, Child::Absent);
+        return task.goal.fill(shared, Child::Absent);
     }
     if task.node.kind != NodeKind::File {
-        let Task { node, directory, place, path, .. } = task;
+        let Task { node, goal, path, .. } = task;
         let child = match described {
             Ok(_) => Child::Changed(node),
             Err(error) => absent(shared, path, error),
         };
-        return directory.fill(shared, place, child);
+        return goal.fill(shared, child);
     }
     match described.and_then(|_| task.content.open()) {
         Ok(reader)
-            if reader.size_bytes().is_some_and(|size| size <= shared.chunker.sizes().min_bytes as u64) =>
+            if task.goal.is_place()
+                && reader
+                    .size_bytes()
+                    .is_some_and(|size| size <= shared.chunker.sizes().min_bytes as u64) =>
         {
             small(shared, task, reader, scratch)
         }
         Ok(reader) => large(shared, task, reader, scratch),
         Err(error) => {
             let child = absent(shared, task.path, error);
-            task.directory.fill(shared, task.place, child)
+            task.goal.fill(shared, child)
         }
     }
 }
@@ -169,10 +172,10 @@ fn small(shared: &Shared<'_>, task: Task, mut reader: Box<dyn Reader>, scratch: 
             Err(error) => break Err(error),
         }
     };
-    let Task { mut node, directory, place, path, .. } = task;
+    let Task { mut node, goal, path, .. } = task;
     if let Err(error) = read.and_then(|()| reader.finish(filled as u64)) {
         let child = absent(shared, path, error);
-        return directory.fill(shared, place, child);
+        return goal.fill(shared, child);
     }
     node.size_bytes = filled as u64;
     node.content.clear();
@@ -181,7 +184,7 @@ fn small(shared: &Shared<'_>, task: Task, mut reader: Box<dyn Reader>, scratch: 
         node.content.push(id);
     }
     shared.progress.add_file(filled as u64);
-    directory.fill(shared, place, Child::Changed(node))
+    goal.fill(shared, Child::Changed(node))
 }
 
 /// A file of several chunks, cut here and stored by whoever is free.
@@ -202,7 +205,7 @@ fn large(shared: &Shared<'_>, task: Task, mut reader: Box<dyn Reader>, scratch: 
             // The chunks that are under way are stored and left to prune.
             if let Some(task) = lock(&file.task).take() {
                 let child = absent(shared, task.path, error);
-                task.directory.fill(shared, task.place, child)?;
+                task.goal.fill(shared, child)?;
             }
         }
     }
@@ -221,7 +224,7 @@ fn cut(
     let block = reader.block_bytes().map(|bytes| bytes.clamp(1, max));
     // So much must be seen to know the next cut.
     let ahead = block.unwrap_or(max);
-    let mut buffer = vec![0; 2 * max];
+    let mut buffer = vec![0; usize::try_from(limit).unwrap_or(usize::MAX).min(2 * max)];
     // What was read and not yet cut is `buffer[start..end]`; `total` counts what was read.
     let (mut start, mut end, mut total, mut ended) = (0, 0, 0u64, false);
     loop {
@@ -309,9 +312,9 @@ fn chunk_done(shared: &Shared<'_>, file: &LargeFile) -> Result<()> {
     if file.left.fetch_sub(1, Ordering::AcqRel) > 1 || shared.queue.is_aborted() {
         return Ok(());
     }
-    let Some(Task { mut node, directory, place, .. }) = lock(&file.task).take() else { return Ok(()) };
+    let Some(Task { mut node, goal, .. }) = lock(&file.task).take() else { return Ok(()) };
     let content: Option<Vec<BlobId>> = std::mem::take(&mut *lock(&file.content)).into_iter().collect();
     node.content = content.ok_or_else(|| Error::internal("a file is done before its chunks"))?;
     shared.progress.add_file(0);
-    directory.fill(shared, place, Child::Changed(node))
+    goal.fill(shared, Child::Changed(node))
 }

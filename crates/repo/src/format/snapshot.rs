@@ -7,6 +7,7 @@ use super::index::null_is_empty;
 use super::malformed;
 use super::time::Time;
 use crate::id::{BlobId, SnapshotId};
+use jiff::Timestamp;
 use retoma_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -22,11 +23,13 @@ pub const TAG_COMPONENT: &str = "retoma:component=";
 pub const TAG_KIND: &str = "retoma:kind=";
 /// Prefix of the tag with the manifest's SHA-256.
 pub const TAG_MANIFEST_HASH: &str = "retoma:manifest-hash=";
+/// Prefix of the tag with the time after which nothing that is in the snapshot was written, where that is not its own time.
+pub const TAG_UNTIL: &str = "retoma:until=";
 
 /// A snapshot as stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
-    /// When the backup began.
+    /// When the backup began, or the earliest moment that a source shows that knows its moments.
     pub time: Time,
     /// The snapshot that it was compared with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -91,6 +94,12 @@ impl Snapshot {
         self.tag_value(TAG_MANIFEST_HASH)
     }
 
+    /// The first time that it can stand for: nothing in it was written later, as far as that is known. Its own time, or a later one.
+    pub fn until(&self) -> Timestamp {
+        let latest = self.tag_value(TAG_UNTIL).and_then(Time::parse);
+        latest.map_or(self.time, |latest| latest.max(self.time)).0
+    }
+
     /// Whether something could not be read.
     pub fn is_incomplete(&self) -> bool {
         self.has_tag(TAG_INCOMPLETE)
@@ -120,6 +129,20 @@ mod tests {
         assert_eq!(snapshot.hostname, "kasimir");
         assert_eq!(snapshot.component(), None);
         assert!(!snapshot.is_incomplete());
+    }
+
+    #[test]
+    fn a_snapshot_stands_for_no_time_before_its_last_moment() {
+        let mut snapshot = Snapshot::from_json(RESTIC.as_bytes()).unwrap();
+        let own = snapshot.time.0;
+        assert_eq!(snapshot.until(), own);
+        let hour = jiff::SignedDuration::from_hours(1);
+        for (tag, until) in
+            [((own + hour).to_string(), own + hour), ((own - hour).to_string(), own), ("x".to_owned(), own)]
+        {
+            snapshot.tags = vec![format!("{TAG_UNTIL}{tag}")];
+            assert_eq!(snapshot.until(), until, "{tag}");
+        }
     }
 
     #[test]

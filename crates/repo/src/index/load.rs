@@ -1,11 +1,12 @@
 //! Loading all index files, several at a time.
 
 use super::Index;
+use crate::copies::is_away;
 use crate::format::index::IndexPack;
 use crate::id::IndexId;
 use crate::repository::{Folder, Repository};
-use retoma_core::{Error, ErrorKind, Result};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use crate::threads;
+use retoma_core::{ErrorKind, Result};
 use std::sync::{Mutex, PoisonError};
 
 /// Index files that are read at the same time.
@@ -29,12 +30,21 @@ impl Repository {
 
     /// Reads every index file that can be read; [`Index::unreadable`] tells of the others, and whoever gets this index
     /// must pass that on. Only for those who read: in a snapshot that needs blobs of a damaged index file they are
-    /// missing, every other one is whole. A backup would store again what is there, and a prune delete it.
+    /// missing, every other one is whole. A backup would store again what is there, and a prune delete it. With
+    /// [copies](Repository::with_copies), a store that is away gives an empty index, and everything comes from them.
     ///
     /// # Errors
     /// What the store says.
     pub fn load_readable_index(&self) -> Result<Index> {
-        self.load_again(&|_| true, true)
+        match (self.load_again(&|_| true, true), self.copies()) {
+            (Err(error), Some(copies)) => {
+                if is_away(&error) {
+                    copies.give_up(None);
+                }
+                Ok(Index { unreadable: vec![error], ..Index::default() })
+            }
+            (loaded, _) => loaded,
+        }
     }
 
     /// Reads every index file and takes the packs in that `wanted` says yes to.
@@ -58,33 +68,21 @@ impl Repository {
 
     fn load_index_once(&self, wanted: &Wanted<'_>, passing_over_damage: bool) -> Result<Index> {
         let ids: Vec<IndexId> = self.list(Folder::Index)?.into_iter().map(|(id, _)| IndexId(id)).collect();
-        let (next, index, failed) = (AtomicUsize::new(0), Mutex::new(Index::default()), Mutex::new(None));
-        let read = || {
-            while let Some(id) = ids.get(next.fetch_add(1, Ordering::Relaxed)) {
-                match self.index_file(*id) {
-                    Ok(file) => {
-                        let mut index = index.lock().unwrap_or_else(PoisonError::into_inner);
-                        file.packs.iter().filter(|pack| wanted(pack)).for_each(|pack| index.add_pack(pack));
-                    }
-                    Err(error) if passing_over_damage && error.kind() == ErrorKind::Corrupt => {
-                        index.lock().unwrap_or_else(PoisonError::into_inner).unreadable.push(error);
-                    }
-                    Err(error) => {
-                        failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-                        next.store(ids.len(), Ordering::Relaxed);
-                    }
+        let index = Mutex::new(Index::default());
+        threads::for_each("index", READERS, &ids, |id| {
+            let file = self.index_file(*id);
+            let mut index = index.lock().unwrap_or_else(PoisonError::into_inner);
+            match file {
+                Ok(file) => {
+                    file.packs.iter().filter(|pack| wanted(pack)).for_each(|pack| index.add_pack(pack));
                 }
+                Err(error) if passing_over_damage && error.kind() == ErrorKind::Corrupt => {
+                    index.unreadable.push(error);
+                }
+                Err(error) => return Err(error),
             }
-        };
-        std::thread::scope(|scope| {
-            for _ in 0..READERS.min(ids.len()) {
-                scope.spawn(read);
-            }
-        });
-        let failed: Option<Error> = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
-        match failed {
-            Some(error) => Err(error),
-            None => Ok(index.into_inner().unwrap_or_else(PoisonError::into_inner)),
-        }
+            Ok(())
+        })?;
+        Ok(index.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 }

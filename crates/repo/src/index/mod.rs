@@ -133,6 +133,11 @@ impl Index {
         &self.unreadable
     }
 
+    /// Takes what [`Index::unreadable`] shows.
+    pub fn take_unreadable(&mut self) -> Vec<Error> {
+        std::mem::take(&mut self.unreadable)
+    }
+
     /// As [`Index::unreadable`], when the index is no longer needed.
     pub fn into_unreadable(self) -> Vec<Error> {
         self.unreadable

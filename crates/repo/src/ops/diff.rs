@@ -2,6 +2,7 @@
 //!
 //! Directories whose trees have the same id are the same and are not read, so that the work grows with what changed.
 
+use super::find::Nesting;
 use crate::format::BlobKind;
 use crate::format::tree::{Node, NodeKind};
 use crate::id::BlobId;
@@ -56,6 +57,7 @@ pub struct Diff<'a> {
     levels: Vec<Level>,
     path: Vec<u8>,
     below: Option<(Option<BlobId>, Option<BlobId>)>,
+    nesting: Nesting,
 }
 
 #[derive(Debug)]
@@ -68,7 +70,7 @@ struct Level {
 /// Compares two root trees.
 pub fn diff<'a>(repository: &'a Repository, index: &'a Index, before: BlobId, after: BlobId) -> Diff<'a> {
     let below = (before != after).then_some((Some(before), Some(after)));
-    Diff { repository, index, levels: Vec::new(), path: Vec::new(), below }
+    Diff { repository, index, levels: Vec::new(), path: Vec::new(), below, nesting: Nesting::of(index) }
 }
 
 impl Diff<'_> {
@@ -81,6 +83,13 @@ impl Diff<'_> {
             None => Ok(Vec::new()),
         };
         let (before, after) = (read(before)?, read(after)?);
+        for nodes in [&before, &after] {
+            if let Err(error) = self.nesting.enter(nodes) {
+                // Nothing follows.
+                self.levels.clear();
+                return Err(error);
+            }
+        }
         self.levels.push(Level {
             before: before.into_iter().peekable(),
             after: after.into_iter().peekable(),

@@ -3,6 +3,7 @@
 //! What is asked for by name or time must never silently become something worse: "latest" and "at" pass over incomplete
 //! snapshots, and say which ones those are when there is no other.
 
+use crate::format::malformed;
 use crate::format::snapshot::Snapshot;
 use crate::format::tree::{Node, NodeKind};
 use crate::id::{BlobId, SnapshotId};
@@ -20,7 +21,7 @@ pub enum Which {
     Latest,
     /// The one whose id starts with these hexadecimal digits; incomplete ones too, since it is named.
     Id(String),
-    /// The newest that is not newer than this.
+    /// The newest that holds nothing newer than this; see [`Snapshot::until`].
     At(Timestamp),
 }
 
@@ -80,7 +81,7 @@ pub fn snapshot(repository: &Repository, selector: &Selector) -> Result<(Snapsho
         _ => error,
     })?;
     let not_later = |snapshot: &Snapshot| match selector.which {
-        Which::At(time) => snapshot.time.0 <= time,
+        Which::At(time) => snapshot.until() <= time,
         _ => true,
     };
     let fits = |(_, snapshot): &&(SnapshotId, Snapshot)| selector.fits(snapshot) && not_later(snapshot);
@@ -202,6 +203,42 @@ pub fn node(repository: &Repository, index: &Index, tree: &BlobId, path: &[u8]) 
     Ok(found)
 }
 
+/// So many more directories with directories in them are entered than there are blobs. Copies of one large folder share
+/// their trees, and users their empty mail folders: millions of them are no attack.
+const NESTED_AGAIN_MAX: u64 = if cfg!(test) { 2_000 } else { 4 << 20 };
+
+/// Ends a walk that would not end: a tree that names one subtree twice, which names another twice, and so on for 64 levels,
+/// takes 64 blobs and has more paths than anybody can read. Without a memory of the trees: entering each of them once takes no
+/// more than there are blobs.
+#[derive(Debug)]
+pub(crate) struct Nesting {
+    left: u64,
+}
+
+impl Nesting {
+    pub(crate) fn of(index: &Index) -> Self {
+        Self { left: NESTED_AGAIN_MAX.saturating_add(index.len() as u64) }
+    }
+
+    /// Enters a directory in which these nodes are.
+    ///
+    /// # Errors
+    /// `Corrupt` with `R0205` when it was too much.
+    pub(crate) fn enter(&mut self, nodes: &[Node]) -> Result<()> {
+        // Directories without directories are only as many as those above them name.
+        if !nodes.iter().any(|node| node.subtree.is_some()) {
+            return Ok(());
+        }
+        let Some(left) = self.left.checked_sub(1) else {
+            let what = "the snapshot names the same directories over and over, and has no end";
+            let hint = "no backup makes such a snapshot: ask who else can write to the repository";
+            return Err(malformed(what).with_hint(hint));
+        };
+        self.left = left;
+        Ok(())
+    }
+}
+
 /// A node and where it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -223,6 +260,7 @@ pub struct Walk<'a> {
     /// The directory that was given out last: it is read when the next entry is asked for.
     below: Option<BlobId>,
     deep: bool,
+    nesting: Nesting,
 }
 
 #[derive(Debug)]
@@ -234,7 +272,8 @@ struct Level {
 impl<'a> Walk<'a> {
     /// Everything below `tree`, whose own path is `path` (empty for the root).
     pub fn new(repository: &'a Repository, index: &'a Index, tree: BlobId, path: &[u8]) -> Self {
-        Self { repository, index, levels: Vec::new(), path: path.to_vec(), below: Some(tree), deep: true }
+        let (path, nesting) = (path.to_vec(), Nesting::of(index));
+        Self { repository, index, levels: Vec::new(), path, below: Some(tree), deep: true, nesting }
     }
 
     /// Only what lies directly in the tree.
@@ -247,6 +286,11 @@ impl<'a> Walk<'a> {
     fn descend(&mut self, tree: BlobId) -> Result<()> {
         let read = self.repository.read_tree(self.index, &tree);
         let nodes = read.with_context(|| format!("look into `{}`", self.path.escape_ascii()))?;
+        if let Err(error) = self.nesting.enter(&nodes) {
+            // Nothing follows.
+            self.levels.clear();
+            return Err(error);
+        }
         self.levels.push(Level { nodes: nodes.into_iter(), path_bytes: self.path.len() });
         Ok(())
     }
@@ -273,5 +317,70 @@ impl Iterator for Walk<'_> {
             self.below = node.subtree.filter(|_| self.deep);
             return Some(Ok(Entry { path: self.path.clone(), node }));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backup::packer::Packer;
+    use crate::blob;
+    use crate::format::{BlobKind, tree};
+    use crate::ops::diff::diff;
+    use crate::restore;
+    use crate::store::{BlockingStore, ObjectStore};
+    use retoma_core::Secret;
+    use std::sync::{Arc, RwLock};
+
+    /// Stores trees, each of which names the one before `copies` times; gives the last one.
+    fn nested(depth: usize, copies: usize) -> (Repository, Index, BlobId) {
+        let store = BlockingStore::new(Arc::new(ObjectStore::memory())).unwrap();
+        let repository = Repository::init(store, &Secret::new("a test".to_owned())).unwrap();
+        let (packer, index) = (Packer::new(repository.clone()), RwLock::new(Index::default()));
+        let mut below: Option<BlobId> = None;
+        for _ in 0..depth {
+            let mut nodes = Vec::new();
+            for copy in 0..copies {
+                let mut node = Node::new(format!("{copy:04}"), NodeKind::Directory);
+                node.subtree = below;
+                nodes.extend(below.map(|_| node));
+            }
+            let json = tree::to_json(&nodes).unwrap();
+            let (id, mut sealed) = (BlobId::of(&json), Vec::new());
+            let uncompressed = blob::seal(&repository, &json, &mut sealed).unwrap();
+            packer.add(&index, BlobKind::Tree, id, &sealed, uncompressed).unwrap();
+            below = Some(id);
+        }
+        packer.finish(&index).unwrap();
+        let index = repository.load_index().unwrap();
+        (repository, index, below.unwrap())
+    }
+
+    /// A folder with nothing in it.
+    fn leaf() -> BlobId {
+        BlobId::of(&tree::to_json(&[]).unwrap())
+    }
+
+    #[test]
+    fn a_tree_with_more_paths_than_anybody_can_read_ends() {
+        let (repository, index, root) = nested(64, 2);
+        let (last, count) = Walk::new(&repository, &index, root, b"")
+            .fold((None, 0), |(_, count), entry| (Some(entry), count + 1));
+        assert_eq!(last.unwrap().unwrap_err().code(), codes::MALFORMED);
+        assert!(count < 100_000, "{count}");
+        let changes = diff(&repository, &index, leaf(), root);
+        assert_eq!(changes.last().unwrap().unwrap_err().code(), codes::MALFORMED);
+        let target = std::path::Path::new("/nowhere");
+        let error =
+            restore::plan(&repository, &index, root, &restore::Options::default(), target).unwrap_err();
+        assert_eq!(error.code(), codes::MALFORMED);
+    }
+
+    #[test]
+    fn many_copies_of_one_folder_are_walked() {
+        // More empty folders than the limit, in copies of the same one.
+        let (repository, index, root) = nested(3, 60);
+        let walked = Walk::new(&repository, &index, root, b"").map(Result::unwrap).count();
+        assert_eq!(walked, 60 + 60 * 60);
     }
 }

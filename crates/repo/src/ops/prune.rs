@@ -249,10 +249,3 @@ fn at_once(
     let deletion = sweep::Deletion { doomed, unindexed, marks, sizes: &sizes };
     deletion.run(repository, guard, pruned, progress)
 }
-
-fn stop_when_asked(progress: &Progress) -> Result<()> {
-    if progress.is_cancelled() {
-        return Err(Error::new(ErrorKind::Cancelled, codes::CANCELLED, "the prune was stopped"));
-    }
-    Ok(())
-}

@@ -1,7 +1,7 @@
 //! Verify: examines a repository and tells every damage, with the snapshots that it hits.
 //!
 //! ```text
-//! config, keys, locks, marks ─▶ snapshots ─▶ index files ─▶ packs ─▶ trees ─▶ which snapshots need what is damaged
+//! config, keys, locks, marks ─▶ snapshots ─▶ index files ─▶ packs ─▶ trees ─▶ WAL ─▶ which snapshots need what is damaged
 //! ```
 //! It never stops at the first damage and believes nothing that it reads. Snapshots are listed before the index and the
 //! index before the packs, the reverse of the order in which a backup writes them, so that a backup that runs meanwhile
@@ -16,7 +16,9 @@ mod packs;
 mod report;
 mod suspects;
 mod trees;
+mod wal;
 
+pub(super) use packs::header_of;
 pub use report::{Counts, Finding, Report, Severity, SnapshotHit};
 
 use crate::backup::Progress;
@@ -25,8 +27,8 @@ use crate::format::snapshot::Snapshot;
 use crate::id::{BlobId, SnapshotId};
 use crate::repository::{Folder, Repository};
 use report::Draft;
-use retoma_core::{Error, ErrorKind, Result, error::codes};
-use std::collections::HashMap;
+use retoma_core::{Error, ErrorKind, Result};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// How much of the packs is read.
@@ -81,6 +83,7 @@ pub fn verify(repository: &Repository, options: &Options, progress: &Progress) -
     let listed = objects::list_packs(&run, &loaded)?;
     packs::check(&run, &loaded, &listed)?;
     let walked = trees::check(&run, &loaded, &snapshots.readable)?;
+    wal::check(&run)?;
     let state = run.state.into_inner().unwrap_or_else(PoisonError::into_inner);
     if state.drafts.iter().any(|draft| draft.severity == Severity::Damage) {
         objects::check_nobody_deleted(repository, &snapshots, &loaded)?;
@@ -97,11 +100,30 @@ pub fn verify(repository: &Repository, options: &Options, progress: &Progress) -
     Ok(Report { findings, counts: state.counts })
 }
 
+/// Reads every blob that the index names, and gives those that are whole in no place.
+///
+/// # Errors
+/// `Cancelled`; the store refuses, or does not answer.
+pub(super) fn damaged_blobs(
+    repository: &Repository,
+    progress: &Progress,
+) -> Result<HashSet<(BlobKind, BlobId)>> {
+    let options = Options { read_data: ReadData::All, ..Options::default() };
+    // What is only away is not damaged.
+    let run = Run { unavailable_max: 0, ..Run::new(repository, &options, progress) };
+    let loaded = objects::load_index(&run)?;
+    let listed = objects::list_packs(&run, &loaded)?;
+    packs::check(&run, &loaded, &listed)?;
+    let state = run.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Ok(state.damaged.into_keys().collect())
+}
+
 /// What all steps share.
 struct Run<'a> {
     repository: &'a Repository,
     options: &'a Options,
     progress: &'a Progress,
+    unavailable_max: u64,
     state: Mutex<State>,
 }
 
@@ -119,7 +141,7 @@ type Damaged = HashMap<(BlobKind, BlobId), Vec<usize>>;
 
 impl<'a> Run<'a> {
     fn new(repository: &'a Repository, options: &'a Options, progress: &'a Progress) -> Self {
-        Self { repository, options, progress, state: Mutex::default() }
+        Self { repository, options, progress, unavailable_max: UNAVAILABLE_MAX, state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -147,45 +169,21 @@ impl<'a> Run<'a> {
             ErrorKind::Unavailable => {
                 let mut state = self.state();
                 state.unavailable += 1;
-                if state.unavailable > UNAVAILABLE_MAX { Err(error) } else { Ok(error) }
+                if state.unavailable > self.unavailable_max { Err(error) } else { Ok(error) }
             }
             _ => Ok(error),
         }
     }
 
     fn check_not_cancelled(&self) -> Result<()> {
-        if self.progress.is_cancelled() {
-            return Err(Error::new(ErrorKind::Cancelled, codes::CANCELLED, "the examination was stopped"));
-        }
-        Ok(())
+        self.progress.check("the examination")
     }
 }
 
 /// The name of an object as findings show it.
-fn object_name(folder: Folder, id: [u8; 32]) -> String {
+pub(super) fn object_name(folder: Folder, id: [u8; 32]) -> String {
     let id = SnapshotId(id).to_hex();
     folder.key(&id).map_or(id, |key| key.as_str().to_owned())
-}
-
-/// Runs `work` on several threads; the first error of any of them counts.
-fn on_threads(count: usize, work: impl Fn() -> Result<()> + Sync) -> Result<()> {
-    let failed = Mutex::new(None);
-    let guarded = || {
-        if let Err(error) = work() {
-            failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-        }
-    };
-    std::thread::scope(|scope| {
-        for worker in 1..count {
-            let builder = std::thread::Builder::new().name(format!("verify-{worker}"));
-            // Fewer threads do the same work: this one is enough.
-            if builder.spawn_scoped(scope, guarded).is_err() {
-                break;
-            }
-        }
-        guarded();
-    });
-    failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
 }
 
 type Snapshots = Vec<(SnapshotId, Snapshot)>;

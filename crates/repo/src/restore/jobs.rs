@@ -1,6 +1,6 @@
 //! Chunks that have to be read, in the order of packs and offsets, and the ranges that are read at once.
 
-use super::layout::{Kind, Layout};
+use super::layout::{Entry, Kind, Layout};
 use super::run::{Run, state};
 use crate::format::BlobKind;
 use crate::format::pack::PackedBlob;
@@ -41,30 +41,46 @@ pub(super) struct PackRange {
     pub(super) blobs: Vec<(PackedBlob, Vec<u32>)>,
 }
 
-/// Lists what has to be read, and how many chunks each file waits for.
-pub(super) fn sort(run: &Run<'_>) -> Jobs {
-    let (layout, index) = (&run.plan.layout, run.plan.index);
-    let (mut packs, mut positions, mut jobs) = (Vec::new(), HashMap::new(), Vec::new());
-    for (number, entry) in layout.iter() {
-        if entry.kind != Kind::File || run.has(number, state::DONE | state::FAILED) {
+/// Counts for each file how many chunks it waits for.
+pub(super) fn count_left(run: &Run<'_>) {
+    for (number, _) in waiting(run) {
+        let missing = run.plan.layout.chunks(number).filter(|chunk| !run.is_reused(*chunk)).count();
+        run.set_left(number, u32::try_from(missing).unwrap_or(u32::MAX));
+    }
+}
+
+/// All chunks that the target does not have.
+pub(super) fn wanted<'a>(run: &'a Run<'_>) -> impl Iterator<Item = u32> + 'a {
+    let chunks = waiting(run).flat_map(|(number, _)| run.plan.layout.chunks(number));
+    chunks.filter(|chunk| !run.is_reused(*chunk))
+}
+
+/// The files that are not complete, and can be.
+fn waiting<'a>(run: &'a Run<'_>) -> impl Iterator<Item = (u32, &'a Entry)> + 'a {
+    let is_waiting = |number: u32, entry: &Entry| {
+        entry.kind == Kind::File && !run.has(number, state::DONE | state::FAILED)
+    };
+    run.plan.layout.iter().filter(move |(number, entry)| is_waiting(*number, entry))
+}
+
+/// Sorts `chunks` by where `index` says they lie; gives those, too, of which it says nothing.
+pub(super) fn sort(layout: &Layout, index: &Index, chunks: impl Iterator<Item = u32>) -> (Jobs, Vec<u32>) {
+    let (mut packs, mut positions) = (Vec::new(), HashMap::new());
+    let (mut jobs, mut unknown) = (Vec::new(), Vec::new());
+    for chunk in chunks {
+        let Some(location) = index.get(BlobKind::Data, &layout.chunk(chunk).id) else {
+            unknown.push(chunk);
             continue;
-        }
-        let mut left = 0;
-        for chunk in layout.chunks(number).filter(|chunk| !run.is_reused(*chunk)) {
-            // The plan has made sure that every chunk is in the index.
-            let Some(location) = index.get(BlobKind::Data, &layout.chunk(chunk).id) else { continue };
-            let pack = *positions.entry(location.pack).or_insert_with(|| {
-                packs.push(location.pack);
-                packs.len() - 1
-            });
-            let Ok(pack) = u32::try_from(pack) else { continue };
-            jobs.push(Job { pack, offset_bytes: location.blob.offset_bytes, chunk });
-            left += 1;
-        }
-        run.set_left(number, left);
+        };
+        let pack = *positions.entry(location.pack).or_insert_with(|| {
+            packs.push(location.pack);
+            packs.len() - 1
+        });
+        let Ok(pack) = u32::try_from(pack) else { continue };
+        jobs.push(Job { pack, offset_bytes: location.blob.offset_bytes, chunk });
     }
     jobs.sort_unstable();
-    Jobs { packs, list: jobs, next: Mutex::new(0) }
+    (Jobs { packs, list: jobs, next: Mutex::new(0) }, unknown)
 }
 
 impl Jobs {
@@ -100,5 +116,11 @@ impl Jobs {
             *next += 1;
         }
         range
+    }
+
+    /// The chunks that nobody began to read.
+    pub(super) fn into_rest(self) -> impl Iterator<Item = u32> {
+        let next = super::run::into_inner(self.next);
+        self.list.into_iter().skip(next).map(|job| job.chunk)
     }
 }

@@ -3,6 +3,7 @@
 //! Paths are not stored: an entry knows its name and its directory. Directories come before what is in them. Rare
 //! things (attributes, where a link points) lie beside the entries.
 
+use super::owners::Owners;
 use crate::format::time::Time;
 use crate::format::tree::{Node, NodeKind, Xattr};
 use crate::id::BlobId;
@@ -80,6 +81,7 @@ pub(super) struct Layout {
     extras: Vec<Extra>,
     /// The other names of files that have several.
     links: HashMap<u32, Vec<u32>>,
+    owners: Owners,
 }
 
 /// The target itself.
@@ -91,6 +93,11 @@ fn too_many(what: &str) -> Error {
 }
 
 impl Layout {
+    /// An empty one, whose entries will belong to whom `owners` says.
+    pub(super) fn new(owners: Owners) -> Self {
+        Self { owners, ..Self::default() }
+    }
+
     /// Adds `node` without contents as `kind` in the directory `parent`, and gives its number.
     pub(super) fn add(&mut self, parent: u32, node: &Node, kind: Kind, first: u32) -> Result<u32> {
         let number = u32::try_from(self.entries.len()).map_err(|_| too_many("entries"))?;
@@ -98,6 +105,7 @@ impl Layout {
         let first_chunk = u32::try_from(self.chunks.len()).map_err(|_| too_many("chunks"))?;
         let name_bytes = u16::try_from(node.name.len()).map_err(|_| too_many("bytes in a name"))?;
         let (mtime_seconds, nanoseconds) = node.mtime.to_unix();
+        let (uid, gid) = self.owners.of(node);
         let rare = !node.xattrs.is_empty()
             || node.atime != node.mtime
             || !matches!(kind, Kind::Directory | Kind::File | Kind::Fifo);
@@ -119,8 +127,8 @@ impl Layout {
             name_start,
             first_chunk,
             extra: if rare { u32::try_from(self.extras.len()).map_err(|_| too_many("entries"))? } else { 0 },
-            uid: node.uid,
-            gid: node.gid,
+            uid,
+            gid,
             mtime_nanoseconds: u32::try_from(nanoseconds).unwrap_or(0),
             mtime_seconds,
             name_bytes,
@@ -191,6 +199,12 @@ impl Layout {
         let file = u32::try_from(after.saturating_sub(1)).unwrap_or(u32::MAX);
         let first = self.chunks(file).start;
         (file, if chunk == first { 0 } else { self.chunk(chunk - 1).end })
+    }
+
+    /// A chunk's length in bytes.
+    pub(super) fn chunk_bytes(&self, chunk: u32) -> u64 {
+        let (_, start) = self.place(chunk);
+        self.chunk(chunk).end.saturating_sub(start)
     }
 
     /// A file's size in bytes.

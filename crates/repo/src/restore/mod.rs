@@ -4,6 +4,7 @@
 //! plan: trees ─▶ entries (compact) ─▶ what is not in the snapshot
 //! apply: directories (0700) ─▶ compare what is there ─▶ jobs by pack and offset
 //!        readers ── ranges of packs ──▶ workers: open, check, write; a file's last chunk sets its metadata
+//!        what the repository lacks: the same from each of its copies, where it has some
 //!        hard links ─▶ links, pipes, devices ─▶ directories' modes and times, deepest first ─▶ syncfs
 //! ```
 //! What holds: bytes are written only after their SHA-256 was checked. A file gets its final time only when all of its
@@ -15,8 +16,10 @@
 mod files;
 mod jobs;
 mod layout;
+mod lost;
 mod meta;
 mod other;
+mod owners;
 mod pipeline;
 mod plan;
 mod range;
@@ -49,10 +52,24 @@ pub struct Options {
     /// The directories of which the snapshot has all there was (its `paths`): `delete_extra` acts at and below these,
     /// and not in the directories that only lead there.
     pub whole: Vec<Vec<u8>>,
+    /// What decides whose the files are.
+    pub owners: OwnersBy,
+    /// Paths that are passed over, each with everything below it, as if the snapshot did not have them.
+    pub leave_out: Vec<Vec<u8>>,
     /// Threads that open, check and write; as many as cores when none is given.
     pub workers: Option<usize>,
     /// Threads that read from the store: [`LOCAL_READERS`] when none is given; more for a store that is far away.
     pub readers: Option<usize>,
+}
+
+/// What decides whose a restored file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OwnersBy {
+    /// The owner's name, with the number that this machine gives it; the number in the snapshot where it gives none.
+    #[default]
+    Name,
+    /// The number in the snapshot.
+    Number,
 }
 
 /// Threads that read, where nothing else is asked for. Local disks gain nothing from more.
@@ -114,6 +131,28 @@ impl Outcome {
     pub fn is_complete(&self) -> bool {
         self.failed.is_empty() && self.stopped.is_none() && self.not_attempted.is_empty()
     }
+
+    /// What both did, this one before the other.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        let Notes { owners, xattrs, set_ids, skipped, sizes } = other.notes;
+        self.files += other.files;
+        self.directories += other.directories;
+        self.others += other.others;
+        self.bytes_written += other.bytes_written;
+        self.bytes_sparse += other.bytes_sparse;
+        self.bytes_reused += other.bytes_reused;
+        self.extra_deleted += other.extra_deleted;
+        self.failed.extend(other.failed);
+        self.stopped = self.stopped.or(other.stopped);
+        self.not_attempted.extend(other.not_attempted);
+        self.notes.owners += owners;
+        self.notes.xattrs += xattrs;
+        self.notes.set_ids += set_ids;
+        self.notes.skipped += skipped;
+        self.notes.sizes += sizes;
+        self
+    }
 }
 
 /// Carries a plan out. Durable on return: the target's file systems are synced.
@@ -128,9 +167,7 @@ pub fn apply(plan: Plan<'_>, progress: &Progress) -> Result<Outcome> {
     other::delete_extra(&run)?;
     other::make_directories(&mut run)?;
     scan::scan(&run)?;
-    let jobs = jobs::sort(&run);
-    pipeline::write(&run, &jobs)?;
-    drop(jobs);
+    pipeline::write(&run)?;
     if progress.is_cancelled() {
         return Err(cancelled());
     }

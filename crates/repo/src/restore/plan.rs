@@ -1,6 +1,7 @@
 //! The plan: which entries there will be. Trees are read several at a time.
 
 use super::layout::{Kind, Layout, ROOT, kind_of};
+use super::owners::Owners;
 use super::select::{PathSet, Reach, parts};
 use super::target::{Directories, Target, names_below};
 use super::{LOCAL_READERS, Notes, Options};
@@ -8,6 +9,7 @@ use crate::format::BlobKind;
 use crate::format::tree::{Node, NodeKind};
 use crate::id::BlobId;
 use crate::index::Index;
+use crate::ops::find::Nesting;
 use crate::repository::Repository;
 use retoma_core::{Error, ErrorKind, Result, error::codes};
 use std::collections::HashMap;
@@ -94,7 +96,7 @@ pub fn plan<'a>(
             repository,
             index,
             target: target.to_owned(),
-            layout: Layout::default(),
+            layout: Layout::new(Owners::by(options.owners)),
             options: options.clone(),
             extra: Vec::new(),
             unreadable: Vec::new(),
@@ -105,6 +107,7 @@ pub fn plan<'a>(
         },
         paths: PathSet::new(paths)?,
         whole: PathSet::new(&options.whole)?,
+        left_out: PathSet::new(&options.leave_out)?,
         inodes: HashMap::new(),
         existing,
     };
@@ -128,12 +131,14 @@ struct Pending {
     tree: BlobId,
     wanted: Reach,
     whole: Reach,
+    left_out: Reach,
 }
 
 struct Walk<'a> {
     plan: Plan<'a>,
     paths: PathSet,
     whole: PathSet,
+    left_out: PathSet,
     /// The first name of each file that has several, by device and inode.
     inodes: HashMap<(u64, u64), u32>,
     existing: Option<Target>,
@@ -149,6 +154,7 @@ impl Walk<'_> {
         let mut node = Node::new("", NodeKind::Directory);
         node.subtree = Some(tree);
         let (mut wanted, mut whole) = (self.paths.start(), self.whole.start());
+        let mut left_out = self.left_out.start();
         for part in parts(&strip)? {
             let Some(tree) = node.subtree else { return Err(not_there(&strip)) };
             let nodes = self.plan.repository.read_tree(self.plan.index, &tree)?;
@@ -156,12 +162,13 @@ impl Walk<'_> {
             node = inner.ok_or_else(|| not_there(&strip))?;
             wanted = self.paths.step(wanted, part);
             whole = self.whole.step(whole, part);
+            left_out = self.left_out.step(left_out, part);
         }
         let outer =
             if node.kind == NodeKind::Directory { node.clone() } else { Node::new("", NodeKind::Directory) };
         self.plan.layout.add(ROOT, &outer, Kind::Directory, 0)?;
         if let Some(tree) = node.subtree {
-            return Ok(Some(Pending { entry: ROOT, tree, wanted, whole }));
+            return Ok(Some(Pending { entry: ROOT, tree, wanted, whole, left_out }));
         }
         if wanted == Reach::Inside {
             self.add(ROOT, &node)?;
@@ -172,11 +179,17 @@ impl Walk<'_> {
     fn follow(&mut self, root: Option<Pending>) -> Result<()> {
         let mut waiting: Vec<Pending> = root.into_iter().collect();
         let mut first = true;
+        let mut nesting = Nesting::of(self.plan.index);
         while !waiting.is_empty() {
             let batch = waiting.split_off(waiting.len().saturating_sub(BATCH));
             for (pending, nodes) in batch.iter().zip(self.read(&batch)) {
                 match nodes {
-                    Ok(nodes) => self.directory(pending, &nodes, &mut waiting)?,
+                    Ok(mut nodes) => {
+                        nesting.enter(&nodes)?;
+                        let left_out = &mut self.left_out;
+                        nodes.retain(|node| left_out.step(pending.left_out, &node.name) != Reach::Inside);
+                        self.directory(pending, &nodes, &mut waiting)?;
+                    }
                     Err(error) if first => return Err(error),
                     Err(error) => self.plan.unreadable.push((pending.entry, error)),
                 }
@@ -222,7 +235,8 @@ impl Walk<'_> {
             let entry = self.add(pending.entry, node)?;
             if let (Some(entry), Some(tree)) = (entry, node.subtree) {
                 let whole = self.whole.step(pending.whole, &node.name);
-                waiting.push(Pending { entry, tree, wanted, whole });
+                let left_out = self.left_out.step(pending.left_out, &node.name);
+                waiting.push(Pending { entry, tree, wanted, whole, left_out });
             }
         }
         if pending.wanted == Reach::Inside && pending.whole == Reach::Inside {
@@ -267,7 +281,7 @@ impl Walk<'_> {
         let entry = layout.add(parent, node, Kind::File, 0)?;
         let mut end = 0u64;
         for id in &node.content {
-            match self.plan.index.plaintext_bytes(BlobKind::Data, id) {
+            match self.plan.repository.plaintext_bytes(self.plan.index, BlobKind::Data, id) {
                 Some(bytes) => end += bytes,
                 None => self.plan.unreadable.push((entry, missing(id))),
             }

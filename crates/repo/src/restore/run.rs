@@ -64,6 +64,8 @@ pub(super) struct Run<'a> {
     failed: Mutex<Vec<(u32, Error)>>,
     stopping: AtomicBool,
     stopped: Mutex<Option<Error>>,
+    /// Held by who has all threads look at one file: two at once would be threads by threads.
+    pub(super) together: Mutex<()>,
     pub(super) counts: Counts,
     pub(super) notes: NoteCounts,
     /// Whether we may set owners: failures of it count.
@@ -87,6 +89,7 @@ impl<'a> Run<'a> {
             failed: Mutex::default(),
             stopping: AtomicBool::new(false),
             stopped: Mutex::default(),
+            together: Mutex::default(),
             counts: Counts::default(),
             notes: NoteCounts::default(),
             privileged: rustix::process::geteuid().is_root(),

@@ -9,10 +9,13 @@ use retoma_core::Result;
 use rustix::fd::OwnedFd;
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-/// Files that a thread takes at once.
+/// Files, or chunks of a large one, that a thread takes at once.
 const BATCH: u32 = 64;
+/// From this size on, all threads look at one file together.
+const SHARED_BYTES: u64 = 64 << 20;
 
 /// Looks at every file: makes empty ones, finishes those that are complete already.
 ///
@@ -35,15 +38,20 @@ pub(super) fn scan(run: &Run<'_>) -> Result<()> {
             }
         }
     };
+    in_threads(run, work);
+    run.check_cancelled()
+}
+
+/// Has all workers do `work`, this thread among them.
+fn in_threads(run: &Run<'_>, work: impl Fn() + Sync) {
     std::thread::scope(|scope| {
         for worker in 1..super::pipeline::workers(run) {
             let builder = std::thread::Builder::new().name(format!("restore-scan-{worker}"));
             // Without more threads this one does it all.
-            builder.spawn_scoped(scope, work).ok();
+            builder.spawn_scoped(scope, &work).ok();
         }
         work();
     });
-    run.check_cancelled()
 }
 
 fn look(run: &Run<'_>, directories: &mut Directories<'_>, buffer: &mut Vec<u8>, number: u32) {
@@ -97,27 +105,81 @@ fn compare(
     let trusted = run.plan.options.trust_mtime
         && size_now == size
         && (found.st_mtime, i64::try_from(found.st_mtime_nsec).unwrap_or(-1)) == entry.mtime();
-    let mut start = 0;
-    let mut differs = 0;
-    for chunk in layout.chunks(number) {
-        let end = layout.chunk(chunk).end;
-        if trusted || end <= size_now && has(&file, &layout.chunk(chunk).id, start, end, buffer)? {
-            run.set_reused(chunk);
-            add(&run.counts.reused, end - start);
-            run.progress.add_bytes(end - start);
-        } else {
-            differs += 1;
-        }
-        start = end;
-    }
+    let known = Known { run, file: &file, number, bytes: size_now, trusted };
+    let alone = (size_now >= SHARED_BYTES && !trusted).then(|| run.together.try_lock().ok()).flatten();
+    let same = match alone {
+        Some(_alone) => known.look_together()?,
+        None => known.look(layout.chunks(number), buffer)?,
+    };
     if size_now != size {
         rustix::fs::ftruncate(&file, size)?;
         run.set(number, state::BEGUN);
     }
-    if differs == 0 {
+    if same {
         finish(run, number, &file, Some(&rustix::fs::fstat(&file)?));
     }
     Ok(true)
+}
+
+/// A file that is there already.
+struct Known<'a, 'r> {
+    run: &'a Run<'r>,
+    file: &'a OwnedFd,
+    number: u32,
+    /// Its size now.
+    bytes: u64,
+    /// Whether its contents are taken to be right.
+    trusted: bool,
+}
+
+impl Known<'_, '_> {
+    /// Marks those of the chunks that are there. Whether all are.
+    fn look(&self, chunks: Range<u32>, buffer: &mut Vec<u8>) -> rustix::io::Result<bool> {
+        let (run, layout) = (self.run, &self.run.plan.layout);
+        let is_first = chunks.start == layout.chunks(self.number).start;
+        let mut start = if is_first { 0 } else { layout.chunk(chunks.start - 1).end };
+        let mut all = true;
+        for chunk in chunks {
+            let (id, end) = (&layout.chunk(chunk).id, layout.chunk(chunk).end);
+            if self.trusted || end <= self.bytes && has(self.file, id, start, end, buffer)? {
+                run.set_reused(chunk);
+                add(&run.counts.reused, end - start);
+                run.progress.add_bytes(end - start);
+            } else {
+                all = false;
+            }
+            start = end;
+        }
+        Ok(all)
+    }
+
+    /// As [`Known::look`] for all chunks, by all threads: most bytes may lie in one file.
+    fn look_together(&self) -> rustix::io::Result<bool> {
+        let chunks = self.run.plan.layout.chunks(self.number);
+        let (next, all) = (AtomicU32::new(chunks.start), AtomicBool::new(true));
+        let work = || -> rustix::io::Result<()> {
+            let mut buffer = Vec::new();
+            while !self.run.is_stopping() {
+                let first = next.fetch_add(BATCH, Ordering::Relaxed);
+                if first >= chunks.end {
+                    break;
+                }
+                let same = self.look(first..chunks.end.min(first + BATCH), &mut buffer)?;
+                all.fetch_and(same, Ordering::Relaxed);
+            }
+            Ok(())
+        };
+        let failed = std::sync::Mutex::new(None);
+        in_threads(self.run, || {
+            if let Err(errno) = work() {
+                *super::run::lock(&failed) = Some(errno);
+            }
+        });
+        match super::run::into_inner(failed) {
+            Some(errno) => Err(errno),
+            None => Ok(all.into_inner() && !self.run.is_stopping()),
+        }
+    }
 }
 
 /// Whether every name of the file is one that the plan has for it, so that changing it changes nothing else.

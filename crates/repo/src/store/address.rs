@@ -2,7 +2,7 @@
 //!
 //! An address may hold a user and a password; they never reach a message.
 
-use super::{LocalStore, ObjectStore, Store};
+use super::{LocalStore, ObjectStore, SftpOptions, SftpStore, Store, cloud};
 use retoma_core::error::codes;
 use retoma_core::{Error, ErrorKind, Result};
 use std::fmt;
@@ -10,10 +10,6 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 use url::Url;
-
-/// The schemes of stores that this version knows by name and cannot open yet, with their full names.
-const LATER: &[(&str, &str)] =
-    &[("s3", "Amazon S3"), ("gs", "Google Cloud Storage"), ("az", "Azure Blob Storage"), ("sftp", "SFTP")];
 
 /// The address of a store. `Display` and `Debug` leave credentials out.
 #[derive(Clone, PartialEq, Eq)]
@@ -43,7 +39,11 @@ impl FromStr for Address {
         match url.scheme() {
             "memory" if text == "memory:" => Ok(Self::Memory),
             "file" => local(text, &url),
-            scheme if LATER.iter().any(|(name, _)| *name == scheme) => remote(url),
+            scheme if cloud::SCHEMES.contains(&scheme) => {
+                cloud::check(&url)?;
+                remote(url)
+            }
+            "sftp" => remote(url),
             scheme => Err(refused(&redacted(&url), &format!("`{scheme}` is no kind of store that we know"))
                 .with_hint("the kinds are `file`, `s3`, `gs`, `az` and `sftp`")),
         }
@@ -110,18 +110,14 @@ impl fmt::Debug for Address {
 /// Opens the store at `address`, without layers. Nothing is read or written yet.
 ///
 /// # Errors
-/// `Unsupported` for remote stores in this version; `Invalid` for a path that is not absolute.
+/// `Invalid` for a path that is not absolute, for a password in an address, and for settings in the environment that lack a
+/// part.
 pub fn open(address: &Address) -> Result<Arc<dyn Store>> {
     match address {
         Address::Local(path) => Ok(Arc::new(LocalStore::new(path.clone())?)),
         Address::Memory => Ok(Arc::new(ObjectStore::memory())),
-        Address::Remote(url) => {
-            let name =
-                LATER.iter().find(|(scheme, _)| *scheme == url.scheme()).map_or("it", |(_, name)| name);
-            let message = format!("`{address}` cannot be opened: {name} comes with a later version");
-            Err(Error::new(ErrorKind::Unsupported, codes::STORE_ADDRESS, message)
-                .with_hint("use a `file:///` address; a mounted folder counts as local"))
-        }
+        Address::Remote(url) if cloud::SCHEMES.contains(&url.scheme()) => cloud::open(url),
+        Address::Remote(url) => Ok(Arc::new(SftpStore::new(url, SftpOptions::from_environment())?)),
     }
 }
 
@@ -158,20 +154,16 @@ mod tests {
     }
 
     #[test]
-    fn remote_stores_are_known_and_not_opened_yet() {
-        for text in ["s3://bucket/prefix", "gs://bucket", "az://container/x", "sftp://user@host/path"] {
-            let address = parse(text).unwrap();
-            let error = open(&address).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Unsupported, "{text}");
-            assert!(error.message().contains("comes with"), "{error}");
+    fn an_address_names_a_known_kind_and_a_bucket_or_host() {
+        for wrong in ["s3:///prefix", "sftp:///path", "ftp://host/x"] {
+            assert_eq!(parse(wrong).unwrap_err().kind(), ErrorKind::Invalid, "{wrong}");
         }
-        assert_eq!(parse("s3:///prefix").unwrap_err().kind(), ErrorKind::Invalid);
-        assert_eq!(parse("ftp://host/x").unwrap_err().kind(), ErrorKind::Invalid);
+        assert!(open(&parse("sftp://host/path").unwrap()).is_ok());
     }
 
     #[test]
     fn credentials_are_not_shown() {
-        let texts = ["sftp://user:hunter2@host/path", "az://container/x?sig=hunter2", "s3://b/p#hunter2"];
+        let texts = ["sftp://user:hunter2@host/path"];
         for text in texts {
             let address = parse(text).unwrap();
             let shown = format!("{address} {address:?} {}", open(&address).unwrap_err());

@@ -1,10 +1,9 @@
-//! Turns the errors of the system and of the `object_store` crate into our typed ones.
+//! Turns the system's errors into our typed ones. Those of cloud providers: `cloud/answer.rs`.
 //!
 //! The kind decides what the layers above do: only `Unavailable` is retried. What cannot be told apart is
 //! `Unavailable`, since a bounded retry of a lasting error costs seconds, and giving up on a passing one costs a backup.
 
 use super::Key;
-use object_store::Error as Remote;
 use retoma_core::error::codes;
 use retoma_core::{Error, ErrorKind};
 use std::fmt::Display;
@@ -67,32 +66,6 @@ pub(super) fn io(location: &str, what: impl Display, source: std::io::Error) -> 
         }
         Io::InvalidFilename => bad_name(&what.to_string()),
         Io::Unsupported => {
-            let message = format!("`{location}` cannot do what was asked for on `{what}`");
-            Error::new(ErrorKind::Unsupported, codes::STORE_UNSUPPORTED, message)
-        }
-        _ => Error::new(
-            ErrorKind::Unavailable,
-            codes::STORE_UNAVAILABLE,
-            format!("`{location}` failed on `{what}`"),
-        ),
-    }
-    .with_source(source)
-}
-
-/// The `object_store` crate's error about `what` in the store at `location`.
-pub(super) fn remote(location: &str, what: impl Display, source: Remote) -> Error {
-    match &source {
-        Remote::NotFound { .. } => not_found(location, what),
-        Remote::AlreadyExists { .. } | Remote::Precondition { .. } => exists(location, what),
-        Remote::PermissionDenied { .. } | Remote::Unauthenticated { .. } => {
-            let message = format!("`{location}` refused access to `{what}`");
-            Error::new(ErrorKind::Unauthorized, codes::STORE_DENIED, message)
-                .with_hint("check the credentials and what they allow")
-        }
-        Remote::InvalidPath { .. } => bad_name(&what.to_string()),
-        Remote::NotSupported { .. }
-        | Remote::NotImplemented { .. }
-        | Remote::UnknownConfigurationKey { .. } => {
             let message = format!("`{location}` cannot do what was asked for on `{what}`");
             Error::new(ErrorKind::Unsupported, codes::STORE_UNSUPPORTED, message)
         }

@@ -18,17 +18,20 @@
 pub mod address;
 pub mod blocking;
 pub mod clock;
+pub mod cloud;
 mod error;
 mod file;
 pub mod layer;
 pub mod local;
 pub mod object;
+pub mod sftp;
 
 pub use address::{Address, open};
 pub use blocking::{BlockingStore, PutTicket};
 pub use clock::{Clock, SystemClock};
 pub use local::LocalStore;
 pub use object::ObjectStore;
+pub use sftp::{SftpOptions, SftpStore};
 
 use async_trait::async_trait;
 use bytes::Bytes;

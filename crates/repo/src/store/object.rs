@@ -1,15 +1,18 @@
-//! A store over the `object_store` crate: memory now, cloud providers when their addresses are opened.
+//! A store over the `object_store` crate: memory, and the buckets of [`cloud`].
 //!
 //! The local file system does not go through here: `docs/stores.md` says what that crate's local store leaves open.
 
-use super::{Capabilities, Key, ObjectMeta, PutMode, Store, error};
+use super::cloud::pace::{Broken, Patience, collect};
+use super::{Capabilities, Key, ObjectMeta, PutMode, Store, cloud, error};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt as _};
 use jiff::Timestamp;
 use object_store::path::Path;
-use object_store::{ObjectStore as Remote, ObjectStoreExt as _, PutOptions};
-use retoma_core::Result;
+use object_store::{GetOptions, ObjectStore as Remote, ObjectStoreExt as _, PutOptions};
+use retoma_core::error::codes;
+use retoma_core::{Error, ErrorKind, Result};
+use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -19,6 +22,7 @@ pub struct ObjectStore {
     remote: Arc<dyn Remote>,
     location: String,
     capabilities: Capabilities,
+    patience: Patience,
 }
 
 impl ObjectStore {
@@ -28,20 +32,75 @@ impl ObjectStore {
             remote: Arc::new(object_store::memory::InMemory::new()),
             location: "memory:".to_owned(),
             capabilities: Capabilities { conditional_create: true, delete: true, versions: false },
+            patience: Patience::default(),
         }
     }
 
-    fn failed(&self, what: impl std::fmt::Display) -> impl Fn(object_store::Error) -> retoma_core::Error {
-        move |source| error::remote(&self.location, &what, source)
+    /// Over `remote`, which promises `capabilities`. `location` is shown in messages and holds no credentials.
+    pub(super) fn new(
+        remote: Arc<dyn Remote>,
+        location: String,
+        capabilities: Capabilities,
+        patience: Patience,
+    ) -> Self {
+        Self { remote, location, capabilities, patience }
     }
 
-    /// `Corrupt` if `range` ends beyond the object. Providers cut such a range, or answer in many ways.
-    async fn check_range(&self, key: &Key, range: &Range<u64>) -> Result<()> {
-        let size_bytes = self.head(key).await?.size_bytes;
-        if range.end > size_bytes {
-            return Err(error::short(&self.location, key, range, size_bytes));
+    fn failed(&self, what: impl std::fmt::Display) -> impl Fn(object_store::Error) -> Error {
+        move |source| cloud::failure(&self.location, &what, &source)
+    }
+
+    /// Reads the object as `options` say, and as many bytes of it as the answer announces.
+    async fn read(&self, key: &Key, options: GetOptions) -> Result<Bytes> {
+        let answer = self.remote.get_opts(&path(key), options).await.map_err(self.failed(key))?;
+        let announced = answer.range.end.saturating_sub(answer.range.start);
+        match collect(answer.into_stream(), announced, self.patience).await {
+            Ok(bytes) if bytes.len() as u64 == announced => Ok(bytes),
+            Ok(_) | Err(Broken::TooLong) => Err(cut(&self.location, key)),
+            Err(Broken::Slow) => Err(cloud::slow(&self.location, key)),
+            Err(Broken::Failed(source)) => Err(self.failed(key)(source)),
         }
-        Ok(())
+    }
+}
+
+/// An answer that has not as many bytes as it should.
+pub(super) fn cut(location: &str, key: &Key) -> Error {
+    let message = format!("`{location}` did not answer with the bytes of `{key}` that it has");
+    Error::new(ErrorKind::Unavailable, codes::STORE_UNAVAILABLE, message)
+}
+
+/// Exactly `range` of the object, as `fetch` reads it; `Corrupt` if the range ends beyond the object. Providers cut such a
+/// range, or answer in many ways: the size decides.
+pub(super) async fn exactly(
+    store: &dyn Store,
+    key: &Key,
+    range: Range<u64>,
+    fetch: impl Future<Output = Result<Bytes>>,
+) -> Result<Bytes> {
+    let check = async || {
+        let size_bytes = store.head(key).await?.size_bytes;
+        let is_short = range.end > size_bytes;
+        if is_short { Err(error::short(&store.location(), key, &range, size_bytes)) } else { Ok(()) }
+    };
+    if range.start > range.end {
+        return Err(error::reversed(key, &range));
+    }
+    if range.is_empty() {
+        check().await?;
+        return Ok(Bytes::new());
+    }
+    match fetch.await {
+        Ok(bytes) if bytes.len() as u64 == range.end - range.start => Ok(bytes),
+        Ok(_) => {
+            check().await?;
+            Err(cut(&store.location(), key))
+        }
+        Err(failed) => {
+            if failed.kind().is_retryable() {
+                check().await?;
+            }
+            Err(failed)
+        }
     }
 }
 
@@ -79,34 +138,12 @@ impl Store for ObjectStore {
     }
 
     async fn get(&self, key: &Key) -> Result<Bytes> {
-        let answer = self.remote.get(&path(key)).await.map_err(self.failed(key))?;
-        answer.bytes().await.map_err(self.failed(key))
+        self.read(key, GetOptions::default()).await
     }
 
     async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
-        if range.start > range.end {
-            return Err(error::reversed(key, &range));
-        }
-        if range.is_empty() {
-            self.check_range(key, &range).await?;
-            return Ok(Bytes::new());
-        }
-        match self.remote.get_range(&path(key), range.clone()).await {
-            Ok(bytes) if bytes.len() as u64 == range.end - range.start => Ok(bytes),
-            Ok(_) => {
-                self.check_range(key, &range).await?;
-                let message = format!("`{}` answered with fewer bytes of `{key}` than it has", self.location);
-                let code = retoma_core::error::codes::STORE_UNAVAILABLE;
-                Err(retoma_core::Error::new(retoma_core::ErrorKind::Unavailable, code, message))
-            }
-            Err(source) => {
-                let failed = self.failed(key)(source);
-                if failed.kind().is_retryable() {
-                    self.check_range(key, &range).await?;
-                }
-                Err(failed)
-            }
-        }
+        let options = GetOptions { range: Some(range.clone().into()), ..GetOptions::default() };
+        exactly(self, key, range, self.read(key, options)).await
     }
 
     async fn head(&self, key: &Key) -> Result<ObjectMeta> {
@@ -137,8 +174,11 @@ impl Store for ObjectStore {
 
     async fn delete(&self, key: &Key) -> Result<()> {
         match self.remote.delete(&path(key)).await {
-            Err(object_store::Error::NotFound { .. }) | Ok(()) => Ok(()),
-            Err(source) => Err(self.failed(key)(source)),
+            Ok(()) => Ok(()),
+            Err(source) => match self.failed(key)(source) {
+                absent if absent.kind() == ErrorKind::NotFound => Ok(()),
+                error => Err(error),
+            },
         }
     }
 }

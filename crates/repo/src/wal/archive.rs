@@ -198,9 +198,7 @@ impl Archive {
             Error::new(ErrorKind::NotFound, codes::OBJECT_NOT_FOUND, message)
         };
         let found = self.read(WalObject::Part(part))?.ok_or_else(gone)?;
-        if found.len() != part.length() {
-            return Err(malformed(part.segment, &format!("has a part of `{}` bytes", found.len())));
-        }
+        self.verify_part(part, &found)?;
         let (again, new) = found.split_at(bytes.len() - part.from as usize);
         if bytes[part.from as usize..] != *again {
             let what = format!("has parts that contradict each other, such as `{part}`");
@@ -210,8 +208,19 @@ impl Archive {
         Ok(())
     }
 
+    /// Whether a part is what its name says.
+    pub(super) fn verify_part(&self, part: PartName, bytes: &[u8]) -> Result<()> {
+        if bytes.len() != part.length() {
+            return Err(malformed(part.segment, &format!("has a part of `{}` bytes", bytes.len())));
+        }
+        if part.from == 0 && bytes.len() >= SegmentHeader::BYTES {
+            SegmentHeader::check_beginning(bytes, part.segment, self.system_identifier)?;
+        }
+        Ok(())
+    }
+
     /// What is stored under a name, opened; `None` when there is nothing.
-    fn read(&self, object: WalObject) -> Result<Option<Vec<u8>>> {
+    pub(super) fn read(&self, object: WalObject) -> Result<Option<Vec<u8>>> {
         let name = self.place().key(object)?;
         match self.store.get(&name) {
             Ok(sealed) => self.lane.open(&name, &sealed).map(Some),
@@ -232,7 +241,7 @@ impl Archive {
         })
     }
 
-    fn create(&self, object: WalObject, bytes: &[u8]) -> Result<Pushed> {
+    pub(super) fn create(&self, object: WalObject, bytes: &[u8]) -> Result<Pushed> {
         let name = self.place().key(object)?;
         let is_atomic = self.store.store().capabilities().conditional_create;
         if !is_atomic && let Some(stored) = self.read(object).map_err(damaged)? {

@@ -5,8 +5,10 @@
 //! page and by the seal.
 
 mod archive;
+pub mod copy;
 mod coverage;
 mod end;
+mod examine;
 mod floor;
 mod listing;
 mod name;
@@ -14,6 +16,7 @@ mod name;
 pub use archive::{Archive, Assembled, Pushed, verify};
 pub use coverage::{Coverage, Gap, coverage, ways};
 pub use end::ArchiveEnd;
+pub use examine::{Examined, Share, examine};
 pub use floor::StoredFloor;
 pub use listing::{Listing, Numbers, Server, Timeline, servers};
 pub use name::{PartName, WalObject};

@@ -1,10 +1,15 @@
 //! What a source may ask of a backup beyond one walk in order: places kept for later, and waiting for its readers.
 
+use jiff::{SignedDuration, Timestamp};
+use retoma_core::error::codes;
 use retoma_core::{ErrorKind, Result};
-use retoma_repo::backup::{Content, Event, Found, Options, Progress, Reader, Source, Summary, backup};
+use retoma_repo::backup::{
+    Content, Event, Found, Moments, Options, Progress, Reader, Source, Summary, backup,
+};
 use retoma_repo::format::BlobKind;
 use retoma_repo::format::time::Time;
 use retoma_repo::format::tree::{Node, NodeKind};
+use retoma_repo::ops::find::{self, Selector, Which};
 use retoma_repo::store::PutMode;
 use retoma_repo::{PackId, Repository, SnapshotId};
 use retoma_testkit::{Folder, MemorySource, noise};
@@ -202,6 +207,60 @@ fn a_late_entry_that_was_not_reserved_ends_the_backup() {
     }
 }
 
+/// Files in an order of their own, read before their places are known.
+fn ahead(files: &[(u64, &str, &[u8])], places: &[u64]) -> MemorySource {
+    let mut source = MemorySource::default();
+    for (number, name, contents) in files {
+        let mut one = MemorySource::default();
+        one.file(name.as_bytes(), contents);
+        let Some(Event::Entry(node, content)) = one.next().unwrap() else { panic!("no entry") };
+        source.event(Event::Ahead(*number, node, content));
+    }
+    source.enter(Node::new("data", NodeKind::Directory));
+    for number in places {
+        source.event(Event::Place(*number));
+    }
+    source.leave();
+    source
+}
+
+#[test]
+fn files_read_ahead_get_their_places_later() {
+    let (_folder, repository) = repository();
+    // Many chunks, which workers may still store when the place comes; a small file; an empty one.
+    let large = noise(9, 11 << 20);
+    let files: [(u64, &str, &[u8]); 4] =
+        [(7, "z", &large), (3, "b", b"small"), (9, "c", b""), (1, "a", &large[5..])];
+    let summary = run(&repository, &mut ahead(&files, &[1, 3, 9, 7]), None).unwrap();
+    let got = listing(&repository, &summary);
+    let expected = [("/data/a", &large[5..]), ("/data/b", b"small"), ("/data/c", b""), ("/data/z", &large)];
+    assert_eq!(got.len(), expected.len());
+    for ((path, bytes), (expected_path, expected_bytes)) in got.iter().zip(expected) {
+        assert!(path == expected_path && bytes == expected_bytes, "{path}");
+    }
+    assert_eq!((summary.files_read, summary.read_bytes), (4, 2 * large.len() as u64));
+    // The same again stores nothing.
+    let again = run(&repository, &mut ahead(&files, &[1, 3, 9, 7]), Some(summary.snapshot)).unwrap();
+    assert_eq!((again.tree, again.stored_bytes), (summary.tree, 0));
+}
+
+#[test]
+fn files_read_ahead_without_a_place_or_with_two_end_the_backup() {
+    let a: (u64, &str, &[u8]) = (1, "a", b"x");
+    for (files, places) in [
+        (vec![a], vec![]),
+        (vec![a], vec![1, 1]),
+        (vec![a], vec![2]),
+        (vec![a, (1, "b", b"y")], vec![1]),
+        (vec![a, (2, "b", b"y")], vec![2, 1]),
+    ] {
+        let (_folder, repository) = repository();
+        let error = run(&repository, &mut ahead(&files, &places), None).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Internal, "{files:?} {places:?}");
+        assert_eq!(repository.snapshots().unwrap(), vec![]);
+    }
+}
+
 struct Nothing;
 
 impl Content for Nothing {
@@ -314,4 +373,30 @@ fn what_lay_in_lost_packs_is_read_and_stored_again_also_where_nothing_changed() 
             assert_eq!(listing(&repository, &second), expected, "{kind:?} {cut}");
         }
     }
+}
+
+/// A source that knows when what it gives was so.
+struct Dated(MemorySource, Moments);
+
+impl Source for Dated {
+    fn next(&mut self) -> Result<Option<Event>> {
+        self.0.next()
+    }
+
+    fn moments(&self) -> Option<Moments> {
+        Some(self.1)
+    }
+}
+
+#[test]
+fn a_snapshot_has_the_earliest_moment_and_is_found_from_the_latest_on() {
+    let (_folder, repository) = repository();
+    let minutes = |count| Timestamp::UNIX_EPOCH + SignedDuration::from_mins(count);
+    let moments = Moments { earliest: minutes(10), latest: minutes(20) };
+    let id = run(&repository, &mut Dated(MemorySource::default(), moments), None).unwrap().snapshot;
+    let snapshot = repository.snapshot(id).unwrap();
+    assert_eq!((snapshot.time.0, snapshot.until()), (moments.earliest, moments.latest));
+    let at = |time| find::snapshot(&repository, &Selector { which: Which::At(time), ..Selector::default() });
+    assert_eq!(at(minutes(20)).unwrap().0, id);
+    assert_eq!(at(minutes(19)).unwrap_err().code(), codes::SNAPSHOT_NOT_FOUND);
 }

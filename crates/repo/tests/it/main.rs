@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
 mod backup;
+mod copy;
 mod crash;
 #[cfg(test)]
 mod evidence;
@@ -10,7 +11,9 @@ mod fuzz_corpus;
 mod interop;
 mod locks;
 mod prune;
+mod repair;
 mod restore;
+mod scale;
 mod store;
 mod verify;
 mod wal;

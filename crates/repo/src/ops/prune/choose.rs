@@ -229,11 +229,13 @@ fn uses(current: &Current, known: &Known, marked: &HashSet<PackId>) -> Result<Ha
         uses.entry(*pack).or_default();
     }
     let gross: HashMap<PackId, u64> = uses.iter().map(|(id, pack)| (*id, pack.gross_bytes)).collect();
-    let present = |pack: &PackId| current.sizes.contains_key(pack);
+    // One that was cut off is no home either: who backed up again has the same blobs in a whole one.
+    let is_whole = |(id, pack): &(&PackId, &PackUse)| current.sizes.get(*id) == Some(&pack.size_bytes);
+    let whole: HashSet<PackId> = uses.iter().filter(is_whole).map(|(id, _)| *id).collect();
     let worth = |place: &Location| {
         let pack = &place.pack;
         (
-            present(pack),
+            whole.contains(pack),
             !marked.contains(pack),
             gross.get(pack).copied(),
             Reverse((*pack, place.blob.offset_bytes)),

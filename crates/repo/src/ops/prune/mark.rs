@@ -35,10 +35,10 @@ impl Repository {
                 // Swept meanwhile.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) if error.kind() == ErrorKind::Corrupt => {
-                    return Err(error.with_hint(format!(
-                        "while no prune runs, delete the object `marks/{id}`: a mark is a plan and holds no data, and \
-                         the next prune makes a new one"
-                    )));
+                    return Err(error.with_hint(
+                        "run `retoma repair`, which deletes it: a mark is a plan and holds no data, and the next prune \
+                         makes a new one",
+                    ));
                 }
                 Err(error) => return Err(error),
             }
@@ -76,15 +76,7 @@ impl Repository {
             }
             is_wanted
         })?;
-        let there: HashMap<[u8; 32], u64> =
-            self.list(Folder::Data)?.into_iter().map(|(id, meta)| (id, meta.size_bytes)).collect();
-        let is_lost = |(id, expected_bytes): (PackId, u64)| {
-            let found_bytes = there.get(&id.0).copied();
-            let is_whole = found_bytes.is_some_and(|found| found >= expected_bytes);
-            (!is_whole).then_some(LostPack { id, expected_bytes, found_bytes })
-        };
-        let named = named.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let mut lost: Vec<LostPack> = named.into_iter().filter_map(is_lost).collect();
+        let mut lost = self.lost_of(named.into_inner().unwrap_or_else(PoisonError::into_inner))?;
         if lost.is_empty() {
             return Ok((index, lost));
         }
@@ -93,6 +85,32 @@ impl Repository {
         let gone: HashSet<PackId> = lost.iter().map(|pack| pack.id).collect();
         let index = self.load_index_where(&|pack| !marked.contains(&pack.id) && !gone.contains(&pack.id))?;
         Ok((index, lost))
+    }
+
+    /// The packs that the index names and that are missing or too short. Costs the index files and one listing, and no memory for
+    /// blobs. What is damaged inside of a pack it does not see.
+    ///
+    /// # Errors
+    /// `Corrupt` when an index file cannot be read; what the store says.
+    pub fn lost_packs(&self) -> Result<Vec<LostPack>> {
+        let named: Mutex<HashMap<PackId, u64>> = Mutex::default();
+        self.load_index_where(&|pack| {
+            named.lock().unwrap_or_else(PoisonError::into_inner).insert(pack.id, pack.pack_bytes());
+            false
+        })?;
+        self.lost_of(named.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Those of `named`, with their lengths by the index, that are missing or too short.
+    fn lost_of(&self, named: HashMap<PackId, u64>) -> Result<Vec<LostPack>> {
+        let there: HashMap<[u8; 32], u64> =
+            self.list(Folder::Data)?.into_iter().map(|(id, meta)| (id, meta.size_bytes)).collect();
+        let is_lost = |(id, expected_bytes): (PackId, u64)| {
+            let found_bytes = there.get(&id.0).copied();
+            let is_whole = found_bytes.is_some_and(|found| found >= expected_bytes);
+            (!is_whole).then_some(LostPack { id, expected_bytes, found_bytes })
+        };
+        Ok(named.into_iter().filter_map(is_lost).collect())
     }
 }
 

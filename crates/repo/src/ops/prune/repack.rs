@@ -3,7 +3,6 @@
 
 use super::choose::Known;
 use super::state::Current;
-use super::stop_when_asked;
 use crate::backup::{Progress, packer::Packer};
 use crate::blob;
 use crate::format::BlobKind;
@@ -69,7 +68,7 @@ impl Copies {
         let index = RwLock::new(index);
         let packer = Packer::new(repository.clone());
         for (pack, blobs) in &self.packs {
-            stop_when_asked(progress)?;
+            progress.check("the prune")?;
             copy_pack(repository, &packer, &index, *pack, blobs)
                 .with_context(|| format!("copy from pack {pack}"))?;
         }

@@ -6,20 +6,19 @@
 use super::choose::PrunePlan;
 use super::repack::Copies;
 use super::state::Current;
-use super::{Pruned, stop_when_asked, usage};
+use super::{Pruned, usage};
 use crate::backup::Progress;
-use crate::format::index::{IndexFile, IndexPack};
+use crate::format::index::IndexFile;
 use crate::format::time::Time;
 use crate::id::{IndexId, MarkId, PackId};
 use crate::lock::{self, Guard};
+use crate::ops::repair;
 use crate::repository::{Folder, Repository};
 use retoma_core::{Result, ResultExt};
 use std::collections::{HashMap, HashSet};
 
 /// How far the clocks of two hosts may be apart.
 const SKEW_SECONDS: i64 = 3600;
-/// An index file ends after so many blobs, as in backups.
-const INDEX_BLOBS: usize = 50_000;
 
 /// Sweeps the plan's ripe marks, those excepted that a running backup may not have seen.
 pub(super) fn sweep(
@@ -83,7 +82,7 @@ impl Deletion<'_> {
     ) -> Result<()> {
         guard.check()?;
         let outdated = write_index_without(repository, &self.doomed).context("write the new index")?;
-        stop_when_asked(progress)?;
+        progress.check("the prune")?;
         guard.check()?;
         for id in outdated {
             delete(repository, Folder::Index, &id.to_hex())?;
@@ -93,7 +92,7 @@ impl Deletion<'_> {
         packs.dedup();
         for (count, pack) in packs.into_iter().enumerate() {
             if count % CHECK_EVERY == 0 {
-                stop_when_asked(progress)?;
+                progress.check("the prune")?;
                 guard.check()?;
             }
             delete(repository, Folder::Data, &pack.to_hex())?;
@@ -131,35 +130,16 @@ fn write_index_without(repository: &Repository, doomed: &HashSet<PackId>) -> Res
     }
     outdated.sort_unstable_by_key(|(id, _)| *id);
     let ids: Vec<IndexId> = outdated.iter().map(|(id, _)| *id).collect();
-    let mut open: Vec<IndexPack> = Vec::new();
-    let mut blobs = 0;
-    for pack in outdated.into_iter().flat_map(|(_, file)| file.packs) {
-        if doomed.contains(&pack.id) || !kept.insert(pack.id) {
-            continue;
-        }
-        blobs += pack.blobs.len();
-        open.push(pack);
-        if blobs >= INDEX_BLOBS {
-            blobs = 0;
-            write(repository, std::mem::take(&mut open))?;
-        }
-    }
-    write(repository, open)?;
+    let packs = outdated.into_iter().flat_map(|(_, file)| file.packs);
+    repair::write_index(repository, packs.filter(|pack| !doomed.contains(&pack.id) && kept.insert(pack.id)))?;
     Ok(ids)
-}
-
-fn write(repository: &Repository, packs: Vec<IndexPack>) -> Result<()> {
-    if packs.is_empty() {
-        return Ok(());
-    }
-    // `supersedes` stays empty: until all new files are there, the old ones must count for every reader.
-    repository.save_index_file(&IndexFile { supersedes: Vec::new(), packs }).map(drop)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::format::BlobKind;
+    use crate::format::index::IndexPack;
     use crate::format::pack::PackedBlob;
     use crate::id::BlobId;
     use crate::store::{BlockingStore, ObjectStore};
@@ -222,7 +202,7 @@ mod tests {
             let store = BlockingStore::new(std::sync::Arc::new(ObjectStore::memory())).unwrap();
             let repository = Repository::init(store, &Secret::new("a test".to_owned())).unwrap();
             for numbers in before {
-                write(&repository, numbers.iter().map(|number| pack(*number)).collect()).unwrap();
+                repair::write_index(&repository, numbers.iter().map(|number| pack(*number))).unwrap();
             }
             let doomed = doomed.iter().map(|number| PackId([*number; 32])).collect();
             let gone = write_index_without(&repository, &doomed).unwrap();

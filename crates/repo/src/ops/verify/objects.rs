@@ -1,7 +1,7 @@
 //! Everything that is not a pack: config, keys, locks, snapshots, index files, and the listing of the packs.
 
 use super::report::{Draft, Scope, Severity};
-use super::{Run, Snapshots, object_name, on_threads};
+use super::{Run, Snapshots, object_name};
 use crate::crypto::OVERHEAD_BYTES;
 use crate::format::config::Config;
 use crate::format::index::IndexPack;
@@ -11,10 +11,10 @@ use crate::id::{IndexId, KeyId, LockId, MarkId, PackId, SnapshotId, unhex};
 use crate::index::Index;
 use crate::repository::{Folder, Repository};
 use crate::store::Key;
+use crate::threads;
 use retoma_core::{Error, ErrorKind, Result, ResultExt, error::codes};
 use sha2::{Digest, Sha256};
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// Lists a folder. What is none of its objects becomes a note.
@@ -193,21 +193,17 @@ const READERS: usize = 4;
 pub(super) fn load_index(run: &Run<'_>) -> Result<LoadedIndex> {
     let listed: Vec<[u8; 32]> = list(run, Folder::Index)?.into_iter().map(|(id, _)| id).collect();
     run.state().counts.index_files = listed.len() as u64;
-    let (next, loaded) = (AtomicUsize::new(0), Mutex::new(LoadedIndex::default()));
-    on_threads(READERS.min(listed.len()), || {
-        while let Some(id) = listed.get(next.fetch_add(1, Ordering::Relaxed)) {
-            run.check_not_cancelled()?;
-            match run.repository.index_file(IndexId(*id)) {
-                Ok(file) => {
-                    let mut loaded = loaded.lock().unwrap_or_else(PoisonError::into_inner);
-                    for pack in file.packs {
-                        add_pack(run, &mut loaded, pack);
-                    }
-                }
-                Err(error) => {
-                    let error = run.is_finding(error)?;
-                    run.add(Draft::damage(object_name(Folder::Index, *id), &error).scope(Scope::Missing));
-                }
+    let loaded = Mutex::new(LoadedIndex::default());
+    threads::for_each("verify", READERS, &listed, |id| {
+        run.check_not_cancelled()?;
+        match run.repository.index_file(IndexId(*id)) {
+            Ok(file) => {
+                let mut loaded = loaded.lock().unwrap_or_else(PoisonError::into_inner);
+                file.packs.into_iter().for_each(|pack| add_pack(run, &mut loaded, pack));
+            }
+            Err(error) => {
+                let error = run.is_finding(error)?;
+                run.add(Draft::damage(object_name(Folder::Index, *id), &error).scope(Scope::Missing));
             }
         }
         Ok(())

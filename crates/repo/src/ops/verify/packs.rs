@@ -7,15 +7,16 @@
 use super::objects::{LoadedIndex, PackInfo};
 use super::report::{Draft, Scope, Severity};
 use super::suspects::{self, Bad, Suspects};
-use super::{ReadData, Run, object_name, on_threads};
+use super::{ReadData, Run, object_name};
 use crate::blob;
 use crate::compress;
 use crate::crypto::MasterKey;
 use crate::format::pack::{self, PackedBlob, TRAILER_BYTES};
 use crate::id::{BlobId, PackId};
-use crate::repository::Folder;
-use crate::store::Key;
-use retoma_core::{Error, ErrorKind, Result, error::codes, units::counted};
+use crate::repository::{Folder, Repository};
+use crate::store::{BlockingStore, Key};
+use crate::threads;
+use retoma_core::{Error, ErrorKind, Result, ResultExt as _, error::codes, units::counted};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -42,7 +43,7 @@ pub(super) fn check(run: &Run<'_>, loaded: &LoadedIndex, listed: &HashMap<PackId
     run.progress.set_total(chosen.len() as u64, chosen.iter().map(|(_, size_bytes)| size_bytes).sum());
     let (next, large) = (AtomicUsize::new(0), Mutex::new(()));
     let suspects = Mutex::new(suspects);
-    on_threads(run.workers().min(chosen.len()), || {
+    threads::on_threads("verify", run.workers().min(chosen.len()), || {
         let mut scratch = Vec::new();
         while let Some((id, size_bytes)) = chosen.get(next.fetch_add(1, Ordering::Relaxed)).copied() {
             run.check_not_cancelled()?;
@@ -163,7 +164,7 @@ fn read_all(
     outcome: &mut Outcome,
 ) -> Result<()> {
     let object = object_name(Folder::Data, id.0);
-    let mut bytes = PackReader::open(run, Key::new(object.clone())?, size_bytes)?;
+    let mut bytes = PackReader::open(run.repository.store(), Key::new(object.clone())?, size_bytes)?;
     let mut hash = Sha256::new();
     let mut done_bytes = 0;
     match bytes.header(run.repository.key()) {
@@ -233,7 +234,7 @@ fn check_blob(key: &MasterKey, blob: &PackedBlob, sealed: &mut [u8], scratch: &m
 
 /// A pack's bytes, piece by piece. What was given out may have been changed in place.
 struct PackReader<'a> {
-    run: &'a Run<'a>,
+    store: &'a BlockingStore,
     key: Key,
     size_bytes: u64,
     buffer: Vec<u8>,
@@ -244,9 +245,24 @@ fn end(blob: &PackedBlob) -> u64 {
     u64::from(blob.offset_bytes) + u64::from(blob.length_bytes)
 }
 
+/// The blobs of a pack of this size, as its header tells. Reads the end of the pack alone.
+///
+/// # Errors
+/// `Corrupt` when the header cannot be read; what the store says.
+pub(in crate::ops) fn header_of(
+    repository: &Repository,
+    id: PackId,
+    size_bytes: u64,
+) -> Result<Vec<PackedBlob>> {
+    let key = repository.pack_key(id)?;
+    let mut bytes = PackReader { store: repository.store(), key, size_bytes, buffer: Vec::new(), start: 0 };
+    bytes.load(size_bytes - size_bytes.min(TAIL_BYTES)..size_bytes)?;
+    bytes.header(repository.key()).with_context(|| format!("read the header of pack {id}"))
+}
+
 impl<'a> PackReader<'a> {
-    fn open(run: &'a Run<'a>, key: Key, size_bytes: u64) -> Result<Self> {
-        let mut bytes = Self { run, key, size_bytes, buffer: Vec::new(), start: 0 };
+    fn open(store: &'a BlockingStore, key: Key, size_bytes: u64) -> Result<Self> {
+        let mut bytes = Self { store, key, size_bytes, buffer: Vec::new(), start: 0 };
         let tail_bytes = if size_bytes <= PIECE_BYTES { size_bytes } else { TAIL_BYTES };
         bytes.load(size_bytes - tail_bytes..size_bytes)?;
         Ok(bytes)
@@ -282,7 +298,7 @@ impl<'a> PackReader<'a> {
         // Freed first: two pieces would be twice the memory.
         self.buffer = Vec::new();
         self.start = range.start;
-        self.buffer = self.run.repository.store().get_range(&self.key, range)?.into();
+        self.buffer = self.store.get_range(&self.key, range)?.into();
         Ok(())
     }
 

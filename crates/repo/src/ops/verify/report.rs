@@ -70,6 +70,10 @@ pub struct Counts {
     pub packs_read: u64,
     /// Bytes of those packs.
     pub read_bytes: u64,
+    /// Objects of the lane of WAL.
+    pub wal_objects: u64,
+    /// Those of them that were read.
+    pub wal_read: u64,
 }
 
 /// Everything that an examination found.

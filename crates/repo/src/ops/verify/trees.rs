@@ -5,15 +5,16 @@
 
 use super::objects::LoadedIndex;
 use super::report::{Draft, Scope, Severity};
-use super::{Damaged, Run, Snapshots, object_name, on_threads};
+use super::{Damaged, Run, Snapshots, object_name};
 use crate::format::BlobKind;
 use crate::format::tree::{Node, NodeKind};
 use crate::id::BlobId;
 use crate::index::Index;
 use crate::repository::Folder;
+use crate::threads;
 use retoma_core::{Error, ErrorKind, Result, error::codes, units::counted};
 use std::collections::{HashMap, HashSet};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 /// The trees of all snapshots and where damage shows in them.
 #[derive(Default)]
@@ -34,15 +35,11 @@ struct Shared<'a, 'b> {
     run: &'a Run<'b>,
     index: &'a Index,
     damaged: &'a Damaged,
-    queue: Mutex<Queue>,
-    changed: Condvar,
+    found: Mutex<Found>,
 }
 
 #[derive(Default)]
-struct Queue {
-    waiting: Vec<(BlobId, u32)>,
-    busy: usize,
-    stopped: bool,
+struct Found {
     walked: Walked,
     /// Blobs that are in no index, to count each once.
     missing: HashSet<(BlobKind, BlobId)>,
@@ -61,29 +58,16 @@ struct Seen {
 /// Reads every tree of every snapshot once.
 pub(super) fn check(run: &Run<'_>, loaded: &LoadedIndex, snapshots: &Snapshots) -> Result<Walked> {
     let damaged = run.state().damaged.clone();
-    let shared = Shared {
-        run,
-        index: &loaded.index,
-        damaged: &damaged,
-        queue: Mutex::default(),
-        changed: Condvar::new(),
-    };
-    {
-        let mut queue = shared.queue();
-        for (_, snapshot) in snapshots {
-            queue.number(snapshot.tree);
-        }
-    }
-    on_threads(run.workers(), || {
-        let worked = shared.work();
-        if worked.is_err() {
-            shared.queue().stopped = true;
-            shared.changed.notify_all();
-        }
-        worked
+    let mut found = Found::default();
+    let first = snapshots.iter().filter_map(|(_, snapshot)| found.number(snapshot.tree).1).collect();
+    let shared = Shared { run, index: &loaded.index, damaged: &damaged, found: Mutex::new(found) };
+    threads::explore("verify", run.workers(), first, |(tree, number)| {
+        run.check_not_cancelled()?;
+        let seen = shared.look_at(&tree)?;
+        Ok(shared.add(number, seen))
     })?;
-    let queue = shared.queue.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let mut walked = queue.walked;
+    let found = shared.found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut walked = found.walked;
     run.state().counts.trees = walked.numbers.len() as u64;
     walked.edges.sort_unstable();
     walked.edges.dedup();
@@ -92,67 +76,41 @@ pub(super) fn check(run: &Run<'_>, loaded: &LoadedIndex, snapshots: &Snapshots) 
     Ok(walked)
 }
 
-impl Queue {
-    /// The number of a tree; one that is new is put into the queue.
-    fn number(&mut self, tree: BlobId) -> u32 {
+/// A tree to be read, and its number.
+type Waiting = (BlobId, u32);
+
+impl Found {
+    /// The number of a tree, and the tree when it is new.
+    fn number(&mut self, tree: BlobId) -> (u32, Option<Waiting>) {
         let next = u32::try_from(self.walked.numbers.len()).unwrap_or(u32::MAX);
         let number = *self.walked.numbers.entry(tree).or_insert(next);
-        if number == next {
-            self.waiting.push((tree, number));
-        }
-        number
+        (number, (number == next).then_some((tree, number)))
     }
 }
 
 impl Shared<'_, '_> {
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn work(&self) -> Result<()> {
-        loop {
-            let (tree, number) = {
-                let mut queue = self.queue();
-                loop {
-                    if queue.stopped {
-                        return Ok(());
-                    }
-                    if let Some(next) = queue.waiting.pop() {
-                        queue.busy += 1;
-                        break next;
-                    }
-                    if queue.busy == 0 {
-                        return Ok(());
-                    }
-                    queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
-                }
-            };
-            self.run.check_not_cancelled()?;
-            let seen = self.look_at(&tree)?;
-            self.add(number, seen);
-        }
-    }
-
-    fn add(&self, number: u32, seen: Seen) {
-        let mut queue = self.queue();
+    /// Takes in what a tree showed, and gives the trees in it that are new.
+    fn add(&self, number: u32, seen: Seen) -> Vec<Waiting> {
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut more = Vec::new();
         for child in seen.children {
-            let child = queue.number(child);
-            queue.walked.edges.push((child, number));
+            let (child, waiting) = found.number(child);
+            found.walked.edges.push((child, number));
+            more.extend(waiting);
         }
         for (kind, id) in seen.missing {
             let slot = usize::from(kind == BlobKind::Tree);
-            let cause = *queue.walked.missing[slot].get_or_insert_with(|| self.run.add(missing(kind)));
-            queue.walked.direct.push((cause, number));
-            if queue.missing.insert((kind, id)) {
+            let cause = *found.walked.missing[slot].get_or_insert_with(|| self.run.add(missing(kind)));
+            found.walked.direct.push((cause, number));
+            if found.missing.insert((kind, id)) {
                 self.run.state().drafts[cause].add_blob(id);
             }
         }
-        queue.walked.direct.extend(seen.causes.into_iter().map(|cause| (cause, number)));
-        queue.walked.named.extend(seen.named);
-        queue.busy -= 1;
-        drop(queue);
+        found.walked.direct.extend(seen.causes.into_iter().map(|cause| (cause, number)));
+        found.walked.named.extend(seen.named);
+        drop(found);
         self.run.state().counts.files += seen.files;
-        self.changed.notify_all();
+        more
     }
 
     fn look_at(&self, tree: &BlobId) -> Result<Seen> {

@@ -22,6 +22,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A [`Store`] in a folder. Cheap to clone.
@@ -37,6 +38,8 @@ struct Inner {
     /// Folders whose own names this process made durable. A folder that exists proves nothing: another thread, or a
     /// process that was killed, may have made it without the sync that has to follow.
     durable: Mutex<HashSet<PathBuf>>,
+    /// Whether something was read here: then the root was there, and is not made.
+    is_there: AtomicBool,
 }
 
 impl LocalStore {
@@ -50,7 +53,14 @@ impl LocalStore {
             Ok(url) => url.to_string(),
             Err(()) => return Err(error::bad_name(&root.to_string_lossy())),
         };
-        Ok(Self { inner: Arc::new(Inner { root, location, durable: Mutex::default() }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                root,
+                location,
+                durable: Mutex::default(),
+                is_there: AtomicBool::new(false),
+            }),
+        })
     }
 
     /// Runs `work` where blocking is allowed. If the caller goes away, the work still ends.
@@ -120,6 +130,9 @@ impl Inner {
             return Ok(());
         }
         let existed = folder.is_dir();
+        if !existed && folder == self.root && self.is_there.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         let parent = folder.parent().filter(|_| !existed || folder.starts_with(&self.root));
         if let Some(parent) = parent {
             self.make_durable(parent)?;
@@ -148,6 +161,7 @@ impl Inner {
         if !metadata.is_file() {
             return Err(error::not_found(&self.location, key));
         }
+        self.is_there.store(true, Ordering::Relaxed);
         Ok((file, metadata.len()))
     }
 

@@ -4,7 +4,9 @@
 use crate::prune::disk::{Death, Disk, Objects};
 use crate::prune::kit::*;
 use retoma_core::{ErrorKind, Result, error::codes};
-use retoma_repo::ops::{forget, keys};
+use retoma_repo::backup::Progress;
+use retoma_repo::ops::copy::{Choice, Copy};
+use retoma_repo::ops::{forget, keys, repair};
 use retoma_repo::{Repository, SnapshotId};
 use std::collections::BTreeSet;
 
@@ -94,6 +96,43 @@ fn of_backup() {
     assert_eq!(writes, expected);
 }
 
+/// Whoever dies has sent what the next copy need not send again, and committed nothing that is not whole.
+#[test]
+fn of_copy() {
+    let World { repository, objects, contents, .. } = world();
+    let (source_disk, source) = new_repository();
+    let wanted = [files(20..24), files(22..30)];
+    let ids = wanted.each_ref().map(|files| back_up(&source, files).unwrap());
+    let at_first = source_disk.objects();
+    let copy = |to: &Repository| {
+        let progress = Progress::default();
+        for id in &ids {
+            let copy = Copy::begin(&source, to)?;
+            let plan = copy.plan(&Choice::Id(id.to_hex()), &progress)?;
+            copy.apply(plan, &progress)?;
+        }
+        Ok(())
+    };
+    let after = contents.iter().cloned().chain(wanted).collect();
+    let writes = die_everywhere(&repository, &objects, &contents, &after, &copy);
+    let once = ["put locks", "put data", "put data", "put index", "put snapshots", "delete locks"];
+    assert_eq!(writes, [once, once].concat());
+    // The same again goes on from there.
+    for write in 0..writes.len() {
+        let disk = Disk::dying(objects.clone(), write, Death::After);
+        copy(&repository.through(disk.store())).ok();
+        let disk = Disk::with(without_locks(disk.objects()));
+        let survivor = repository.through(disk.store());
+        copy(&survivor).unwrap();
+        assert_eq!(self::contents(&survivor), after);
+        let has_index = write % once.len() >= 3;
+        let sent = disk.log().iter().filter(|write| *write == "put data").count();
+        let whole = if write < once.len() { 2 } else { 0 };
+        assert_eq!(sent, whole + if has_index { 0 } else { 2 }, "{write}");
+    }
+    assert_eq!(source_disk.objects(), at_first, "the source is only read");
+}
+
 #[test]
 fn of_forget_and_hold() {
     let World { repository, objects, first, contents } = world();
@@ -145,6 +184,64 @@ fn of_prune_that_marks_and_of_prune_that_sweeps() {
     assert_eq!(writes[..3], ["put locks", "put index", "delete index"]);
     assert_eq!(writes[last..], ["delete marks", "delete locks"]);
     assert!(writes[4..last].iter().all(|write| write == "delete data" || write == "delete index"));
+}
+
+/// One index file cannot be read and another one is gone. Whoever dies has written the new index before the old one went.
+#[test]
+fn of_repair() {
+    let World { repository, mut objects, contents: expected, .. } = world();
+    let indexes: Vec<String> = objects.keys().filter(|name| name.starts_with("index/")).cloned().collect();
+    objects.remove(&indexes[0]);
+    objects.insert(indexes[1].clone(), bytes::Bytes::from_static(b"damaged"));
+    let repair = |repository: &Repository| {
+        let progress = Progress::default();
+        repair::apply(
+            repository,
+            &repair::plan(repository, repair::Options::default(), &progress)?,
+            &progress,
+        )
+        .map(drop)
+    };
+    let whole = Disk::with(objects.clone());
+    repair(&repository.through(whole.store())).unwrap();
+    assert_eq!(whole.log(), ["put locks", "put index", "delete index", "delete locks"]);
+    for write in 0..whole.log().len() - 1 {
+        for death in [Death::Before, Death::After] {
+            let disk = Disk::dying(objects.clone(), write, death);
+            assert!(repair(&repository.through(disk.store())).is_err());
+            let disk = Disk::with(without_locks(disk.objects()));
+            let survivor = repository.through(disk.store());
+            let readable = survivor.load_readable_index().unwrap();
+            let has_new = write > 1 || (write == 1 && death == Death::After);
+            assert_eq!(
+                readable.packs().len() >= whole_packs(&repository, &whole),
+                has_new,
+                "{death:?} {write}"
+            );
+            repair(&survivor).unwrap();
+            assert_eq!(contents(&survivor), expected, "{death:?} {write}");
+            check_structure(&survivor);
+            prune(&survivor, &at_once()).unwrap();
+            assert_eq!(contents(&survivor), expected);
+            check_no_garbage(&survivor);
+        }
+    }
+}
+
+#[test]
+fn of_repair_that_rebuilds() {
+    let World { repository, objects, contents, .. } = world();
+    let options = repair::Options { rebuild_index: true, ..repair::Options::default() };
+    let writes = die_everywhere(&repository, &objects, &contents, &contents, &|repository| {
+        let progress = Progress::default();
+        repair::apply(repository, &repair::plan(repository, options, &progress)?, &progress).map(drop)
+    });
+    assert_eq!(writes[..2], ["put locks", "put index"]);
+    assert!(writes[2..].iter().all(|write| write == "delete index" || write == "delete locks"));
+}
+
+fn whole_packs(repository: &Repository, disk: &Disk) -> usize {
+    repository.through(disk.store()).load_index().unwrap().packs().len()
 }
 
 #[test]

@@ -30,6 +30,27 @@ fn only_what_differs_is_written() {
     assert_eq!(outcome.bytes_written + outcome.bytes_reused, 12_000_001);
 }
 
+/// All threads look at such a file together.
+#[test]
+fn of_a_very_large_file_only_what_differs_is_written() {
+    const BYTES: usize = 70 << 20;
+    let fixture = Fixture::new();
+    let right = noise(3, BYTES);
+    let tree = fixture.backup(&[file("large", right.clone()), file("small", "x")]);
+    fixture.restore_all(tree, &Options::default());
+    let complete = fixture.restore_all(tree, &Options::default());
+    assert_eq!((complete.bytes_written, complete.bytes_reused), (0, BYTES as u64 + 1));
+    let mut changed = right.clone();
+    for place in [0, BYTES / 2, BYTES - 1] {
+        changed[place] ^= 1;
+    }
+    std::fs::write(fixture.at("large"), changed).unwrap();
+    let outcome = fixture.restore_all(tree, &Options::default());
+    assert!(fixture.read("large") == right);
+    assert_eq!(outcome.bytes_written + outcome.bytes_reused, BYTES as u64 + 1);
+    assert!((3..=24 << 20).contains(&outcome.bytes_written), "{outcome:?}");
+}
+
 #[test]
 fn the_same_size_and_time_are_believed_only_when_asked() {
     let fixture = Fixture::new();
@@ -144,4 +165,40 @@ fn extra_files_go_only_when_asked_and_only_below_what_the_snapshot_has_wholly() 
     assert!(fixture.at("top").exists() && fixture.at("srv/other/x").exists());
     assert!(fixture.outside().join("kept").exists());
     assert_eq!(mtime(&fixture.at("srv/models")), time(0));
+}
+
+#[test]
+fn what_is_left_out_is_as_if_the_snapshot_did_not_have_it() {
+    let fixture = Fixture::new();
+    let tree = fixture.backup(&[
+        directory("srv"),
+        file("srv/a", "a"),
+        directory("srv/data"),
+        directory("srv/data/links"),
+        file("srv/data/links/1", "1"),
+        file("srv/data/links/2", "2"),
+        file("srv/data/map", "theirs"),
+        file("srv/map", "another"),
+    ]);
+    let options = Options { leave_out: paths(&["/srv/data/map", "/srv/data/links/1"]), ..Options::default() };
+    fixture.restore_all(tree, &options);
+    let is_there = |path: &str| fixture.at(path).exists();
+    assert!(["srv/a", "srv/map", "srv/data/links/2"].into_iter().all(is_there));
+    assert!(!["srv/data/map", "srv/data/links/1"].into_iter().any(is_there));
+    // What lies in their places stays, unless the snapshot is to be all that is there.
+    std::fs::write(fixture.at("srv/data/map"), "ours").unwrap();
+    fixture.restore_all(tree, &options);
+    assert_eq!(fixture.read("srv/data/map"), b"ours");
+    let strip = Some(b"/srv/data".to_vec());
+    let whole = Options { delete_extra: true, whole: paths(&["/"]), strip, ..options };
+    std::fs::remove_dir_all(fixture.target()).unwrap();
+    std::fs::create_dir_all(fixture.at("links")).unwrap();
+    for old in ["map", "links/1"] {
+        std::fs::write(fixture.at(old), "old").unwrap();
+    }
+    assert_eq!(fixture.restore_all(tree, &whole).extra_deleted, 2);
+    assert!(is_there("links/2") && !is_there("map") && !is_there("links/1"));
+    // They cannot be asked for either.
+    let asked = Options { paths: paths(&["/srv/data/map"]), ..whole };
+    assert_eq!(fixture.try_restore(tree, &asked, &Progress::default()).unwrap_err().code().as_str(), "R0504");
 }

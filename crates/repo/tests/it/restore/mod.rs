@@ -3,6 +3,7 @@
 mod basic;
 mod compare;
 mod damage;
+mod fallback;
 mod hostile;
 mod in_place;
 mod nodes;

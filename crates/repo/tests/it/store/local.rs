@@ -111,6 +111,21 @@ async fn a_root_that_vanished_is_not_made_again() {
 }
 
 #[tokio::test]
+async fn a_root_that_was_read_and_vanished_is_not_made_by_a_write() {
+    let folder = Folder::new();
+    let root = folder.join("store");
+    LocalStore::new(&root).unwrap().put(&key("a"), text("x"), PutMode::Create).await.unwrap();
+    // Another process, which reads before it writes.
+    let store = LocalStore::new(&root).unwrap();
+    store.get(&key("a")).await.unwrap();
+    fs::rename(&root, folder.join("away")).unwrap();
+    store.put(&key("b/c"), text("x"), PutMode::Create).await.unwrap_err();
+    assert!(!root.exists(), "nobody would find what is written there");
+    fs::rename(folder.join("away"), &root).unwrap();
+    store.put(&key("b/c"), text("x"), PutMode::Create).await.unwrap();
+}
+
+#[tokio::test]
 async fn linked_folders_are_followed_and_circles_end() {
     let (folder, elsewhere) = (Folder::new(), Folder::new());
     symlink(elsewhere.path(), folder.join("data")).unwrap();

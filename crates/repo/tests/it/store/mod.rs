@@ -1,12 +1,16 @@
 //! Every store and every layer keeps the same contract, also when things fail.
 
 mod blocking;
+mod buckets;
 mod cache;
 mod conformance;
 mod crash;
 mod faults;
+mod http;
 mod layers;
 mod local;
+mod outages;
+mod sftp;
 mod suite;
 
 use bytes::Bytes;

@@ -1,10 +1,11 @@
 //! Every changed byte in the store is found, and the object is named.
 
-use super::{archive, file, key, name, segment, size, timeline};
+use super::{SERVER, archive, file, key, name, repository_in, segment, size, timeline};
 use retoma_core::ErrorKind;
 use retoma_core::error::codes;
 use retoma_core::postgres::WalFileName;
 use retoma_repo::store::{BlockingStore, ObjectStore, PutMode};
+use retoma_repo::wal::{Archive, Share, examine};
 use std::sync::Arc;
 
 /// Changes the byte in the middle of an object.
@@ -64,4 +65,46 @@ fn a_segment_under_the_name_of_another_does_not_open() {
     for other in [file(1, 8), file(2, 7)] {
         assert_eq!(archive.fetch(other).unwrap_err().code(), codes::NOT_AUTHENTIC);
     }
+}
+
+#[test]
+fn reading_everything_names_each_damaged_object_and_nothing_else() {
+    let store = Arc::new(ObjectStore::memory());
+    let repository = repository_in(store.clone());
+    for component in ["db", "other"] {
+        let archive = Archive::new(&repository, component, SERVER).unwrap();
+        for number in 3..8 {
+            archive.push(file(1, number), &segment(1, number)).unwrap();
+        }
+        archive.push_part(name(1, 8), size(), 0, &segment(1, 8)[..500]).unwrap();
+        archive.push(WalFileName::History(timeline(2)), b"1\t0/800000\tpromoted\n").unwrap();
+    }
+    let look = |component, share| examine(&repository, component, share, &|| false).unwrap();
+    let counts = |component, share| {
+        let examined = look(component, share);
+        assert!(examined.damaged.is_empty(), "{:?}", examined.damaged);
+        (examined.objects, examined.read, examined.read_bytes > 0)
+    };
+    assert_eq!(counts(None, Share::None), (14, 0, false));
+    assert_eq!(counts(None, Share::All), (14, 14, true));
+    assert_eq!(counts(Some("db"), Share::All), (7, 7, true));
+    assert_eq!(counts(None, Share::Sample(25.0, 7)), (14, 4, true));
+    assert_eq!(counts(Some("nobody"), Share::Sample(25.0, 7)), (0, 0, false));
+
+    let hit = [
+        "00000001/000000010000000000000005",
+        "00000001/parts/00000000/000000010000000000000008.00000000-000001F4",
+        "00000002/00000002.history",
+    ];
+    for object in hit {
+        damage(&store, object);
+    }
+    let examined = look(None, Share::All);
+    let found: Vec<_> = examined.damaged.iter().map(|(name, error)| (name.as_str(), error.code())).collect();
+    let expected = hit.map(|object| (key(object).as_str().to_owned(), codes::NOT_AUTHENTIC));
+    assert_eq!(found, expected.iter().map(|(name, code)| (name.as_str(), *code)).collect::<Vec<_>>());
+    assert_eq!(examined.read, 11);
+    assert!(look(Some("other"), Share::All).damaged.is_empty());
+    let stopped = examine(&repository, None, Share::All, &|| true).unwrap_err();
+    assert_eq!(stopped.kind(), ErrorKind::Cancelled);
 }

@@ -137,6 +137,12 @@ fn of_a_blob_that_lies_twice_the_copy_in_the_best_pack_stays() {
     assert_eq!(removed(&gone), [(1, Reason::Unused), (3, Reason::Unused)]);
     assert_eq!(gone.remove[1].size_bytes, 0);
     assert_eq!(choose(options(), &without, known(), &[]).unwrap_err().code(), codes::PACK_MISSING);
+    // What was cut off is none, and refused where it is the only one.
+    let mut cut = current(&packs);
+    cut.sizes.insert(pack_id(3), 100);
+    let beside = plan(options(), &cut, needs(&[1, 2], &[]), &[]);
+    assert_eq!(removed(&beside), [(1, Reason::Unused), (3, Reason::Unused)]);
+    assert_eq!(choose(options(), &cut, known(), &[]).unwrap_err().code(), codes::PACK_MISSING);
 }
 
 #[test]
