@@ -5,7 +5,9 @@ mod memory;
 mod net;
 pub mod postgres;
 pub mod redis;
+mod scratch;
 pub mod sqlite;
 mod stored;
 
 pub use retoma_core::{Error, ErrorKind, Result, ResultExt};
+pub use scratch::ScratchFolder;

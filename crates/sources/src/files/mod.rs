@@ -13,6 +13,7 @@ mod read;
 mod walk;
 
 pub use exclude::Excludes;
+pub(crate) use read::PathContent;
 pub use walk::FilesSource;
 
 #[cfg(test)]

@@ -11,13 +11,13 @@ use std::path::{Path, PathBuf};
 
 /// An entry that a worker looks at.
 #[derive(Debug)]
-pub(super) struct PathContent {
+pub(crate) struct PathContent {
     path: PathBuf,
     open: Option<(OwnedFd, Stat)>,
 }
 
 impl PathContent {
-    pub(super) fn new(path: PathBuf) -> Self {
+    pub(crate) fn new(path: PathBuf) -> Self {
         Self { path, open: None }
     }
 }

@@ -1,8 +1,12 @@
 #![allow(clippy::cast_possible_truncation, clippy::type_complexity)]
 
 use super::{Excludes, FilesSource};
-use retoma_repo::backup::{Event, Source};
+use jiff::Timestamp;
+use retoma_repo::Repository;
+use retoma_repo::backup::{Event, Moments, Options, Progress, Source, backup};
 use retoma_repo::format::tree::{Node, NodeKind};
+use retoma_repo::ops::find::{self, Selector, Which};
+use retoma_repo::store::{BlockingStore, ObjectStore};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
@@ -35,7 +39,9 @@ fn read_all(
             Event::Unreadable(path, error) => {
                 unreadable.push((String::from_utf8_lossy(&path).into_owned(), error));
             }
-            Event::Reserve(..) | Event::Settle | Event::Late(..) => panic!("{event:?}"),
+            Event::Reserve(..) | Event::Settle | Event::Late(..) | Event::Ahead(..) | Event::Place(..) => {
+                panic!("{event:?}")
+            }
         }
     }
     assert!(path.is_empty(), "every directory was left");
@@ -208,4 +214,60 @@ fn roots_that_are_relative_or_missing_are_refused() {
     assert_eq!(error.kind(), retoma_core::ErrorKind::Invalid);
     let error = FilesSource::new(Path::new("/nowhere/at/all"), Excludes::default()).unwrap_err();
     assert_eq!(error.kind(), retoma_core::ErrorKind::NotFound);
+}
+
+/// Writes a file when the walk is behind another.
+struct Meanwhile {
+    source: FilesSource,
+    write: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl Source for Meanwhile {
+    fn next(&mut self) -> retoma_core::Result<Option<Event>> {
+        let event = self.source.next()?;
+        if matches!(event, Some(Event::Entry(..)))
+            && let Some(write) = self.write.take()
+        {
+            write();
+        }
+        Ok(event)
+    }
+
+    fn moments(&self) -> Option<Moments> {
+        self.source.moments()
+    }
+}
+
+/// Who asks for the state of a time must not get what was written after it, also when the backup had begun before.
+#[test]
+fn a_snapshot_with_what_was_written_while_it_was_read_is_of_a_later_time() {
+    let store = BlockingStore::new(std::sync::Arc::new(ObjectStore::memory())).unwrap();
+    let repository = Repository::init(store, &retoma_core::Secret::new("a test".to_owned())).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["a", "b"] {
+        std::fs::write(folder.path().join(name), "old").unwrap();
+    }
+    let source = || FilesSource::new(folder.path(), Excludes::default()).unwrap();
+    assert_eq!(source().moments(), None, "nothing was read");
+    let (options, progress) = (Options::default(), Progress::default());
+    let first = backup(&repository, &mut source(), &options, &progress).unwrap().snapshot;
+    let (tell, told) = std::sync::mpsc::sync_channel(1);
+    let later = folder.path().join("b");
+    let write = move || {
+        tell.send(Timestamp::now()).unwrap();
+        std::fs::write(later, "newer").unwrap();
+    };
+    let mut meanwhile = Meanwhile { source: source(), write: Some(Box::new(write)) };
+    let second = backup(&repository, &mut meanwhile, &options, &progress).unwrap();
+    let before_the_write = told.recv().unwrap();
+    let index = repository.load_index().unwrap();
+    let path = folder.path().join("b");
+    let path = std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str());
+    let newer = find::node(&repository, &index, &second.tree, path).unwrap();
+    assert_eq!(newer.size_bytes, 5, "the test shows something");
+    let snapshot = repository.snapshot(second.snapshot).unwrap();
+    assert!(snapshot.time.0 <= before_the_write && before_the_write <= snapshot.until());
+    let at = |time| find::snapshot(&repository, &Selector { which: Which::At(time), ..Selector::default() });
+    assert_eq!(at(before_the_write).unwrap().0, first);
+    assert_eq!(at(snapshot.until()).unwrap().0, second.snapshot);
 }

@@ -3,8 +3,9 @@
 use super::exclude::Excludes;
 use super::node::{self, Owners, unreadable};
 use super::read::PathContent;
+use jiff::Timestamp;
 use retoma_core::{Error, Result};
-use retoma_repo::backup::{Event, Source};
+use retoma_repo::backup::{Event, Moments, Source};
 use retoma_repo::format::tree::{Node, NodeKind};
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags};
 use rustix::io::Errno;
@@ -25,7 +26,8 @@ pub struct FilesSource {
     stack: Vec<Frame>,
     /// Directories above the root that are still to be left.
     above: usize,
-    started: bool,
+    /// When the walk began: nothing was looked at before.
+    started: Option<Timestamp>,
 }
 
 #[derive(Debug)]
@@ -51,13 +53,13 @@ impl FilesSource {
             pending: VecDeque::new(),
             stack: Vec::new(),
             above: 0,
-            started: false,
+            started: None,
         })
     }
 
     /// Enters the folders above the root, then the root.
     fn start(&mut self) -> Result<()> {
-        self.started = true;
+        self.started = Some(Timestamp::now());
         let root = self.root.clone();
         let mut path = PathBuf::from("/");
         let mut parts = root.components().skip(1).peekable();
@@ -145,7 +147,7 @@ impl FilesSource {
 
 impl Source for FilesSource {
     fn next(&mut self) -> Result<Option<Event>> {
-        if !self.started {
+        if self.started.is_none() {
             self.start()?;
         }
         loop {
@@ -160,6 +162,12 @@ impl Source for FilesSource {
                 return Ok(None);
             }
         }
+    }
+
+    /// Files are read one after the other: the last one may have been written when the first was read.
+    fn moments(&self) -> Option<Moments> {
+        // A clock that was put back meanwhile.
+        self.started.map(|earliest| Moments { earliest, latest: Timestamp::now().max(earliest) })
     }
 }
 

@@ -145,6 +145,17 @@ impl PostgresFacts {
         }
     }
 
+    /// The one folder in a tablespace that belongs to this server, such as `PG_15_202209061`.
+    pub fn version_folder(&self) -> String {
+        format!("PG_{}_{}", self.server.version_num / 10_000, self.server.catalog_version)
+    }
+
+    /// What was backed up: the data directory, then the tablespaces.
+    pub(super) fn paths(&self) -> Vec<String> {
+        let spaces = self.tablespaces.iter().map(|space| space.location.clone());
+        std::iter::once(self.server.data_directory.clone()).chain(spaces).collect()
+    }
+
     /// Writes the facts as JSON.
     ///
     /// # Errors

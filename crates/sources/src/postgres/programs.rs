@@ -9,6 +9,11 @@ use std::process::{Command, Stdio};
 /// Major versions that are looked for.
 const MAJORS: std::ops::RangeInclusive<u32> = 13..=20;
 
+/// What a folder of a server's programs has; the first one tells the version.
+const SERVER: [&str; 3] = ["postgres", "pg_controldata", "pg_amcheck"];
+/// What a folder of a client's programs has.
+const CLIENT: [&str; 2] = ["pg_dump", "pg_dumpall"];
+
 /// The folder of one version's programs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Programs {
@@ -45,12 +50,25 @@ impl Programs {
     /// # Errors
     /// `R0424` when they are not installed.
     pub fn find(facts: &PostgresFacts) -> Result<Self> {
-        let major = facts.server.version_num / 10_000;
-        let found = candidates(major).into_iter().find(|folder| version_of(folder) == Some(major));
+        Self::of(facts.server.version_num / 10_000, &SERVER, "postgresql")
+    }
+
+    /// The programs of a client of this major version, which dump a server.
+    ///
+    /// # Errors
+    /// `R0424` when they are not installed.
+    pub fn client(major: u32) -> Result<Self> {
+        Self::of(major, &CLIENT, "postgresql-client")
+    }
+
+    /// The folder that has all of `needed`, of this version; `package` is Debian's.
+    fn of(major: u32, needed: &[&str], package: &str) -> Result<Self> {
+        let is_it = |folder: &PathBuf| version_of(folder, needed) == Some(major);
+        let found = candidates(major, needed).into_iter().find(is_it);
         found.map(|folder| Self { folder }).ok_or_else(|| {
             let message = format!("the programs of PostgreSQL {major} are not installed here");
             Error::new(ErrorKind::NotFound, codes::POSTGRES_PROGRAMS, message).with_hint(format!(
-                "install them (on Debian: `postgresql-{major}`), or put their folder into PATH"
+                "install them (on Debian: `{package}-{major}`), or put their folder into PATH"
             ))
         })
     }
@@ -61,7 +79,8 @@ impl Programs {
     /// `R0424` when there are none.
     pub fn newest() -> Result<(Self, u32)> {
         let of = |major: u32| {
-            let found = candidates(major).into_iter().find(|folder| version_of(folder) == Some(major));
+            let is_it = |folder: &PathBuf| version_of(folder, &SERVER) == Some(major);
+            let found = candidates(major, &SERVER).into_iter().find(is_it);
             found.map(|folder| (Self { folder }, major * 10_000))
         };
         MAJORS.rev().find_map(of).ok_or_else(|| {
@@ -97,7 +116,8 @@ impl Programs {
 /// Compares what was captured with what is here. Looks at nothing but its arguments.
 pub fn misfits(facts: &PostgresFacts, here: &Here) -> Vec<Misfit> {
     let mut found = Vec::new();
-    if facts.server.machine != here.machine {
+    // A server on another host need not say what its machine is.
+    if !facts.server.machine.is_empty() && facts.server.machine != here.machine {
         found.push(Misfit {
             what: format!(
                 "the backup is of a `{}` machine, and this is `{}`",
@@ -155,7 +175,7 @@ pub fn misfits(facts: &PostgresFacts, here: &Here) -> Vec<Misfit> {
     found
 }
 
-fn candidates(major: u32) -> Vec<PathBuf> {
+fn candidates(major: u32, needed: &[&str]) -> Vec<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
     folders.extend(output(Path::new("pg_config"), &["--bindir"]).map(PathBuf::from));
@@ -163,15 +183,13 @@ fn candidates(major: u32) -> Vec<PathBuf> {
     folders.push(PathBuf::from(format!("/usr/pgsql-{major}/bin")));
     folders.push(PathBuf::from("/usr/local/pgsql/bin"));
     // Some systems have links to a few programs in their PATH.
-    folders.retain(|folder| {
-        ["postgres", "pg_controldata", "pg_amcheck"].iter().all(|it| folder.join(it).is_file())
-    });
+    folders.retain(|folder| needed.iter().all(|it| folder.join(it).is_file()));
     folders
 }
 
 /// The major version of the programs in a folder.
-fn version_of(folder: &Path) -> Option<u32> {
-    let text = output(&folder.join("postgres"), &["--version"])?;
+fn version_of(folder: &Path, needed: &[&str]) -> Option<u32> {
+    let text = output(&folder.join(needed.first()?), &["--version"])?;
     let version = text.split_whitespace().nth(2)?;
     version.split(|char: char| !char.is_ascii_digit()).next()?.parse().ok()
 }

@@ -1,5 +1,6 @@
 //! A running server as a source of a backup.
 
+use super::damage;
 use super::facts::{self, FACTS_PARTS, PostgresFacts, Server};
 use super::manifest::{BackupManifest, ManifestFile};
 use super::reader::Outcome;
@@ -10,7 +11,6 @@ use super::wire::Address;
 use crate::memory::Memory;
 use crate::stored;
 use retoma_core::postgres::{Lsn, SegmentName, SegmentSize, TimelineId};
-use retoma_core::units::counted;
 use retoma_core::{Error, ErrorKind, Result, ResultExt, error::codes};
 use retoma_repo::Repository;
 use retoma_repo::backup::{Event, Source};
@@ -22,8 +22,6 @@ use std::path::{Path, PathBuf};
 
 /// The major version that names itself in `backup_manifest`.
 const MANIFEST_2_FROM: u32 = 170_000;
-/// So many bad pages a message names.
-const NAMED: usize = 5;
 
 /// What the parent snapshot knows of the same server.
 #[derive(Debug, Clone)]
@@ -68,6 +66,12 @@ pub fn examine(address: &Address) -> Result<Examined> {
     let mut session = Session::open(address)?;
     let server = session.server()?;
     check_is_the_servers(Path::new(&server.data_directory), server.system_identifier)?;
+    let cautions = cautions(&server, &mut session)?;
+    Ok(Examined { server, cautions })
+}
+
+/// What makes backups of a server worth less than they could be, each with what to do.
+pub(super) fn cautions(server: &Server, session: &mut Session) -> Result<Vec<(String, &'static str)>> {
     let mut cautions = Vec::new();
     if !server.data_checksums {
         let what = "its pages have no checksums: damage below the file system goes unseen".to_owned();
@@ -77,7 +81,7 @@ pub fn examine(address: &Address) -> Result<Examined> {
         let what = "it has no free replication slot, and a backup needs one".to_owned();
         cautions.push((what, "raise `max_replication_slots`, and restart the server"));
     }
-    Ok(Examined { server, cautions })
+    Ok(cautions)
 }
 
 /// One physical backup of a running server, from [`PostgresSource::begin`] until the last event.
@@ -163,8 +167,7 @@ impl PostgresSource {
 
     /// What is backed up: the data directory, then the tablespaces.
     pub fn paths(&self) -> Vec<String> {
-        let spaces = self.facts.tablespaces.iter().map(|space| space.location.clone());
-        std::iter::once(self.facts.server.data_directory.clone()).chain(spaces).collect()
+        self.facts.paths()
     }
 
     /// Whether the parent snapshot is of the same server; otherwise nothing may be compared with it.
@@ -221,17 +224,10 @@ impl PostgresSource {
                     known.ok_or_else(|| Error::internal("an unknown file was taken for unchanged"))?
                 }
                 Outcome::Read(facts) => {
-                    // What the WAL replaces may be anything; what claims to be from the future may not.
-                    let replaced = self.start.0..=stop.0;
-                    let bad: Vec<u32> = facts
-                        .wrong_pages
-                        .iter()
-                        .filter(|(_, lsn)| !replaced.contains(lsn))
-                        .map(|(block, _)| *block)
-                        .collect();
-                    // Of those that nobody remembers it cannot be said that the WAL replaces them.
+                    let bad = damage::bad_blocks(&facts.wrong_pages, &(self.start.0..=stop.0));
                     if !bad.is_empty() || facts.wrong_more > 0 {
-                        let event = self.bad_pages(&listed.path, &bad, facts.wrong_more);
+                        let (noted, more) = (&mut self.facts.bad_pages, facts.wrong_more);
+                        let event = damage::event(noted, &self.data, &listed.path, &bad, more);
                         self.steps.push_back(event);
                     }
                     let modified = jiff::Timestamp::from_second(facts.modified_seconds).unwrap_or_default();
@@ -241,25 +237,6 @@ impl PostgresSource {
             manifest.files.insert(listed.path, file);
         }
         Ok(())
-    }
-
-    /// `bad`: blocks; `unknown`: how many more there may be.
-    fn bad_pages(&mut self, path: &[u8], bad: &[u32], unknown: u64) -> Event {
-        let shown = String::from_utf8_lossy(path).into_owned();
-        let named: Vec<String> = bad.iter().take(NAMED).map(u32::to_string).collect();
-        let count = bad.len() as u64 + unknown;
-        let more = count - named.len() as u64;
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        let message = format!(
-            "`{shown}` has {} whose checksums do not fit: {}{more}",
-            counted(count, "page", "pages"),
-            named.join(", ")
-        );
-        self.facts.bad_pages.push(message.clone());
-        let error = Error::new(ErrorKind::Corrupt, codes::POSTGRES_BAD_PAGE, message).with_hint(
-            "ask `SELECT oid::regclass FROM pg_class WHERE relfilenode = …` in its database for the relation; restore it from an earlier snapshot",
-        );
-        Event::Unreadable(self.data.join(shown).into_os_string().into_encoded_bytes(), error)
     }
 
     /// The WAL from start to stop, and the end of the session once it is read.

@@ -1,5 +1,6 @@
 //! The data directory and the tablespaces as one stream of entries, each at its own absolute path.
 
+use super::facts::FACTS_PARTS;
 use super::manifest::BackupManifest;
 use super::reader::{DataFile, FileState, Pages};
 use super::relation::RelationFile;
@@ -114,16 +115,7 @@ impl Walk {
     /// # Errors
     /// `R0420` when a tablespace lies in the data directory or in another one.
     pub(super) fn new(plan: Plan) -> Result<Self> {
-        let mut tree = Above::default();
-        tree.add(&plan.data, Vec::new())?;
-        for (oid, place) in &plan.tablespaces {
-            tree.add(place, format!("pg_tblspc/{oid}").into_bytes())?;
-        }
-        if tree.children.contains_key(plan.facts[0].as_bytes()) {
-            let message = format!("`/{}` is where snapshots keep their own facts", plan.facts[0]);
-            return Err(Error::new(ErrorKind::Invalid, codes::POSTGRES_SETUP, message)
-                .with_hint("move the server's data to another folder"));
-        }
+        let mut tree = Above::of(&plan.data, &plan.tablespaces, plan.facts[0])?;
         tree.children.insert(plan.facts[0].as_bytes().to_vec(), Above::default());
         let mut steps = VecDeque::new();
         tree.steps(Path::new("/"), plan.facts[0].as_bytes(), &mut steps);
@@ -266,7 +258,30 @@ impl Walk {
     }
 }
 
+/// Whether the data directory and the tablespaces (number and place) can lie in one snapshot, beside our own facts.
+///
+/// # Errors
+/// `R0420` when one lies in another.
+pub(super) fn check_apart(data: &Path, tablespaces: &[(u32, PathBuf)]) -> Result<()> {
+    Above::of(data, tablespaces, FACTS_PARTS[0]).map(drop)
+}
+
 impl Above {
+    /// The folders above all of them.
+    fn of(data: &Path, tablespaces: &[(u32, PathBuf)], facts: &str) -> Result<Self> {
+        let mut tree = Self::default();
+        tree.add(data, Vec::new())?;
+        for (oid, place) in tablespaces {
+            tree.add(place, format!("pg_tblspc/{oid}").into_bytes())?;
+        }
+        if tree.children.contains_key(facts.as_bytes()) {
+            let message = format!("`/{facts}` is where snapshots keep their own facts");
+            return Err(Error::new(ErrorKind::Invalid, codes::POSTGRES_SETUP, message)
+                .with_hint("move the server's data to another folder"));
+        }
+        Ok(tree)
+    }
+
     fn add(&mut self, path: &Path, within: Vec<u8>) -> Result<()> {
         let inside = |other: &Path| {
             let message =

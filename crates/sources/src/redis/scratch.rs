@@ -3,21 +3,24 @@
 use super::address::Address;
 use super::connection::Connection;
 use super::facts::DUMP_NAME;
+use crate::ScratchFolder;
 use retoma_core::error::codes;
 use retoma_core::{Error, ErrorKind, Result};
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use tempfile::TempDir;
 
 /// How often a server that loads is asked whether it is done.
 const PAUSE: Duration = Duration::from_millis(20);
-/// How much of the server's log a message shows, in bytes.
-const LOG_BYTES: i64 = 600;
+/// How much of the server's log is looked at, from its end, in bytes.
+const LOG_BYTES: i64 = 64 << 10;
+/// How much of it a message shows where no line of it is a complaint, in characters.
+const TAIL_CHARS: usize = 280;
 
 /// A running server. Dropping it kills it.
 #[derive(Debug)]
@@ -25,7 +28,7 @@ pub struct Scratch {
     child: Child,
     connection: Connection,
     /// Its socket and its log; goes last.
-    _folder: TempDir,
+    _folder: ScratchFolder,
 }
 
 impl Scratch {
@@ -41,8 +44,7 @@ impl Scratch {
         limit: Duration,
         is_stopped: &dyn Fn() -> bool,
     ) -> Result<Self> {
-        let home = tempfile::Builder::new().prefix("retoma-redis-").tempdir();
-        let home = home.map_err(|error| Error::io("a temporary folder", error))?;
+        let home = ScratchFolder::new("retoma-redis-")?;
         let (socket, log) = (home.path().join("s"), home.path().join("log"));
         let settings = [
             ("dir", quoted(folder)),
@@ -76,7 +78,8 @@ impl Scratch {
         let deadline = Instant::now() + limit;
         let address = Address::on_socket(&socket);
         loop {
-            let has_ended = !matches!(child.try_wait(), Ok(None));
+            let status = child.try_wait();
+            let has_ended = !matches!(status, Ok(None));
             if !has_ended && let Ok(connection) = Connection::connect(&address) {
                 return Ok(Self { child, connection, _folder: home });
             }
@@ -89,8 +92,14 @@ impl Scratch {
             if !has_ended && !is_late {
                 return Err(Error::new(ErrorKind::Cancelled, codes::CANCELLED, "the check was stopped"));
             }
-            let why = if has_ended { "ends" } else { "takes too long" };
-            let message = format!("a server on the copy {why} before it has loaded it: `{}`", tail(&log));
+            let killed = status.ok().flatten().and_then(|status| status.signal());
+            let why = match killed {
+                Some(signal) => format!("is killed by signal {signal}"),
+                None if has_ended => "ends".to_owned(),
+                None => "takes too long".to_owned(),
+            };
+            let message =
+                format!("a server on the copy {why} before it has loaded it: `{}`", complaint(&log));
             return Err(Error::new(ErrorKind::Corrupt, codes::REDIS_SCRATCH, message).with_hint(
                 "compare the versions of the server and of the backup (`redis_version` in its facts), and its modules; see \
                  whether there is memory for the data set",
@@ -139,8 +148,8 @@ fn quoted(path: &Path) -> String {
     format!("\"{}\"", path.as_os_str().as_bytes().iter().fold(String::new(), byte))
 }
 
-/// The last lines of the log.
-fn tail(log: &Path) -> String {
+/// Why the server has ended, by its log.
+fn complaint(log: &Path) -> String {
     let read = || {
         let mut file = fs::File::open(log)?;
         let length = i64::try_from(file.metadata()?.len()).unwrap_or(0);
@@ -149,7 +158,24 @@ fn tail(log: &Path) -> String {
         file.read_to_end(&mut bytes)?;
         std::io::Result::Ok(bytes)
     };
-    super::error::shown(&read().unwrap_or_default()).replace("\\n", " ").trim().to_owned()
+    let text = complaint_in(&String::from_utf8_lossy(&read().unwrap_or_default()));
+    super::error::shown(text.as_bytes())
+}
+
+/// What a server's log complains of once it has come up: its lines of the level `#`. Behind them it may report at length
+/// how far it came in the data set, which is not why. Without such lines, the end of the log.
+fn complaint_in(log: &str) -> String {
+    let after = log.rsplit_once("Server initialized").map_or(log, |(_, after)| after);
+    // Not about the data, but about the machine.
+    let lines = after.lines().filter_map(|line| line.split_once(" # "));
+    let complaints: Vec<&str> =
+        lines.map(|(_, text)| text.trim()).filter(|text| !text.starts_with("WARNING")).collect();
+    if !complaints.is_empty() {
+        return complaints.join("; ");
+    }
+    let end = log.trim_end();
+    let start = end.char_indices().rev().nth(TAIL_CHARS - 1).map_or(0, |(at, _)| at);
+    end[start..].trim().replace('\n', " ")
 }
 
 #[cfg(test)]
@@ -173,5 +199,27 @@ mod tests {
         );
         let error = started.unwrap_err();
         assert_eq!((error.code(), error.kind()), (codes::REDIS_SCRATCH, ErrorKind::NotFound));
+    }
+
+    #[test]
+    fn a_server_says_why_it_ends_and_not_how_far_it_came() {
+        let start = "1:C 22 Nov 2026 18:05:29.377 # Configuration loaded\n1:M 22 Nov 2026 18:05:29.400 # Server initialized\n\
+                     1:M 22 Nov 2026 18:05:29.400 # WARNING Memory overcommit must be enabled!\n";
+        let complaint = |rest: &str| complaint_in(&format!("{start}{rest}"));
+        assert_eq!(
+            complaint(
+                "1:M 22 Nov 2026 18:05:29.379 * RDB age 0 seconds\n1:M 22 Nov 2026 18:05:29.379 # Wrong RDB checksum\n\
+                 1:M 22 Nov 2026 18:05:29.379 # Internal error in RDB reading\n[offset 0] Checking RDB file dump.rdb\n"
+            ),
+            "Wrong RDB checksum; Internal error in RDB reading"
+        );
+        // Killed while it loads; killed at once; a settings error, before anything is logged.
+        assert!(
+            complaint("1:M 22 Nov 2026 18:05:29.379 * RDB age 0 seconds\n").ends_with("* RDB age 0 seconds")
+        );
+        assert_eq!(complaint_in(""), "");
+        assert_eq!(complaint_in("*** FATAL ***\nBad directive\n"), "*** FATAL *** Bad directive");
+        let long = "é".repeat(1000);
+        assert_eq!(complaint_in(&long).chars().count(), TAIL_CHARS);
     }
 }

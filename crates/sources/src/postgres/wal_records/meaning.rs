@@ -28,6 +28,13 @@ pub enum Meaning {
         /// When, by the server's clock.
         at: Timestamp,
     },
+    /// A tablespace was made; replaying it makes or takes over its folder.
+    Tablespace {
+        /// Its number.
+        oid: u32,
+        /// Where it lies, as an absolute path.
+        location: String,
+    },
     /// Anything else.
     Other,
 }
@@ -44,6 +51,10 @@ const COMMIT: u8 = 0x00;
 const ABORT: u8 = 0x20;
 const COMMIT_PREPARED: u8 = 0x30;
 const ABORT_PREPARED: u8 = 0x40;
+
+/// `RM_TBLSPC_ID` and what of it is looked at.
+const TABLESPACE: u8 = 5;
+const TABLESPACE_CREATE: u8 = 0x00;
 
 /// Parts of a commit, in this order: the bit in `xinfo`, and the bytes of each entry behind a count of them.
 const HAS_DATABASE: u32 = 1;
@@ -83,6 +94,14 @@ pub(super) fn of(resource_manager: u8, info: u8, xid: u32, record: &[u8], magic:
                 _ => xid,
             };
             Some(if is_commit { Meaning::Commit { xid, at } } else { Meaning::Abort { xid, at } })
+        }
+        (TABLESPACE, TABLESPACE_CREATE) => {
+            let (oid, path) = main_data(record, magic)?.split_first_chunk::<4>()?;
+            let path = path.split(|byte| *byte == 0).next().unwrap_or_default();
+            // Without a place of its own it lies in the data directory (`allow_in_place_tablespaces`).
+            let location = String::from_utf8_lossy(path).into_owned();
+            let oid = u32::from_ne_bytes(*oid);
+            Some(if location.is_empty() { Meaning::Other } else { Meaning::Tablespace { oid, location } })
         }
         _ => Some(Meaning::Other),
     }

@@ -176,6 +176,9 @@ fn ends_of_transactions_and_restore_points_are_told() {
     writer.record(0, 0x70, 0, &[], &point);
     writer.record(1, 0x30 | 0x80, 0, &[], &prepared);
     writer.record(1, 0x10, 44, &[], b"");
+    writer.record(5, 0x00, 45, &[], b"\x10\x40\0\0/srv/fast\0");
+    writer.record(5, 0x00, 45, &[], b"\x11\x40\0\0\0");
+    writer.record(5, 0x10, 46, &[], b"\x10\x40\0\0");
     let (records, reader) = read(0, &writer.wal, 1 << 20);
     assert_eq!(reader.end(), None);
     let at = "2026-01-01T00:00:00Z".parse().unwrap();
@@ -185,6 +188,9 @@ fn ends_of_transactions_and_restore_points_are_told() {
         Meaning::Abort { xid: 43, at },
         name(at),
         Meaning::Commit { xid: 4711, at: later },
+        Meaning::Other,
+        Meaning::Tablespace { oid: 16400, location: "/srv/fast".to_owned() },
+        Meaning::Other,
         Meaning::Other,
     ];
     assert_eq!(records.into_iter().map(|record| record.meaning).collect::<Vec<_>>(), expected);

@@ -215,6 +215,42 @@ impl Address {
         self
     }
 
+    /// What libpq reads from its environment to reach the same server in the same way, with the password where this address has
+    /// one; it looks into the password file by itself.
+    pub fn libpq_environment(&self) -> Vec<(&'static str, Secret<String>)> {
+        let mut variables = vec![
+            ("PGUSER", self.user.clone()),
+            ("PGDATABASE", self.database.clone()),
+            ("PGAPPNAME", self.application_name.clone()),
+            ("PGCONNECT_TIMEOUT", self.connect_timeout.as_secs().to_string()),
+        ];
+        // Several are the usual ones, which libpq knows too.
+        if let [endpoint] = self.endpoints.as_slice() {
+            let (host, port) = match endpoint {
+                Endpoint::Tcp { host, port } => (host.clone(), port),
+                Endpoint::Unix { folder, port } => (folder.display().to_string(), port),
+            };
+            variables.extend([("PGHOST", host), ("PGPORT", port.to_string())]);
+        }
+        let mode = SslMode::ALL.iter().find(|(_, mode)| *mode == self.ssl_mode);
+        variables.extend(mode.map(|(name, _)| ("PGSSLMODE", (*name).to_owned())));
+        match &self.roots {
+            Roots::Named(path) => variables.push(("PGSSLROOTCERT", path.display().to_string())),
+            Roots::System => variables.push(("PGSSLROOTCERT", "system".to_owned())),
+            Roots::Usual(_) | Roots::Nowhere => {}
+        }
+        let binding = match self.channel_binding {
+            ChannelBinding::Disable => "disable",
+            ChannelBinding::Prefer => "prefer",
+            ChannelBinding::Require => "require",
+        };
+        variables.push(("PGCHANNELBINDING", binding.to_owned()));
+        variables.extend(self.options.clone().map(|options| ("PGOPTIONS", options)));
+        let secret = |(name, value)| (name, Secret::new(value));
+        let password = self.password.clone().map(|password| ("PGPASSWORD", password));
+        variables.into_iter().map(secret).chain(password).collect()
+    }
+
     /// Where the server may listen, in the order in which it is tried.
     pub fn endpoints(&self) -> &[Endpoint] {
         &self.endpoints

@@ -45,7 +45,12 @@ pub(super) struct Channel {
     /// The read timeout that the socket has, so that it is not set anew for each read.
     timeout: Option<Duration>,
     is_cancelled: Arc<AtomicBool>,
+    /// Set by somebody who does not know this connection.
+    stop: Option<Arc<AtomicBool>>,
 }
+
+/// How often it is looked whether a stop was asked for.
+const LOOK: Duration = Duration::from_millis(250);
 
 impl fmt::Debug for Channel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -75,12 +80,18 @@ impl Channel {
             limit: limits::LOGIN_MESSAGE_BYTES,
             timeout: None,
             is_cancelled,
+            stop: None,
         }
     }
 
     /// Takes larger messages from now on.
     pub(super) fn set_limit(&mut self, bytes: usize) {
         self.limit = bytes;
+    }
+
+    /// Nothing comes any more once this is set.
+    pub(super) fn stop_when(&mut self, stop: Arc<AtomicBool>) {
+        self.stop = Some(stop);
     }
 
     /// The server, for messages.
@@ -135,15 +146,25 @@ impl Channel {
 
     /// The next message; `None` when the time is over before it is there.
     pub(super) fn receive(&mut self, wait: Wait) -> Result<Option<Frame>> {
+        let mut silent = Duration::ZERO;
         loop {
+            // Before what has come already: a server that sends without an end is stopped too.
+            if self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::SeqCst)) {
+                return Err(cancelled(&self.who));
+            }
             if let Some(frame) = self.take()? {
                 return Ok(Some(frame));
             }
-            let timeout = match wait {
-                Wait::Silence(timeout) => timeout,
+            let left = match wait {
+                Wait::Silence(timeout) => timeout.saturating_sub(silent),
                 Wait::Until(deadline) => deadline.saturating_duration_since(Instant::now()),
             };
-            if timeout.is_zero() || !self.fill(timeout)? {
+            let timeout = if self.stop.is_some() { left.min(LOOK) } else { left };
+            if !timeout.is_zero() && self.fill(timeout)? {
+                silent = Duration::ZERO;
+            } else if timeout < left {
+                silent += timeout;
+            } else {
                 return if self.is_cancelled() { Err(cancelled(&self.who)) } else { Ok(None) };
             }
         }
@@ -313,6 +334,49 @@ mod tests {
         assert_eq!(waiting.join().unwrap().kind(), ErrorKind::Cancelled);
         handle.cancel();
         drop(server);
+    }
+
+    #[test]
+    fn a_stop_ends_a_wait_and_a_stream_of_messages() {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (mut channel, mut server) = channel();
+        channel.stop_when(Arc::clone(&stop));
+        server.write_all(&b"d\0\0\0\x05a".repeat(100)).unwrap();
+        assert!(channel.receive(SHORT).unwrap().is_some());
+        stop.store(true, Ordering::SeqCst);
+        // 99 more have been read already.
+        assert_eq!(channel.receive(SHORT).err().unwrap().kind(), ErrorKind::Cancelled);
+        stop.store(false, Ordering::SeqCst);
+        for _ in 0..99 {
+            assert!(channel.receive(SHORT).unwrap().is_some());
+        }
+        assert!(channel.receive(Wait::Silence(2 * LOOK)).unwrap().is_none());
+        let waiting =
+            std::thread::spawn(move || channel.receive(Wait::Silence(Duration::from_mins(1))).err().unwrap());
+        // The wait has begun by then, most of the time; it ends well whether it has or not.
+        std::thread::sleep(LOOK / 2);
+        stop.store(true, Ordering::SeqCst);
+        assert_eq!(waiting.join().unwrap().kind(), ErrorKind::Cancelled);
+        drop(server);
+    }
+
+    /// Whoever looks for a stop adds short waits up; what comes in between begins a new silence.
+    #[test]
+    fn a_message_that_comes_in_pieces_is_waited_for_as_long_as_pieces_come() {
+        const MESSAGE: &[u8] = b"d\0\0\0\x07abc";
+        let (mut channel, mut server) = channel();
+        channel.stop_when(Arc::default());
+        // All pieces together take longer than the silence may last; each of them takes far less.
+        let pause = LOOK * 2 + LOOK / 2;
+        let writing = std::thread::spawn(move || {
+            for byte in MESSAGE {
+                std::thread::sleep(pause);
+                server.write_all(&[*byte]).unwrap();
+            }
+            server
+        });
+        assert!(channel.receive(Wait::Silence(LOOK * 12)).unwrap().is_some());
+        drop(writing.join().unwrap());
     }
 
     proptest! {

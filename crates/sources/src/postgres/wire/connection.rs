@@ -12,6 +12,7 @@ use retoma_core::error::codes;
 use retoma_core::{Error, ErrorKind, Result};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 /// What a connection is for.
@@ -140,6 +141,12 @@ impl Connection {
         self.channel.cancel_handle()
     }
 
+    /// Once `stop` is set, from whichever thread, nothing is waited for or taken any more: calls end with an error of kind
+    /// `Cancelled`.
+    pub fn stop_when(&mut self, stop: Arc<AtomicBool>) {
+        self.channel.stop_when(stop);
+    }
+
     /// The notices that came since this was last called: the first [`limits::NOTICES`] of them.
     pub fn take_notices(&mut self) -> Vec<ServerError> {
         std::mem::take(&mut self.notices)
@@ -226,6 +233,8 @@ impl Connection {
         mut each: impl FnMut(&mut Self, Part) -> Result<()>,
     ) -> Result<()> {
         let mut refused: Option<Error> = None;
+        // Messages that bring nothing: a server may send a few for each statement, and not without an end.
+        let mut empty = 0;
         loop {
             let message = match self.next_message(Wait::Silence(self.silence)) {
                 Ok(Frame::Known(message)) => message,
@@ -236,6 +245,12 @@ impl Connection {
                 // A fatal error says why the connection is gone.
                 Err(error) => return Err(refused.unwrap_or(error)),
             };
+            if !matches!(message, Message::DataRow(_) | Message::CopyData(_)) {
+                empty += 1;
+                if empty > limits::ASIDES {
+                    return Err(self.odd("an answer without an end"));
+                }
+            }
             let part = match message {
                 Message::ReadyForQuery(body) => {
                     self.is_in_transaction = body.status() != b'I';

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! Address ─▶ Connection::connect ─▶ query, query_each, execute, copy_out, copy_in
-//!   (URL and Environment)     └───▶ start_replication ─▶ ReplicationStream: next, status_update, stop ─▶ Connection
+//!   (URL and Environment)     ├───▶ start_replication ─▶ ReplicationStream: next, status_update, stop ─▶ Connection
+//!                             └───▶ start_base_backup ─▶ BaseBackup: next_piece, finish ─▶ Connection
 //! ```
 //! Framing, SCRAM and quoting are those of the crate `postgres-protocol`; connections, TLS, time and memory limits are here,
 //! since no released client for Rust opens a replication connection.
@@ -14,6 +15,7 @@
 //! It does not pool, reconnect or retry, has no prepared statements and no binary values, and takes one host per address.
 
 mod address;
+mod base_backup;
 mod channel;
 mod connection;
 mod copy;
@@ -28,6 +30,7 @@ pub(super) mod stream;
 mod tls;
 
 pub use address::{Address, ChannelBinding, Endpoint, SslMode};
+pub use base_backup::{BackupPiece, BaseBackup};
 pub use channel::CancelHandle;
 pub use connection::{Connection, Mode, Timeouts};
 pub use environment::{Environment, PassFile};

@@ -9,19 +9,23 @@ use retoma_testkit::{Folder, PostgresServer, repository};
 use std::path::Path;
 use std::process::{Child, Stdio};
 
-struct Home {
-    folder: Folder,
-    repository: Repository,
+pub(super) struct Home {
+    pub(super) folder: Folder,
+    pub(super) repository: Repository,
 }
 
 impl Home {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let folder = Folder::new();
         let repository = repository(&folder);
         Self { folder, repository }
     }
 
-    fn back_up(&self, server: &PostgresServer, parent: Option<&Summary>) -> (Summary, PostgresFacts) {
+    pub(super) fn back_up(
+        &self,
+        server: &PostgresServer,
+        parent: Option<&Summary>,
+    ) -> (Summary, PostgresFacts) {
         let index = self.repository.load_index().unwrap();
         let previous = parent.and_then(|it| Previous::of(&self.repository, &index, &it.tree).unwrap());
         assert_eq!(previous.is_some(), parent.is_some());
@@ -51,16 +55,25 @@ impl Home {
         assert!(outcome.failed.is_empty(), "{:?}", outcome.failed);
     }
 
-    fn server(&self, summary: &Summary, facts: &PostgresFacts) -> PostgresServer {
+    pub(super) fn server(&self, summary: &Summary, facts: &PostgresFacts) -> PostgresServer {
         PostgresServer::restored(|data| self.restore(summary, facts, data)).unwrap()
     }
 }
 
 /// `pgbench`, running until it is dropped.
-struct Load(Child);
+pub(super) struct Load(Child);
 
 impl Load {
-    fn start(server: &PostgresServer) -> Self {
+    /// Begins, and waits until there was some.
+    pub(super) fn start(server: &PostgresServer) -> Self {
+        let load = Self::spawn(server);
+        retoma_testkit::wait_for(|| {
+            (server.psql("SELECT count(*) > 20 FROM pgbench_history") == "t").then_some(())
+        });
+        load
+    }
+
+    fn spawn(server: &PostgresServer) -> Self {
         let mut command = server.command("pgbench");
         command.args(["-n", "-c", "4", "-T", "600", "-h"]).arg(server.socket_dir());
         command.args(["-p", &server.port().to_string(), "-U", "postgres", "postgres"]);
@@ -86,7 +99,7 @@ fn assert_sums_agree(server: &PostgresServer) -> u64 {
     server.psql("SELECT count(*) FROM pgbench_history").parse().unwrap()
 }
 
-fn with_pgbench() -> Option<PostgresServer> {
+pub(super) fn with_pgbench() -> Option<PostgresServer> {
     let server = PostgresServer::start()?;
     let port = server.port().to_string();
     let socket = server.socket_dir().display().to_string();
@@ -100,9 +113,6 @@ fn a_server_comes_back_from_a_backup_under_load() {
     server.psql("CREATE UNLOGGED TABLE passing AS SELECT generate_series(1, 1000) AS n");
     let home = Home::new();
     let load = Load::start(&server);
-    retoma_testkit::wait_for(|| {
-        (server.psql("SELECT count(*) > 20 FROM pgbench_history") == "t").then_some(())
-    });
     // What changed shortly before a backup is read again by the next one.
     let made = std::fs::metadata(server.data_dir().join("base/1/PG_VERSION")).unwrap().modified().unwrap();
     retoma_testkit::wait_for(|| (made.elapsed().unwrap().as_secs() >= 4).then_some(()));
@@ -112,7 +122,12 @@ fn a_server_comes_back_from_a_backup_under_load() {
     assert!(second.files_unchanged > 100, "{second:?}");
     assert!(first.unreadable.is_empty() && second.unreadable.is_empty(), "{first:?} {second:?}");
 
-    let mut restored = home.server(&second, &facts);
+    assert_comes_back(home.server(&second, &facts));
+    drop(home.folder);
+}
+
+/// The restored server is what its manifest lists, starts, and has no damage and all sums.
+pub(super) fn assert_comes_back(mut restored: PostgresServer) {
     let data = restored.data_dir().display().to_string();
     let verified = restored.run("pg_verifybackup", &["--exit-on-error", &data]);
     assert!(String::from_utf8_lossy(&verified.stdout).contains("backup successfully verified"));
@@ -124,5 +139,4 @@ fn a_server_comes_back_from_a_backup_under_load() {
     restored.run("pg_amcheck", &["--heapallindexed", "-h", &socket, "-p", &port, "-U", "postgres", "--all"]);
     restored.stop(StopMode::Fast);
     restored.run("pg_checksums", &["--check", "-D", &data]);
-    drop(home.folder);
 }

@@ -107,6 +107,7 @@ fn dump(server: &PostgresServer, start: Lsn, end: Lsn) -> Vec<String> {
         let ends = ["COMMIT ", "ABORT ", "COMMIT_PREPARED ", "ABORT_PREPARED "];
         match told.split_once(' ') {
             Some(("RESTORE_POINT", name)) if line.starts_with("rmgr: XLOG") => format!("point {name}"),
+            Some(("CREATE", space)) if line.starts_with("rmgr: Tablespace") => format!("tablespace {space}"),
             _ if line.starts_with("rmgr: Transaction") && ends.iter().any(|end| told.starts_with(end)) => {
                 format!("end {}", told.split(';').next().unwrap())
             }
@@ -126,6 +127,7 @@ fn as_dumped(record: &WalRecord, line: &str) -> String {
     let meaning = match &record.meaning {
         Meaning::Other => String::new(),
         Meaning::RestorePoint { name, .. } => format!("point {name}"),
+        Meaning::Tablespace { oid, location } => format!("tablespace {oid} \"{location}\""),
         // The record of a prepared transaction's end is of no transaction, and names that one.
         Meaning::Commit { xid, at } | Meaning::Abort { xid, at } if record.xid == 0 => {
             format!("end {word} {xid}: {}", told(at))
