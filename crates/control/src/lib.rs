@@ -7,10 +7,13 @@
 pub mod agent;
 pub mod backup;
 pub mod check;
+pub mod choose;
+pub mod copy;
 pub mod demo;
 pub mod drill;
 pub mod durable;
 pub mod interrupt;
+pub mod keyring;
 pub mod open;
 pub mod paths;
 pub mod postgres;

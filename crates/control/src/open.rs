@@ -1,6 +1,6 @@
 //! From what the manifest says about a repository to an open one: secrets, address, layers.
 
-use crate::durable;
+use crate::{durable, keyring};
 use retoma_core::manifest::{self, SecretRef};
 use retoma_core::{Error, ErrorKind, Result, ResultExt, Secret, error::codes};
 use retoma_repo::Repository;
@@ -99,14 +99,20 @@ pub struct Opened {
 }
 
 /// Opens the repository that the manifest describes; with `create`, makes it when there is none (what only the first
-/// backup does).
+/// backup does). Its password is read where no key of it is kept (see [`keyring`]).
 ///
 /// # Errors
 /// `R0102` about the password; `R0304` about the address; otherwise as [`Repository::open`].
 pub fn open_repository(described: &manifest::Repository, create: bool) -> Result<Opened> {
-    let password = secret(&described.password)?;
     let opening = || format!("open repository `{}`", described.name);
-    address(described).and_then(|address| open_at(&address, &password, create)).with_context(opening)
+    let address = address(described).with_context(opening)?;
+    if let Some(repository) = keyring::open(&open_store(&address)?).with_context(opening)? {
+        return Ok(Opened { repository, created: false });
+    }
+    let password = secret(&described.password)?;
+    let opened = open_at(&address, &password, create).with_context(opening)?;
+    keyring::note(&opened.repository);
+    Ok(opened)
 }
 
 /// Where the repository that a manifest describes lies. There, what follows `file://` is a path as it is; an address
@@ -239,15 +245,17 @@ mod tests {
                 url: format!("file://{}/{name}", folder.path().display()),
                 scheme: manifest::Scheme::File,
                 password: file(folder.path(), b"a password", 0o600),
+                copy_of: None,
             };
             assert!(open_repository(&described, true).unwrap().created, "{name}");
             assert!(folder.path().join(name).join("config").exists(), "{name}");
         }
         let elsewhere = manifest::Repository {
             name: "r".to_owned(),
-            url: "s3://bucket/a%20b".to_owned(),
+            url: "s3://bucket/a-b".to_owned(),
             scheme: manifest::Scheme::S3,
             password: file(folder.path(), b"a password", 0o600),
+            copy_of: None,
         };
         assert!(matches!(address(&elsewhere).unwrap(), Address::Remote(_)));
     }

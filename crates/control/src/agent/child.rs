@@ -1,7 +1,11 @@
 //! A child process of the agent: this program again, with a verb. What it prints as JSON is read, with a bound.
 //!
+//! Keys of open repositories go to it on its standard input, so that it does not derive them again (see [`keyring`]); a drill
+//! gets none.
+//!
 //! The kernel kills a child when the *thread* that started it ends, so only the agent's own loop starts children.
 
+use crate::keyring;
 use retoma_core::{Error, ErrorKind, Result, error::codes};
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
@@ -54,11 +58,14 @@ impl Launch {
         command.arg("--manifest").arg(&self.manifest).args(["--json", "--quiet"]);
         command.arg("--agent-task").arg(lock).arg("--agent-process").arg(std::process::id().to_string());
         // A group of its own: Ctrl-C on a terminal is for the agent, which tells its children.
-        command.args(arguments).process_group(0).stdin(Stdio::null()).stdout(Stdio::piped());
         let failed = |error: std::io::Error| {
             let message = format!("`{}` cannot be started: {error}", self.program.display());
             Error::new(ErrorKind::Unavailable, codes::AGENT_CHILD, message).with_source(error)
         };
+        // A drill proves among others that the password still opens: after the disaster there is no agent with a key.
+        let is_drill = arguments.first().is_some_and(|verb| verb == "drill");
+        let keys = if is_drill { keyring::empty_pipe() } else { keyring::pipe() }.map_err(failed)?;
+        command.args(arguments).process_group(0).stdin(keys).stdout(Stdio::piped());
         let mut child = command.spawn().map_err(failed)?;
         let out = child.stdout.take();
         let read = move || {
@@ -138,13 +145,17 @@ mod tests {
 
     /// A shell script as the program: it gets our arguments and may ignore them.
     fn run(script: &str, limit: Duration) -> Ended {
+        run_as("backup", script, limit)
+    }
+
+    fn run_as(verb: &str, script: &str, limit: Duration) -> Ended {
         use std::os::unix::fs::PermissionsExt as _;
         let folder = tempfile::tempdir().unwrap();
         let program = folder.path().join("program");
         std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
         let launch = Launch { program, manifest: "/m.toml".into() };
-        let mut running = launch.start(&["backup".to_owned()], Path::new("/lock"), limit).unwrap();
+        let mut running = launch.start(&[verb.to_owned()], Path::new("/lock"), limit).unwrap();
         retoma_testkit::wait_for_what("the child to end", || running.poll())
     }
 
@@ -157,6 +168,16 @@ mod tests {
         assert_eq!((ended.code, ended.is_overdue), (Some(3), false));
         assert_eq!(ended.document.unwrap()["arguments"], expected);
         assert!(run("echo no document", Duration::from_mins(1)).document.is_none());
+    }
+
+    /// Also where there is no key, what is handed over has a beginning.
+    #[test]
+    fn a_drill_is_handed_nothing_and_others_what_is_kept() {
+        for (verb, is_handed) in [("drill", false), ("backup", true), ("verify", true)] {
+            let ended = run_as(verb, "printf '{\"bytes\": %d}' $(($(wc -c)))", Duration::from_mins(1));
+            let bytes = ended.document.unwrap()["bytes"].as_u64().unwrap();
+            assert_eq!(bytes > 0, is_handed, "{verb}: {bytes}");
+        }
     }
 
     #[test]

@@ -165,6 +165,7 @@ mod tests {
             url,
             scheme: manifest::Scheme::File,
             password: manifest::SecretRef::File(secret),
+            copy_of: None,
         };
         let mut eyes = Eyes { described: described.clone(), repository: None, known: BTreeMap::new() };
         assert_eq!(eyes.look().unwrap().snapshots, Some(0));

@@ -14,6 +14,7 @@ mod board;
 mod child;
 mod journal;
 mod look;
+mod marks;
 mod notify;
 mod report;
 mod send;
@@ -35,12 +36,13 @@ use journal::{Event, Journal, Line, Outcome};
 use look::Looker;
 use report::Report;
 use retoma_core::decide::alerts::{Alerts, conditions};
+use retoma_core::decide::gaps::Open;
 use retoma_core::decide::schedule::{self, Ended, Known, Places};
 use retoma_core::manifest::Manifest;
 use retoma_core::{Error, ErrorKind, Result, error::codes};
 use rustix::process::Signal;
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -52,7 +54,7 @@ const TICK: Duration = Duration::from_millis(250);
 /// How often the board is written anew.
 const POST: Duration = Duration::from_secs(1);
 /// What may run at once.
-const PLACES: Places = Places { backups: 2, maintenance: 1 };
+const PLACES: Places = Places { backups: 2, copies: 1, maintenance: 1 };
 /// How long children may take to stop, and streams to store what has come.
 const CHILD_PATIENCE: Duration = Duration::from_secs(20);
 const STREAM_PATIENCE: Duration = Duration::from_secs(10);
@@ -116,6 +118,8 @@ pub struct Agent {
     started: Timestamp,
     since: Timestamp,
     spool_bytes: u64,
+    /// For each server, the tablespaces that its newest snapshot does not have.
+    new_tablespaces: BTreeMap<String, Open<u32>>,
     /// Addresses at which a repository was seen: nothing is made there anew.
     seen: BTreeSet<String>,
     told_journal: bool,
@@ -157,6 +161,7 @@ impl Agent {
             started,
             since,
             spool_bytes: 0,
+            new_tablespaces: BTreeMap::new(),
             seen,
             told_journal: false,
             settings,
@@ -211,12 +216,20 @@ impl Agent {
 
     fn start_what_is_due(&mut self) {
         let now = Timestamp::now();
+        self.look_at_tablespaces(now);
         let looks: Vec<_> = self.lookers.iter().map(|looker| (looker.name.clone(), looker.last())).collect();
         for (task, known) in self.tasks.iter().zip(&mut self.known) {
             let component = task.component.as_deref().and_then(|name| self.settings.manifest.component(name));
             if let Some(seen) = component.and_then(|component| view::newest_everywhere(component, &looks)) {
                 known.saw_good(seen, now);
             }
+            // Behind a gap nothing can be recovered, however soon the next backup was due.
+            let wal = self.wal.iter().map(Wal::known);
+            let own = wal
+                .filter(|it| task.verb == "backup" && Some(&it.stream.component) == task.component.as_ref());
+            let made = |name: &str| self.new_tablespaces.get(name);
+            let since = |it: streams::Known| view::gap_since(&self.journal, &it, made(&it.stream.component));
+            known.needed_since = own.filter_map(since).max();
         }
         let schedules: Vec<schedule::Task> = self.tasks.iter().map(|task| task.schedule.clone()).collect();
         for number in schedule::plan(&schedules, &self.known, PLACES, now).start {
@@ -259,7 +272,7 @@ impl Agent {
             let mut arguments = arguments.clone();
             // A repository that was there and is not must not be made anew where its disk was.
             let seen = self.settings.manifest.repositories.iter().filter(|it| self.seen.contains(&it.url));
-            for repository in seen.filter(|_| task.component.is_some()) {
+            for repository in seen.filter(|_| matches!(task.verb, "backup" | "copy")) {
                 arguments.extend(["--existing".to_owned(), repository.name.clone()]);
             }
             match self.launch.start(&arguments, &self.state.task_lock(&task.name), task.limit) {
@@ -292,7 +305,11 @@ impl Agent {
             ..run.line
         };
         let started = line.started;
-        let line = run.report.into_line(line);
+        let mut line = run.report.into_line(line);
+        if task.verb == "wal-check" {
+            let before = self.journal.past(&task.name).and_then(|past| past.good.as_ref());
+            view::note_open(before, started, &mut line.details);
+        }
         if outcome != Outcome::Good {
             let code = line.error_code.as_deref().unwrap_or("no code");
             (self.settings.tell)(&format!("{} ended {outcome:?} ({code})", task.name).to_lowercase());

@@ -2,8 +2,10 @@
 
 use super::child::Ended;
 use super::journal::{Line, Outcome};
+use jiff::Timestamp;
 use retoma_core::error::codes;
 use serde_json::{Map, Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What the steps of one run gave together.
 #[derive(Debug, Clone, Default)]
@@ -87,19 +89,39 @@ impl Report {
             let Some(component) = server["component"].as_str() else { continue };
             let count = |key: &str| server[key].as_array().map_or(0, Vec::len) as u64;
             let mut gaps = count("gaps") + count("missing_histories");
+            // No backup stores one, so they do not ask for any.
+            let mut histories = count("missing_histories");
             let snapshots = server["snapshots"].as_array().map_or(&[][..], Vec::as_slice);
+            let (mut open_gaps, mut open) = open_gaps(snapshots);
             let mut start = snapshots.iter().filter_map(|it| it["time"].as_str()).min().map(str::to_owned);
             let ways = snapshots.iter().flat_map(|it| it["ways"].as_array().into_iter().flatten());
             let lsn =
                 |way: &Value| way["recoverable_until"].as_str()?.parse::<retoma_core::postgres::Lsn>().ok();
             let mut end = ways.filter_map(lsn).map(|lsn| lsn.0).max();
+            let (mut spaces, mut timelines) = (Value::Null, json!({}));
             if let Some(before) = self.details.get(component) {
+                histories = histories.saturating_add(before["missing_histories"].as_u64().unwrap_or(0));
+                open.extend(names(&before["open"]));
+                (spaces, timelines) = (before["tablespaces"].clone(), before["timelines"].clone());
                 gaps = gaps.saturating_add(before["gaps"].as_u64().unwrap_or(0));
+                open_gaps = open_gaps.saturating_add(before["open_gaps"].as_u64().unwrap_or(0));
                 start = start.or_else(|| before["window_start"].as_str().map(str::to_owned));
                 end = end.max(before["window_end_lsn"].as_u64());
             }
-            let window = json!({ "gaps": gaps, "window_start": start, "window_end_lsn": end });
+            if let (Some(id), Some(newest)) = (server["system_identifier"].as_str(), newest_timeline(server))
+            {
+                timelines[id] = json!(timelines[id].as_u64().map_or(newest, |before| before.max(newest)));
+            }
+            let window = json!({ "timelines": timelines, "gaps": gaps, "open_gaps": open_gaps, "open": open, "missing_histories": histories,
+                                 "tablespaces": spaces, "window_start": start, "window_end_lsn": end });
             self.details.insert(component.to_owned(), window);
+        }
+        for (component, mut held) in tablespaces(document) {
+            let Some(window) = self.details.get_mut(component) else { continue };
+            if let Some(before) = window["tablespaces"].as_array() {
+                held.retain(|oid| before.contains(&json!(oid)));
+            }
+            window["tablespaces"] = json!(held);
         }
     }
 
@@ -117,6 +139,46 @@ impl Report {
         }
         self.details.insert("rpo_measured_seconds".to_owned(), Value::Object(lost));
     }
+}
+
+/// The newest timeline that a server has WAL of.
+fn newest_timeline(server: &Value) -> Option<u64> {
+    server["timelines"].as_array()?.iter().filter_map(|it| it["timeline"].as_u64()).max()
+}
+
+fn time(snapshot: &Value) -> Option<Timestamp> {
+    snapshot["time"].as_str().and_then(|it| it.parse().ok())
+}
+
+fn names(list: &Value) -> impl Iterator<Item = String> {
+    list.as_array().into_iter().flatten().filter_map(|name| name.as_str().map(str::to_owned))
+}
+
+/// The tablespaces in the newest snapshot of each component.
+fn tablespaces(document: &Value) -> BTreeMap<&str, Vec<u64>> {
+    let mut newest: BTreeMap<&str, &Value> = BTreeMap::new();
+    for server in document["servers"].as_array().into_iter().flatten() {
+        let Some(component) = server["component"].as_str() else { continue };
+        for snapshot in server["snapshots"].as_array().into_iter().flatten() {
+            let known = newest.entry(component).or_insert(snapshot);
+            if time(snapshot) > time(known) {
+                *known = snapshot;
+            }
+        }
+    }
+    let held = |snapshot: &Value| {
+        Some(snapshot["tablespaces"].as_array()?.iter().filter_map(Value::as_u64).collect())
+    };
+    newest.into_iter().filter_map(|(component, snapshot)| Some((component, held(snapshot)?))).collect()
+}
+
+/// How many gaps lie behind the newest of a server's snapshots, on its way to the newest timeline, and their names.
+fn open_gaps(snapshots: &[Value]) -> (u64, BTreeSet<String>) {
+    let newest = snapshots.iter().max_by_key(|snapshot| time(snapshot));
+    let ways = newest.and_then(|snapshot| snapshot["ways"].as_array()).into_iter().flatten();
+    let way = ways.max_by_key(|way| way["timeline"].as_u64());
+    let count = way.and_then(|way| way["gaps"].as_u64()).unwrap_or(0);
+    (count, way.into_iter().flat_map(|way| names(&way["first_missing"])).collect())
 }
 
 /// Which outcome of several counts.
@@ -198,21 +260,35 @@ mod tests {
         );
         assert_eq!((verify.outcome(), &verify.details["damaged"]), (Outcome::Good, &json!(true)));
         let server = |gaps: &[&str], until: &str| {
-            json!({ "servers": [{ "component": "db", "gaps": gaps, "missing_histories": [],
-                "snapshots": [{ "time": "2026-01-31T12:00:00Z", "ways": [{ "recoverable_until": until }] }] }] })
+            json!({ "servers": [{ "component": "db", "system_identifier": "77", "timelines": [{ "timeline": 1 + gaps.len() }], "gaps": gaps, "missing_histories": ["00000002.history"],
+                "snapshots": [{ "time": "2026-01-31T12:00:00Z", "tablespaces": [7, gaps.len()], "ways": [{ "recoverable_until": until }] }] }] })
         };
         let check = of(
             "wal-check",
             &[ended(Some(4), server(&["x"], "0/3000000")), ended(Some(0), server(&[], "0/2000000"))],
         );
-        let expected =
-            json!({ "gaps": 1, "window_start": "2026-01-31T12:00:00Z", "window_end_lsn": 0x0300_0000 });
+        let expected = json!({ "timelines": { "77": 2 }, "gaps": 3, "open_gaps": 0, "open": [], "missing_histories": 2, "tablespaces": [7], "window_start": "2026-01-31T12:00:00Z", "window_end_lsn": 0x0300_0000 });
         assert_eq!((check.outcome(), &check.details["db"]), (Outcome::Good, &expected));
         let result = json!({ "scenario": "deletion", "verdict": "red", "rto_measured_seconds": 1.5,
             "components": [{ "component": "db", "rpo_measured_seconds": 0.25 }, { "component": "models", "rpo_measured_seconds": null }] });
         let drill = of("drill", &[ended(Some(4), result)]);
         assert_eq!((drill.outcome(), &drill.details["verdict"]), (Outcome::Good, &json!("red")));
         assert_eq!(drill.details["rpo_measured_seconds"], json!({ "db": 0.25 }));
+    }
+
+    #[test]
+    fn a_gap_is_open_until_a_snapshot_begins_behind_it() {
+        let snapshot =
+            |day: u8, ways: Value| json!({ "time": format!("2026-01-{day:02}T12:00:00Z"), "ways": ways });
+        let way =
+            |timeline: u32, gaps: u32| json!({ "timeline": timeline, "gaps": gaps, "first_missing": ["x"] });
+        let open_gaps = |snapshots: &[Value]| open_gaps(snapshots).0;
+        let cut = snapshot(1, json!([way(1, 2)]));
+        assert_eq!(open_gaps(std::slice::from_ref(&cut)), 2);
+        assert_eq!(open_gaps(&[snapshot(2, json!([way(1, 0)])), cut.clone()]), 0);
+        // What was left behind on a former timeline is nobody's future.
+        assert_eq!(open_gaps(&[cut, snapshot(3, json!([way(1, 3), way(2, 1)]))]), 1);
+        assert_eq!(open_gaps(&[json!({ "time": 7, "ways": "x" })]), 0);
     }
 
     #[test]

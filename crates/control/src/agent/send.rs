@@ -1,6 +1,9 @@
-//! Tells receivers what alerts there are, in a thread of its own, so that one that hangs holds nothing up. `docs/agent.md`, "Alerts".
+//! Tells receivers what alerts there are, in threads of their own, so that one that hangs holds nothing up. Mail has one for
+//! itself: a mail server is asked many times for one message, and may take long for each answer. `docs/agent.md`, "Alerts".
 //!
 //! There is no queue: what is sent is the difference between what is active and what the receiver acknowledged last.
+
+mod mail;
 
 use super::board::Board;
 use super::streams::Tell;
@@ -13,13 +16,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a receiver may take.
 const LIMIT: Duration = Duration::from_secs(10);
 /// From one attempt to the next.
 const AGAIN: Duration = Duration::from_secs(10);
+/// The same for mail: who logs in with a wrong password too often is locked out.
+const MAIL_AGAIN: Duration = Duration::from_mins(1);
+/// No further mail is begun in a round that has taken so long.
+const MAIL_ROUND: Duration = Duration::from_mins(1);
 /// How often Alertmanager hears of what lasts, and the dead man's switch of us.
 const REPEAT: Duration = Duration::from_mins(1);
 /// When Alertmanager takes an alert for ended of which it hears nothing any more.
@@ -75,12 +82,15 @@ fn difference(told: &[Told], active: &[Told], may_clear: bool) -> Difference {
 }
 
 /// What each receiver acknowledged.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
 struct Memory {
     #[serde(default)]
     webhook: Vec<Told>,
     #[serde(default)]
     alertmanager: Vec<Told>,
+    /// By address.
+    #[serde(default)]
+    email: BTreeMap<String, Vec<Told>>,
 }
 
 /// Who sends, to whom.
@@ -99,35 +109,63 @@ struct Tries {
     alertmanager: Option<Instant>,
     alertmanager_done: Option<Instant>,
     dead_man: Option<Instant>,
-    is_failing: BTreeMap<&'static str, bool>,
+    email: BTreeMap<String, Instant>,
+    is_failing: BTreeMap<String, bool>,
 }
 
 impl Sender {
     /// Sends from now on until `interrupt`.
     pub(super) fn start(self, board: Arc<Board>, interrupt: Interrupt, tell: Tell) -> Result<()> {
-        let work = move || {
-            let path = self.folder.join(NAME);
-            let read = std::fs::read(&path).ok();
-            let mut memory: Memory =
-                read.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
-            let (begun, mut tries) = (Instant::now(), Tries::default());
-            while !interrupt.is_set() {
-                if self.round(&board, &mut memory, &mut tries, begun.elapsed() >= SETTLE, &tell) {
-                    let text = serde_json::to_vec(&memory).unwrap_or_default();
-                    // Lost, it costs a message twice.
-                    durable::write(&path, &text, durable::PRIVATE).ok();
-                }
-                super::pause(&interrupt, Duration::from_secs(1), || false);
-            }
-        };
-        std::thread::Builder::new()
-            .name("alerts".to_owned())
-            .spawn(work)
-            .map(drop)
-            .map_err(|error| Error::io("a thread that sends alerts", error))
+        let path = self.folder.join(NAME);
+        let read = std::fs::read(&path).ok();
+        let memory: Memory = read.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        let shared = Arc::new(Mutex::new(memory));
+        if self.options.email.is_some() {
+            let sender = self.clone();
+            let all = (Arc::clone(&shared), Arc::clone(&board), interrupt.clone(), Arc::clone(&tell));
+            spawn("alerts-mail", move || {
+                let round = |memory: &mut Memory, tries: &mut Tries, may_clear| {
+                    sender.mail_round(&all.1, memory, tries, may_clear, &all.3)
+                };
+                sender.keep_telling(&all.0, &all.2, round, |own, memory| memory.email = own.email);
+            })?;
+        }
+        spawn("alerts", move || {
+            let round = |memory: &mut Memory, tries: &mut Tries, may_clear| {
+                self.round(&board, memory, tries, may_clear, &tell)
+            };
+            let put = |own: Memory, memory: &mut Memory| {
+                (memory.webhook, memory.alertmanager) = (own.webhook, own.alertmanager);
+            };
+            self.keep_telling(&shared, &interrupt, round, put);
+        })
     }
 
-    /// One round over all receivers; whether one acknowledged something new.
+    /// Goes round until `interrupt`. Nobody waits for a round: it works on what it remembers itself, and `put` takes its part of
+    /// that over into what is kept.
+    fn keep_telling(
+        &self,
+        shared: &Mutex<Memory>,
+        interrupt: &Interrupt,
+        round: impl Fn(&mut Memory, &mut Tries, bool) -> bool,
+        put: impl Fn(Memory, &mut Memory),
+    ) {
+        let lock = || shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut own = lock().clone();
+        let (begun, mut tries) = (Instant::now(), Tries::default());
+        while !interrupt.is_set() {
+            if round(&mut own, &mut tries, begun.elapsed() >= SETTLE) {
+                let mut memory = lock();
+                put(own.clone(), &mut memory);
+                let text = serde_json::to_vec(&*memory).unwrap_or_default();
+                // Lost, it costs a message twice.
+                durable::write(&self.folder.join(NAME), &text, durable::PRIVATE).ok();
+            }
+            super::pause(interrupt, Duration::from_secs(1), || false);
+        }
+    }
+
+    /// One round over all receivers but mail; whether one acknowledged something new.
     fn round(
         &self,
         board: &Board,
@@ -175,6 +213,42 @@ impl Sender {
         is_changed
     }
 
+    /// One round over all addresses; whether one acknowledged something new. Who has waited longest comes first, so that an
+    /// address that hangs takes its turn and no more.
+    fn mail_round(
+        &self,
+        board: &Board,
+        memory: &mut Memory,
+        tries: &mut Tries,
+        may_clear: bool,
+        tell: &Tell,
+    ) -> bool {
+        let (Some(email), Some(active)) = (&self.options.email, board.active()) else { return false };
+        let active: Vec<Told> = active.iter().map(|(key, alert)| Told::new(key, alert)).collect();
+        let (begun, mut is_changed) = (Instant::now(), false);
+        let mut addresses: Vec<&String> = email.to.iter().collect();
+        addresses.sort_by_key(|to| tries.email.get(*to).copied());
+        for to in addresses {
+            if begun.elapsed() >= MAIL_ROUND {
+                break;
+            }
+            let told = memory.email.get(to).map_or(&[][..], Vec::as_slice);
+            let news = difference(told, &active, may_clear);
+            let is_news = !(news.raised.is_empty() && news.cleared.is_empty());
+            if !is_news || tries.email.get(to).is_some_and(|last| last.elapsed() < MAIL_AGAIN) {
+                continue;
+            }
+            tries.email.insert(to.clone(), Instant::now());
+            let sent = self.mail(email, to, &news, &active);
+            if tries.note(&format!("email {to}"), &sent, tell) {
+                memory.email.insert(to.clone(), after(told, &active, may_clear));
+                tries.email.remove(to);
+                is_changed = true;
+            }
+        }
+        is_changed
+    }
+
     fn webhook(&self, receiver: &Receiver, news: &Difference, active: &[Told]) -> Result<()> {
         let body = json!({ "schema": "retoma.alerts/1", "service": self.service, "host": self.host,
                            "raised": news.raised, "cleared": news.cleared, "active": active });
@@ -204,10 +278,15 @@ impl Sender {
     }
 }
 
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);
+    thread.map(drop).map_err(|error| Error::io("a thread that sends alerts", error))
+}
+
 impl Tries {
     /// Says once that a receiver does not answer, and once that it does again.
-    fn note(&mut self, name: &'static str, sent: &Result<()>, tell: &Tell) -> bool {
-        let was_failing = self.is_failing.insert(name, sent.is_err()).unwrap_or(false);
+    fn note(&mut self, name: &str, sent: &Result<()>, tell: &Tell) -> bool {
+        let was_failing = self.is_failing.insert(name.to_owned(), sent.is_err()).unwrap_or(false);
         match sent {
             Err(error) if !was_failing => tell(&format!("alerts to `{name}`: {error} [{}]", error.code())),
             Ok(()) if was_failing => tell(&format!("alerts to `{name}` arrive again")),

@@ -1,11 +1,16 @@
 //! The WAL of PostgreSQL servers under the agent: a stream for each, begun again when it ends, and a look at its slot.
 
+use super::marks;
 use crate::Interrupt;
+use crate::wal::archiver::ArchiverWatch;
 use crate::wal::stream::{self, Alarm, SlotUse, SlotWatch, StreamEvent, StreamJob};
+use crate::wal::tablespaces::TablespaceWatch;
 use jiff::Timestamp;
+use retoma_core::decide::archiving::Archiving;
 use retoma_core::decide::observed::{Slot, Stream};
-use retoma_core::manifest::{ComponentKind, Manifest, WalMode};
+use retoma_core::manifest::{Component, ComponentKind, Manifest, WalMode};
 use retoma_core::{Error, Result};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -15,6 +20,9 @@ const FIRST_PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 /// From one look at a slot to the next.
 const LOOK: Duration = Duration::from_secs(15);
+
+/// From one look at an archiver to the next.
+const LOOK_AT_ARCHIVER: Duration = Duration::from_secs(5);
 
 /// Tells a person something.
 pub type Tell = Arc<dyn Fn(&str) + Send + Sync>;
@@ -26,6 +34,8 @@ pub(super) struct Known {
     pub(super) stream: Stream,
     /// When the stream last told of a gap.
     pub(super) gap_at: Option<Timestamp>,
+    /// The server's tablespaces at the last look that it answered.
+    pub(super) tablespaces: Option<BTreeSet<u32>>,
 }
 
 /// The WAL of one component.
@@ -49,7 +59,7 @@ impl Wal {
             let is_wanted = component.wal.mode != WalMode::Archive;
             let down = is_wanted.then(|| "it is not connected yet".to_owned());
             let stream = Stream { component: component.name.clone(), is_wanted, down, ..Stream::default() };
-            let known = Arc::new(Mutex::new(Known { stream, gap_at: None }));
+            let known = Arc::new(Mutex::new(Known { stream, ..Known::default() }));
             let mut wal = Self { known: Arc::clone(&known), thread: None };
             if is_wanted {
                 let (manifest, name) = (Arc::clone(manifest), component.name.clone());
@@ -58,6 +68,16 @@ impl Wal {
                 wal.thread =
                     Some(spawn("wal-stream", move || keep(&known, &manifest, &name, &interrupt, &tell))?);
                 spawn("wal-slots", move || watch(&own.0, &own.1, &own.2, &own.3))?;
+            } else {
+                lock(&known).stream.archive_promised = component.wal.archive_timeout;
+                let (manifest, name, interrupt) =
+                    (Arc::clone(manifest), component.name.clone(), interrupt.clone());
+                spawn("wal-archive", move || watch_archive(&known, &manifest, &name, &interrupt))?;
+            }
+            if component.has_marks {
+                let (known, manifest) = (Arc::clone(&wal.known), Arc::clone(manifest));
+                let (name, interrupt) = (component.name.clone(), interrupt.clone());
+                spawn("marks", move || marks::write(&known, &manifest, &name, &interrupt))?;
             }
             all.push(wal);
         }
@@ -82,7 +102,7 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
         .map_err(|error| Error::io("a thread for the WAL of a server", error))
 }
 
-fn lock(known: &Mutex<Known>) -> std::sync::MutexGuard<'_, Known> {
+pub(super) fn lock(known: &Mutex<Known>) -> std::sync::MutexGuard<'_, Known> {
     known.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -119,12 +139,13 @@ fn keep(known: &Mutex<Known>, manifest: &Manifest, name: &str, interrupt: &Inter
 /// Looks at the slot now and then, whether somebody streams or not.
 fn watch(known: &Mutex<Known>, manifest: &Manifest, name: &str, interrupt: &Interrupt) {
     let Some(component) = manifest.component(name) else { return };
-    let mut eyes = None;
+    let (mut eyes, mut spaces) = (None, None);
     loop {
         super::pause(interrupt, LOOK, || false);
         if interrupt.is_set() {
             return;
         }
+        look_at_tablespaces(&mut spaces, known, component);
         if eyes.is_none() {
             eyes = StreamJob::new(manifest, component).ok().map(|job| SlotWatch::new(&job));
         }
@@ -136,6 +157,37 @@ fn watch(known: &Mutex<Known>, manifest: &Manifest, name: &str, interrupt: &Inte
         });
         let mut known = lock(known);
         (known.stream.slot, known.stream.slot_unknown) = (slot, slot.is_none());
+    }
+}
+
+/// Looks at the server's archiver now and then. Where nothing is promised and the server does not archive, it need not.
+fn watch_archive(known: &Mutex<Known>, manifest: &Manifest, name: &str, interrupt: &Interrupt) {
+    let Some(component) = manifest.component(name) else { return };
+    let (mut eyes, mut archiving, mut spaces) = (None, Archiving::default(), None);
+    let mut is_wanted = component.wal.archive_timeout.is_some();
+    while !interrupt.is_set() {
+        look_at_tablespaces(&mut spaces, known, component);
+        if eyes.is_none() {
+            eyes = ArchiverWatch::new(component).ok();
+        }
+        let found = eyes.as_mut().and_then(|eyes| eyes.look().ok());
+        is_wanted |= found.is_some_and(|state| state.is_on);
+        {
+            let stream = &mut lock(known).stream;
+            stream.archive = found.filter(|_| is_wanted).map(|state| archiving.see(&state, Timestamp::now()));
+            stream.archive_unknown = is_wanted && found.is_none();
+        }
+        super::pause(interrupt, LOOK_AT_ARCHIVER, || false);
+    }
+}
+
+/// What the server last said counts when it does not answer: whether it does is looked at elsewhere.
+fn look_at_tablespaces(eyes: &mut Option<TablespaceWatch>, known: &Mutex<Known>, component: &Component) {
+    if eyes.is_none() {
+        *eyes = TablespaceWatch::new(component).ok();
+    }
+    if let Some(found) = eyes.as_mut().and_then(|eyes| eyes.look().ok()) {
+        lock(known).tablespaces = Some(found);
     }
 }
 
@@ -202,7 +254,7 @@ mod tests {
         let lag = Duration::from_millis(250);
         known.hear(&StreamEvent::Shipped { position, lag_bytes: 7, lag }, now);
         known.hear(&StreamEvent::Gap { from: position, to: position, error: &error }, now);
-        let Known { stream, gap_at } = known;
+        let Known { stream, gap_at, .. } = known;
         assert_eq!((stream.lag_bytes, stream.lag_seconds, gap_at), (Some(7), Some(0.25), Some(now)));
         assert!(stream.stuck_repositories.is_empty());
     }

@@ -31,6 +31,10 @@ pub(super) struct Task {
 pub(super) fn tasks(manifest: &Manifest, host: &str) -> Vec<Task> {
     let mut tasks: Vec<Task> = manifest.components.iter().map(|component| backup(component, host)).collect();
     let options = &manifest.agent;
+    // Whatever is new in its source is brought there; which is also what `retoma copy --to NAME` does.
+    for copy in manifest.repositories.iter().filter(|it| it.copy_of.is_some()) {
+        tasks.push(self::copy(manifest, &copy.name, host));
+    }
     let each = |step: &dyn Fn(&str) -> Vec<Vec<String>>| -> Vec<Vec<String>> {
         manifest.repositories.iter().flat_map(|repository| step(&repository.name)).collect()
     };
@@ -51,7 +55,8 @@ pub(super) fn tasks(manifest: &Manifest, host: &str) -> Vec<Task> {
     let verify = each(&|name| vec![words(&["verify", "--sample", &sample, "--repository", name])]);
     add("verify", options.verify_every, verify, CHILD_LIMIT);
     if manifest.components.iter().any(|component| component.kind() == ComponentKind::Postgres) {
-        let check = each(&|name| vec![words(&["wal", "check", "--repository", name])]);
+        let direct = manifest.repositories.iter().filter(|it| it.copy_of.is_none());
+        let check = direct.map(|it| words(&["wal", "check", "--repository", &it.name])).collect();
         add("wal-check", options.wal_check_every, check, CHILD_LIMIT);
     }
     if let Some(scenario) = &options.drill {
@@ -82,6 +87,24 @@ fn backup(component: &Component, host: &str) -> Task {
         steps,
         limit: CHILD_LIMIT,
     }
+}
+
+/// Into the repository `name`, which is a copy.
+fn copy(manifest: &Manifest, name: &str, host: &str) -> Task {
+    let task = format!("copy/{name}");
+    let schedule = schedule::Task {
+        every: manifest.agent.copy_every.max(units::Duration::from_seconds(1)),
+        class: Class::Copy,
+        rank: u8::MAX,
+        seed: schedule::seed(&task, host),
+    };
+    let components = manifest.components.iter().filter(|it| it.copies.iter().any(|copy| copy == name));
+    let mut step = words(&["copy"]);
+    step.extend(components.map(|component| component.name.clone()));
+    step.extend(words(&["--to", name]));
+    // Without components nothing is copied.
+    let steps = if step.len() > 3 { vec![step] } else { Vec::new() };
+    Task { name: task, verb: "copy", component: None, schedule, steps, limit: CHILD_LIMIT }
 }
 
 fn words(words: &[&str]) -> Vec<String> {
@@ -123,5 +146,16 @@ mod tests {
         assert_eq!(more[4], "wal-check every 5m: wal check --repository near; wal check --repository far");
         assert_eq!(more[5], "drill every 7d: drill deletion");
         assert!(more[3].contains("--sample 9%"));
+    }
+
+    #[test]
+    fn a_copy_is_filled_from_its_source_and_has_no_other_wal_than_that() {
+        let more = "[[component]]\nname = \"db\"\nkind = \"postgres\"\ntier = \"critical\"\nurl = \"postgres://h/d\"\n\
+            repositories = [\"far\"]\n[[repository]]\nname = \"off\"\nurl = \"file:///o\"\npassword = \"env:P\"\n\
+            copy_of = \"near\"\n[agent]\ncopy_every = \"20m\"\n";
+        let lines = lines(more);
+        assert_eq!(lines[2], "copy/off every 20m: copy models --to off");
+        assert!(lines[3].contains("prune --yes --repository off") && lines[4].contains("--repository off"));
+        assert_eq!(lines[5], "wal-check every 5m: wal check --repository near; wal check --repository far");
     }
 }

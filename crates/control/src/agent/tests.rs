@@ -80,3 +80,114 @@ fn an_agent_that_is_asked_to_stop_does_so() {
     agent.run().unwrap();
     assert_eq!(board.metrics(Timestamp::now()), None);
 }
+
+#[test]
+fn a_gap_asks_for_a_backup_that_begins_behind_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = State::take(&folder.path().join("state")).unwrap();
+    let mut agent = Agent::new(settings(folder.path(), ""), state).unwrap();
+    let at = |second: i64| Timestamp::from_second(1_800_000_000 + second).unwrap();
+    let mut wal = streams::Known::default();
+    wal.stream.component = "db".to_owned();
+    assert_eq!(view::gap_since(&agent.journal, &wal, None), None);
+    let mut checked = |number: u64, second, open_gaps: u64| {
+        for (event, outcome) in [("begun", None), ("ended", Some("good"))] {
+            let line = serde_json::json!({
+                "event": event, "id": number, "task": "wal-check", "verb": "wal-check", "component": null,
+                "started": at(second), "ended": outcome.map(|_| at(second + 1)), "outcome": outcome,
+                "details": { "db": { "gaps": 3, "open_gaps": open_gaps }, "other": { "open_gaps": 9 } },
+            });
+            agent.journal.write(serde_json::from_value(line).unwrap());
+        }
+        view::gap_since(&agent.journal, &wal, None)
+    };
+    assert_eq!(checked(1, 10, 0), None, "a gap that a newer backup has closed");
+    assert_eq!(checked(2, 20, 1), Some(at(20)));
+    assert_eq!(checked(3, 30, 0), None);
+    wal.gap_at = Some(at(25));
+    assert_eq!(view::gap_since(&agent.journal, &wal, None), Some(at(25)));
+}
+
+/// Writes the begin and the good end of a run.
+fn ran(agent: &mut Agent, task: &str, seconds: [i64; 2], mut details: Value) {
+    let at = |second: i64| Timestamp::from_second(1_800_000_000 + second).unwrap();
+    let [started, ended] = seconds.map(at);
+    if task == "wal-check" {
+        let before = agent.journal.past(task).and_then(|past| past.good.clone());
+        view::note_open(before.as_ref(), started, &mut details);
+    }
+    let id = agent.journal.next_id();
+    for (event, outcome) in [("begun", None), ("ended", Some("good"))] {
+        let line = serde_json::json!({
+            "event": event, "id": id, "task": task, "verb": "x", "started": started, "ended": outcome.map(|_| ended),
+            "outcome": outcome, "details": details,
+        });
+        agent.journal.write(serde_json::from_value(line).unwrap());
+    }
+}
+
+#[test]
+fn what_no_backup_closes_asks_for_one_and_is_told_until_it_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = State::take(&folder.path().join("state")).unwrap();
+    let mut agent = Agent::new(settings(folder.path(), ""), state).unwrap();
+    let at = |second: i64| Timestamp::from_second(1_800_000_000 + second).unwrap();
+    let mut wal = streams::Known::default();
+    wal.stream.component = "db".to_owned();
+    let look = |agent: &Agent| {
+        let stream = agent.stream(wal.clone());
+        (view::gap_since(&agent.journal, &wal, None), stream.open_gaps, stream.missing_histories)
+    };
+    let check = |open: &[&str], histories: u64| serde_json::json!({ "db": { "open": open, "open_gaps": open.len(), "missing_histories": histories } });
+    ran(&mut agent, "backup/db", [0, 5], Value::Null);
+    ran(&mut agent, "wal-check", [10, 11], check(&[], 1));
+    assert_eq!(look(&agent), (None, Some(0), Some(1)), "no backup stores a history");
+    ran(&mut agent, "wal-check", [20, 21], check(&["a"], 1));
+    assert_eq!(look(&agent), (Some(at(20)), Some(1), Some(1)));
+    ran(&mut agent, "backup/db", [22, 23], Value::Null);
+    assert_eq!(look(&agent), (Some(at(20)), Some(0), Some(1)), "the first backup is believed to close it");
+    for (second, open) in [(30, &["a"][..]), (40, &["a"]), (50, &["a"])] {
+        ran(&mut agent, "wal-check", [second, second + 1], check(open, 1));
+        assert_eq!(look(&agent), (Some(at(20)), Some(1), Some(1)), "the backup at 22 was behind it");
+        ran(&mut agent, "backup/db", [second + 2, second + 3], Value::Null);
+        assert_eq!(look(&agent).1, Some(1), "it does not come and go");
+    }
+    ran(&mut agent, "wal-check", [60, 61], check(&["a", "b"], 0));
+    assert_eq!(look(&agent), (Some(at(60)), Some(2), Some(0)));
+    ran(&mut agent, "wal-check", [70, 71], check(&[], 0));
+    assert_eq!(look(&agent), (None, Some(0), Some(0)));
+}
+
+#[test]
+fn a_tablespace_behind_the_newest_backup_asks_for_one_and_is_told_until_it_is_done() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = State::take(&folder.path().join("state")).unwrap();
+    let mut agent = Agent::new(settings(folder.path(), ""), state).unwrap();
+    let at = |second: i64| Timestamp::from_second(1_800_000_000 + second).unwrap();
+    let look = |agent: &mut Agent, second: i64, oids: Option<&[u32]>| {
+        let mut wal = streams::Known::default();
+        wal.stream.component = "db".to_owned();
+        wal.tablespaces = oids.map(|oids| oids.iter().copied().collect());
+        agent.compare_tablespaces(&wal, at(second));
+        let since = view::gap_since(&agent.journal, &wal, agent.new_tablespaces.get("db"));
+        let stream = agent.stream(wal);
+        assert_eq!(stream.has_new_tablespace, stream.open_gaps.is_some_and(|gaps| gaps > 0));
+        (since, stream.has_new_tablespace)
+    };
+    let check =
+        |oids: &[u32]| serde_json::json!({ "db": { "open": [], "open_gaps": 0, "tablespaces": oids } });
+    assert_eq!(look(&mut agent, 1, Some(&[16400])), (None, false), "no check yet");
+    ran(&mut agent, "backup/db", [2, 5], Value::Null);
+    ran(&mut agent, "wal-check", [6, 7], check(&[16400]));
+    assert_eq!(look(&mut agent, 8, Some(&[16400])), (None, false));
+    assert_eq!(look(&mut agent, 9, None), (None, false), "a server that does not answer says nothing");
+    assert_eq!(look(&mut agent, 10, Some(&[])), (None, false), "dropping one is in no recovery's way");
+    assert_eq!(look(&mut agent, 11, Some(&[16400, 16500])), (Some(at(11)), true));
+    assert_eq!(look(&mut agent, 12, Some(&[16400, 16500])), (Some(at(11)), true));
+    ran(&mut agent, "backup/db", [13, 15], Value::Null);
+    assert_eq!(look(&mut agent, 16, Some(&[16400, 16500])), (Some(at(11)), false), "done");
+    ran(&mut agent, "wal-check", [16, 17], check(&[16400]));
+    assert!(look(&mut agent, 18, Some(&[16400, 16500])).1, "a backup that does not have it");
+    ran(&mut agent, "wal-check", [19, 20], check(&[16400, 16500]));
+    assert_eq!(look(&mut agent, 21, Some(&[16400, 16500])), (None, false));
+}

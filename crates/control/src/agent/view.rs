@@ -1,14 +1,18 @@
 //! From what the loop, the looks and the streams know to one [`Observed`].
 
 use super::Agent;
-use super::journal::Line;
+use super::journal::{Journal, Line};
 use super::look::Look;
+use super::streams;
 use jiff::Timestamp;
+use retoma_core::decide::gaps::{self, Open};
 use retoma_core::decide::observed::{
     Observed, ObservedBackup, ObservedComponent, ObservedDrill, ObservedRepository, ObservedTask, Stream,
 };
 use retoma_core::decide::schedule;
-use retoma_core::manifest::{Component, WalMode};
+use retoma_core::manifest::Component;
+use retoma_core::postgres::TimelineId;
+use serde_json::Value;
 use std::path::Path;
 
 /// Deeper folders are no spool.
@@ -51,8 +55,10 @@ impl Agent {
             let look = looks.iter().find(|(name, _)| name == repository)?;
             look.1.ages.get(&component.name).copied()
         };
-        let newest =
-            component.repositories.iter().map(|name| (name.clone(), ages(name).map(|(_, newest)| newest)));
+        let newest = |names: &[String]| {
+            let newest = |name: &String| (name.clone(), ages(name).map(|(_, newest)| newest));
+            names.iter().map(newest).collect::<Vec<_>>()
+        };
         let good =
             self.journal.past(&format!("backup/{}", component.name)).and_then(|past| past.good.as_ref());
         let backup = good.and_then(|line| {
@@ -67,9 +73,10 @@ impl Agent {
             kind: component.kind(),
             tier: component.tier,
             objectives: component.objectives,
-            every: component.schedule.every,
-            is_streamed: component.path().is_none() && component.wal.mode != WalMode::Archive,
-            newest: newest.collect(),
+            age_limit: component.snapshot_age_limit(),
+            newest: newest(&component.repositories),
+            copies: newest(&component.copies),
+            copy_age_limit: self.settings.manifest.copy_age_limit(component),
             oldest: component
                 .repositories
                 .iter()
@@ -97,22 +104,106 @@ impl Agent {
     }
 
     /// A stream with what the last WAL check found of its archive.
-    fn stream(&self, known: super::streams::Known) -> Stream {
+    pub(super) fn stream(&self, known: streams::Known) -> Stream {
         let mut stream = known.stream;
         let check = self.journal.past("wal-check").and_then(|past| past.good.as_ref());
         if let Some(found) = check.map(|line| &line.details[stream.component.as_str()]) {
-            stream.gaps = found["gaps"].as_u64();
+            (stream.gaps, stream.open_gaps) = (found["gaps"].as_u64(), found["open_gaps"].as_u64());
+            stream.missing_histories = found["missing_histories"].as_u64();
+            stream.newest_timeline = stream.archive.and_then(|it| it.writing).and_then(|writing| {
+                let newest = found["timelines"][writing.system_identifier.to_string()].as_u64()?;
+                TimelineId::new(u32::try_from(newest).ok()?)
+            });
             stream.window_start = found["window_start"].as_str().and_then(|text| text.parse().ok());
             stream.window_end_lsn = found["window_end_lsn"].as_u64();
         }
-        // The stream knows of a gap before a check does, until a backup begins behind it.
+        // The stream knows of a gap before a check does, and a backup is behind one before the next check.
         let backup =
             self.journal.past(&format!("backup/{}", stream.component)).and_then(|past| past.good.as_ref());
         if known.gap_at.is_some_and(|gap| backup.is_none_or(|line| line.started < gap)) {
             stream.gaps = Some(stream.gaps.unwrap_or(0).max(1));
+            stream.open_gaps = Some(stream.open_gaps.unwrap_or(0).max(1));
+        } else if check.zip(backup).is_some_and(|(check, backup)| {
+            // What was open for longer outlived backups: that this one closes it is not known before the next check.
+            let is_new = open_before(check, &stream.component).is_none_or(|it| it.since >= check.started);
+            check.started < backup.started && is_new
+        }) {
+            stream.open_gaps = stream.open_gaps.map(|_| 0);
+        }
+        let made = self.new_tablespaces.get(&stream.component);
+        let is_behind =
+            |it: &Open<u32>| backup.is_none_or(|line| line.started <= it.since) || !is_older(check, backup);
+        if made.is_some_and(is_behind) {
+            stream.has_new_tablespace = true;
+            stream.gaps = Some(stream.gaps.unwrap_or(0).max(1));
+            stream.open_gaps = Some(stream.open_gaps.unwrap_or(0).max(1));
         }
         stream
     }
+
+    /// Compares the tablespaces of each server with those of its newest snapshot. One that is not in it is not to be recovered,
+    /// and nothing that was written after it: the WAL that makes it is never replayed.
+    pub(super) fn look_at_tablespaces(&mut self, now: Timestamp) {
+        let all: Vec<streams::Known> = self.wal.iter().map(streams::Wal::known).collect();
+        for known in all {
+            self.compare_tablespaces(&known, now);
+        }
+    }
+
+    /// One server's part of [`Agent::look_at_tablespaces`].
+    pub(super) fn compare_tablespaces(&mut self, known: &streams::Known, now: Timestamp) {
+        let component = &known.stream.component;
+        let good = |task: &str| self.journal.past(task).and_then(|past| past.good.as_ref());
+        let (check, backup) = (good("wal-check"), good(&format!("backup/{component}")));
+        // A check that did not see the newest backup says nothing about what is behind it.
+        let held = check.filter(|_| !is_older(check, backup)).map(|line| &line.details[component.as_str()]);
+        let held = held.and_then(|found| found["tablespaces"].as_array());
+        let (Some(held), Some(live)) = (held, &known.tablespaces) else { return };
+        let new = live.iter().copied().filter(|oid| !held.contains(&serde_json::json!(oid))).collect();
+        match gaps::open(self.new_tablespaces.get(component), new, now) {
+            Some(open) => self.new_tablespaces.insert(component.clone(), open),
+            None => self.new_tablespaces.remove(component),
+        };
+    }
+}
+
+/// Whether the last check began before the last backup, and may not have seen it.
+fn is_older(check: Option<&Line>, backup: Option<&Line>) -> bool {
+    check.zip(backup).is_some_and(|(check, backup)| check.started < backup.ended.unwrap_or(backup.started))
+}
+
+/// What a WAL check noted as open.
+fn open_before(check: &Line, component: &str) -> Option<Open<String>> {
+    let found = &check.details[component];
+    let what = found["open"].as_array()?.iter().filter_map(|name| name.as_str().map(str::to_owned));
+    Some(Open { what: what.collect(), since: found["open_since"].as_str()?.parse().ok()? })
+}
+
+/// Notes in what a WAL check found since when each component's gaps are open; `before` is the check before it.
+pub(super) fn note_open(before: Option<&Line>, started: Timestamp, details: &mut Value) {
+    for (component, found) in details.as_object_mut().into_iter().flatten() {
+        let names = found["open"].as_array().into_iter().flatten();
+        let what = names.filter_map(|name| name.as_str().map(str::to_owned)).collect();
+        let before = before.and_then(|line| open_before(line, component));
+        if let Some(open) = gaps::open(before.as_ref(), what, started) {
+            found["open_since"] = Value::String(open.since.to_string());
+        }
+    }
+}
+
+/// Since when a component's WAL has a gap that only a backup closes which begins later; `None` without one.
+pub(super) fn gap_since(
+    journal: &Journal,
+    wal: &streams::Known,
+    made: Option<&Open<u32>>,
+) -> Option<Timestamp> {
+    let check = journal.past("wal-check").and_then(|past| past.good.as_ref());
+    let is_open = |line: &&Line| {
+        line.details[wal.stream.component.as_str()]["open_gaps"].as_u64().is_some_and(|gaps| gaps > 0)
+    };
+    let since =
+        |line: &Line| open_before(line, &wal.stream.component).map_or(line.started, |open| open.since);
+    wal.gap_at.max(check.filter(is_open).map(since)).max(made.map(|open| open.since))
 }
 
 /// When the newest complete snapshot of a component began that each of its repositories has the like of.

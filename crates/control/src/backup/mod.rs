@@ -13,7 +13,7 @@ use crate::open;
 use jiff::Timestamp;
 use memory::MemorySource;
 use retoma_core::decide::redis::{Doubt, Observed, Promise};
-use retoma_core::manifest::{Component, ComponentKind, Manifest, ServerUrl, Source};
+use retoma_core::manifest::{BackupWay, Component, ComponentKind, Manifest, ServerUrl, Source};
 use retoma_core::{Error, ErrorKind, Result, ResultExt, decide, error::codes};
 use retoma_repo::backup::{self, Options, Progress, Summary};
 use retoma_repo::format::BlobKind;
@@ -23,7 +23,9 @@ use retoma_repo::repository::Found;
 use retoma_repo::{Repository, SnapshotId, host};
 use retoma_sources::files::{Excludes, FilesSource};
 use retoma_sources::postgres::wire::Address;
-use retoma_sources::postgres::{PostgresSource, Previous};
+use retoma_sources::postgres::{
+    self as postgres, DumpFacts, DumpSource, PostgresFacts, PostgresSource, Previous, StreamSource,
+};
 use retoma_sources::redis::{self, RedisFacts, RedisSource};
 use retoma_sources::sqlite::{self, CaptureFacts, SqliteSource};
 use std::path::Path;
@@ -44,12 +46,14 @@ pub struct ComponentBackup {
     pub parent: Option<SnapshotId>,
     /// Why the server's settings may lose more than the component promises.
     pub warnings: Vec<Doubt>,
+    /// What the backup does not hold of a server that is dumped, and what its programs warned of, each as a sentence.
+    pub left_out: Vec<String>,
     /// Why this backup was not compared with the last good one, where it should have been.
     pub not_compared: Option<Error>,
     /// Snapshots that cannot be read, one error each: the newest of the others stood for the last good one.
     pub damaged_snapshots: Vec<Error>,
     /// What was captured is as of this time: when a database was opened, a server gave its data set away or a physical backup
-    /// ended; of files, when they began to be read.
+    /// ended; of files, when all of them had been read: from then on `--at` takes the snapshot.
     pub consistent_at: Timestamp,
     /// From the beginning until the snapshot was durable: capture and upload together, since they overlap.
     pub elapsed: Duration,
@@ -105,13 +109,16 @@ fn backup_component(
         ..Options::default()
     };
     let (mut warnings, mut not_compared) = (Vec::new(), None);
-    let mut consistent_at = Timestamp::now();
+    let mut left_out = Vec::new();
+    let consistent_at;
     let (summary, facts) = match &component.source {
         Source::Files { path, exclude } => {
             options.paths = vec![path.to_string_lossy().into_owned()];
             options.excludes.clone_from(exclude);
             let mut source = FilesSource::new(path, Excludes::new(exclude)?)?;
-            (backup::backup(repository, &mut source, &options, progress)?, None)
+            let summary = backup::backup(repository, &mut source, &options, progress)?;
+            consistent_at = Timestamp::now();
+            (summary, None)
         }
         Source::Sqlite { path, may_be_empty } => {
             options.paths = vec![path.to_string_lossy().into_owned()];
@@ -122,16 +129,10 @@ fn backup_component(
             (backup::backup(repository, &mut source, &options, progress)?, Some(facts))
         }
         Source::Postgres { url } => {
-            let previous = previous_of_server(repository, parent.as_ref());
-            let mut source = PostgresSource::begin(&server_address(url)?, previous)?;
-            options.paths = source.paths();
-            // Of what another server had, nothing is the same.
-            if !source.continues_parent() {
-                options.parent = None;
-            }
-            let summary = backup::backup(repository, &mut source, &options, progress)?;
-            consistent_at = source.facts().stop_time.unwrap_or_else(Timestamp::now);
-            (summary, None)
+            let done = backup_server(component, url, repository, parent.as_ref(), &mut options, progress)?;
+            (consistent_at, not_compared) = (done.consistent_at, done.not_compared);
+            left_out = done.left_out;
+            (done.summary, None)
         }
         Source::Redis { url } => {
             let previous = known_of_redis(repository, parent.as_ref());
@@ -150,6 +151,7 @@ fn backup_component(
         facts,
         parent: options.parent,
         warnings,
+        left_out,
         not_compared,
         damaged_snapshots,
         consistent_at,
@@ -157,10 +159,79 @@ fn backup_component(
     })
 }
 
+struct ServerDone {
+    summary: Summary,
+    consistent_at: Timestamp,
+    not_compared: Option<Error>,
+    left_out: Vec<String>,
+}
+
+/// Backs a PostgreSQL server up in the component's way.
+fn backup_server(
+    component: &Component,
+    url: &ServerUrl,
+    repository: &Repository,
+    parent: Option<&(SnapshotId, Snapshot)>,
+    options: &mut Options,
+    progress: &Progress,
+) -> Result<ServerDone> {
+    let address = server_address(url)?;
+    let (mut not_compared, mut left_out) = (None, Vec::new());
+    let (summary, stopped) = match component.backup {
+        BackupWay::Local => {
+            let mut source = PostgresSource::begin(&address, previous_of_server(repository, parent))?;
+            options.paths = source.paths();
+            // Of what another server had, nothing is the same.
+            options.parent = options.parent.filter(|_| source.continues_parent());
+            let summary = backup::backup(repository, &mut source, options, progress)?;
+            (summary, source.facts().stop_time)
+        }
+        BackupWay::Stream => {
+            let known = facts_of_server(repository, parent);
+            let mut source = StreamSource::begin(&address, known, &progress.stop_flag())?;
+            options.paths = source.paths();
+            options.parent = options.parent.filter(|_| source.continues_parent());
+            let summary = backup::backup(repository, &mut source, options, progress)?;
+            (summary, source.facts().stop_time)
+        }
+        BackupWay::Logical => {
+            let previous = lost(known_of_dumps(repository, parent), &mut not_compared)?;
+            let is_stopped = || progress.is_cancelled();
+            let mut source = DumpSource::begin(&address, &component.name, previous.as_ref(), &is_stopped)?;
+            options.paths = source.paths();
+            let summary = backup::backup(repository, &mut source, options, progress)?;
+            left_out = source.facts().left_out();
+            left_out.extend(source.facts().said.iter().cloned());
+            (summary, Some(source.facts().time))
+        }
+    };
+    Ok(ServerDone { summary, consistent_at: stopped.unwrap_or_else(Timestamp::now), not_compared, left_out })
+}
+
 /// What the parent knows of the server. It is a help, not a need: without it everything is read.
 fn previous_of_server(repository: &Repository, parent: Option<&(SnapshotId, Snapshot)>) -> Option<Previous> {
     let index = repository.load_index().ok()?;
     Previous::of(repository, &index, &parent?.1.tree).ok().flatten()
+}
+
+/// What the parent says of the server; a help too.
+fn facts_of_server(
+    repository: &Repository,
+    parent: Option<&(SnapshotId, Snapshot)>,
+) -> Option<PostgresFacts> {
+    let index = repository.load_index().ok()?;
+    postgres::facts_of(repository, &index, &parent?.1.tree).ok().flatten()
+}
+
+/// What the last good snapshot says of a server that was dumped.
+fn known_of_dumps(
+    repository: &Repository,
+    parent: Option<&(SnapshotId, Snapshot)>,
+) -> Result<Option<DumpFacts>> {
+    let Some((id, snapshot)) = parent else { return Ok(None) };
+    let index = repository.load_index()?;
+    postgres::dump_facts_of(repository, &index, &snapshot.tree)
+        .with_context(|| format!("read what snapshot {} captured", id.short()))
 }
 
 /// What the last good snapshot knows of a Redis server.

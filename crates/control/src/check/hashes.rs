@@ -9,7 +9,6 @@ use retoma_core::{Error, Result};
 use retoma_repo::BlobId;
 use retoma_repo::format::BlobKind;
 use retoma_repo::format::tree::{Node, NodeKind};
-use retoma_repo::index::Index;
 use retoma_repo::ops::find::{self, Walk};
 use std::ffi::OsStr;
 use std::io::Read as _;
@@ -59,7 +58,7 @@ pub fn compare(copy: &Copy<'_>, interrupt: &Interrupt) -> Result<Hashed> {
     let (receiver, found) = (Mutex::new(receiver), Mutex::new(Found::default()));
     let listed = std::thread::scope(|scope| {
         for _ in 0..workers {
-            scope.spawn(|| work(copy.index, &receiver, &found, interrupt));
+            scope.spawn(|| work(copy, &receiver, &found, interrupt));
         }
         let listed = list(copy, &sender);
         // The workers end when nothing more can come.
@@ -114,7 +113,7 @@ fn list(copy: &Copy<'_>, jobs: &SyncSender<Job>) -> Result<()> {
     Ok(())
 }
 
-fn work(index: &Index, jobs: &Mutex<Receiver<Job>>, found: &Mutex<Found>, interrupt: &Interrupt) {
+fn work(copy: &Copy<'_>, jobs: &Mutex<Receiver<Job>>, found: &Mutex<Found>, interrupt: &Interrupt) {
     loop {
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { return };
@@ -122,7 +121,7 @@ fn work(index: &Index, jobs: &Mutex<Receiver<Job>>, found: &Mutex<Found>, interr
         if interrupt.is_set() {
             continue;
         }
-        let compared = differs(&job, index);
+        let compared = differs(&job, copy);
         let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
         match compared {
             Ok(bytes) => {
@@ -146,12 +145,12 @@ enum Difference {
 }
 
 /// The one comparison of contents: the file's bytes, part by part, against the ids. Gives its size.
-fn differs(job: &Job, index: &Index) -> Result<u64, Difference> {
+fn differs(job: &Job, copy: &Copy<'_>) -> Result<u64, Difference> {
     let mut file = std::fs::File::open(&job.path).map_err(|_| Difference::File)?;
     let mut buffer = Vec::new();
     let mut bytes = 0;
     for id in &job.content {
-        let length = index.plaintext_bytes(BlobKind::Data, id).ok_or_else(|| {
+        let length = copy.repository.plaintext_bytes(copy.index, BlobKind::Data, id).ok_or_else(|| {
             Difference::Index(Error::internal(format!("blob {id} was restored and is in no index")))
         })?;
         buffer.resize(usize::try_from(length).map_err(|_| Difference::File)?, 0);

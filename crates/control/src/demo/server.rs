@@ -5,7 +5,7 @@ use crate::backup;
 use crate::drill;
 use crate::durable;
 use crate::open::{make_password, open_address};
-use crate::postgres::{Instance, Serve};
+use crate::postgres::{Instance, SOCKETS, Serve};
 use crate::service::{Ended, run_to_end};
 use crate::watch::Note;
 use retoma_core::manifest::{Command, quote};
@@ -13,6 +13,7 @@ use retoma_core::render::report;
 use retoma_core::{Error, ErrorKind, Result, ResultExt, error::codes};
 use retoma_repo::backup::Progress;
 use retoma_repo::evidence::SigningKey;
+use retoma_sources::ScratchFolder;
 use retoma_sources::postgres::wire::{Connection, Mode, Timeouts};
 use retoma_sources::postgres::{PostgresFacts, Programs, Server};
 use std::os::unix::fs::PermissionsExt as _;
@@ -59,8 +60,7 @@ fn in_folder(
             .map_err(|error| Error::io(data.display(), error))?;
     }
     initdb(demo, programs, &data, user)?;
-    let sockets = tempfile::Builder::new().prefix("retoma-pg-").tempdir();
-    let sockets = sockets.map_err(|error| Error::io("a temporary folder", error))?;
+    let sockets = ScratchFolder::new(SOCKETS)?;
     let facts = facts(version_num);
     let serve = Serve {
         supervisor: demo.supervisor,

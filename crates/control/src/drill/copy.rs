@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// The folder of the archives of WAL.
-const WAL: &str = "wal";
+pub(super) const WAL: &str = "wal";
 
 /// Copies a repository's folder, in the reverse of the order in which a backup writes: whatever a copied snapshot needs
 /// is in the copy, also while a backup runs. Locks stay behind. When a file vanishes meanwhile, since a prune or forget

@@ -12,6 +12,7 @@ pub mod controls;
 pub mod copy;
 mod database;
 pub mod disaster;
+mod fetch;
 pub mod inventory;
 pub mod live;
 pub mod markers;

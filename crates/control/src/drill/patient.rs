@@ -1,9 +1,11 @@
 //! The scratch copy that a drill breaks.
 
 use super::copy::copy_repository;
+use super::fetch::fetch_repository;
 use super::{Context, Scenario, live, port, report, run};
+use crate::check;
 use crate::open::{self, open_address};
-use crate::recover::{self, Place, Request};
+use crate::recover::{self, Place, Plan, Request};
 use crate::timeline::Timeline;
 use crate::watch::Note;
 use retoma_core::drill::{DrillReport, Failure, StepName};
@@ -112,21 +114,32 @@ pub(super) struct ScratchRepository {
 }
 
 impl ScratchRepository {
-    /// Copies what `described` names, for a drill of `manifest`'s components.
+    /// Copies what `described` names, for a drill of `manifest`'s components. One that lies elsewhere is fetched.
     ///
     /// # Errors
-    /// `R0713` for a repository that is not in a folder; a live folder; what reading and opening it says.
-    pub(super) fn copy(manifest: &Manifest, described: &manifest::Repository) -> Result<Self> {
+    /// `R0713` for a repository in memory; a live folder; what reading and opening it says; `Cancelled`.
+    pub(super) fn copy(
+        manifest: &Manifest,
+        described: &manifest::Repository,
+        context: &Context<'_>,
+    ) -> Result<Self> {
         let folder = scratch_folder(manifest)?;
         live::refuse_live(folder.path(), manifest)?;
-        let Address::Local(real_dir) = open::address(described)? else {
-            let message = format!("drills from repository `{}` come with a later version", described.name);
-            return Err(Error::new(ErrorKind::Unsupported, codes::DRILL_UNSUITED, message)
-                .with_hint("drill from a `file://` repository"));
-        };
         let password = open::secret(&described.password)?;
         let dir = folder.path().join("repository");
-        copy_repository(&real_dir, &dir).context("copy the repository for the drill")?;
+        match open::address(described)? {
+            Address::Local(real_dir) => copy_repository(&real_dir, &dir),
+            Address::Memory => {
+                let message = format!("repository `{}` is in the memory of another process", described.name);
+                Err(Error::new(ErrorKind::Unsupported, codes::DRILL_UNSUITED, message))
+            }
+            elsewhere @ Address::Remote(_) => {
+                context.watch.note(&Note::Doing("fetch the repository into a scratch folder".to_owned()));
+                open::open_store(&elsewhere)
+                    .and_then(|store| fetch_repository(&store, &dir, context.interrupt))
+            }
+        }
+        .context("copy the repository for the drill")?;
         let repository = open_address(&address_of(&dir)?, &password, false)?.repository;
         Ok(Self { folder, dir, password, repository })
     }
@@ -152,7 +165,7 @@ impl ScratchCopy {
         refuse_servers(manifest)?;
         live::refuse_live_arguments(manifest)?;
         let ScratchRepository { folder, dir: repository_dir, password, repository } =
-            ScratchRepository::copy(manifest, described)?;
+            ScratchRepository::copy(manifest, described, context)?;
         context.watch.note(&Note::Doing("restore the newest snapshots into a scratch folder".to_owned()));
         let mut scratch_manifest = manifest.below(&folder.path().join("root"));
         if !only.is_empty() {
@@ -164,25 +177,7 @@ impl ScratchCopy {
     /// Restores `manifest`'s components, of the live service, below the folder.
     fn restore(self, manifest: &Manifest, manifest_text: &str, context: &Context<'_>) -> Result<Patient> {
         // The service needs all of them, also when only some are broken.
-        let request = Request {
-            manifest: Some((manifest, manifest_text)),
-            ..Request::newest(&self.repository, Place::Under(self.folder.path().join("root")))
-        };
-        let plan = recover::plan(&request)?;
-        let log = self.folder.path().join("service.log");
-        let options = recover::Options {
-            supervisor: context.supervisor,
-            starts_service: false,
-            log: &log,
-            keep_previous: false,
-            runs_stop: false,
-        };
-        let mut timeline = Timeline::start(context.clock, StepName::Decide);
-        let (watch, interrupt) = (context.watch, context.interrupt);
-        let recovered = recover::apply(&plan, &self.repository, &options, &mut timeline, watch, interrupt)?;
-        for component in &recovered.components {
-            crate::check::require_all(&component.component, &component.checked.checks)?;
-        }
+        recover_below(self.folder.path(), (manifest, manifest_text), &self.repository, context)?;
         let mut scratch_manifest = self.manifest;
         port::move_service(&mut scratch_manifest, port::free()?);
         let health = scratch_manifest.service.health.as_ref();
@@ -200,6 +195,34 @@ impl ScratchCopy {
             folder: Some(self.folder),
         })
     }
+}
+
+/// Recovers a manifest's components, given with its text, into `root` in a drill's folder, and wants every check to pass. Nothing
+/// is started. Gives what was planned.
+pub(super) fn recover_below(
+    folder: &Path,
+    manifest: (&Manifest, &str),
+    repository: &Repository,
+    context: &Context<'_>,
+) -> Result<Plan> {
+    let place = Place::Under(folder.join("root"));
+    let request = Request { manifest: Some(manifest), ..Request::newest(repository, place) };
+    let plan = recover::plan(&request)?;
+    let log = folder.join("service.log");
+    let options = recover::Options {
+        supervisor: context.supervisor,
+        starts_service: false,
+        log: &log,
+        keep_previous: false,
+        runs_stop: false,
+    };
+    let mut timeline = Timeline::start(context.clock, StepName::Decide);
+    let recovered =
+        recover::apply(&plan, repository, &options, &mut timeline, context.watch, context.interrupt)?;
+    for component in &recovered.components {
+        check::require_all(&component.component, &component.checked.checks)?;
+    }
+    Ok(plan)
 }
 
 pub(super) fn scratch_folder(manifest: &Manifest) -> Result<TempDir> {

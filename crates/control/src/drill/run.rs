@@ -268,7 +268,7 @@ impl<'a> Drill<'a> {
         }
     }
 
-    /// Looks from outside until something is wrong, twice in a row, so that a hiccup is no disaster.
+    /// Looks from outside until something is wrong.
     fn detect(&self, inventories: &[Inventory]) -> Result<String> {
         let manifest = &self.patient.manifest;
         let checks = check::of_service(&manifest.service);
@@ -283,17 +283,11 @@ impl<'a> Drill<'a> {
                 probe::unfulfilled(check, &seen).map(|why| format!("`{}`: {why}", check.url))
             })
         };
-        let mut in_a_row = 0;
-        let saw = self.context.interrupt.wait_for(DETECT_LIMIT, || {
-            let saw = look();
-            in_a_row = if saw.is_some() { in_a_row + 1 } else { 0 };
-            Ok(saw.filter(|_| in_a_row >= 2))
-        })?;
-        saw.ok_or_else(|| {
-            let message = format!("no probe noticed the disaster within {} s", DETECT_LIMIT.as_secs());
-            Error::new(ErrorKind::Unavailable, codes::NOT_DETECTED, message).with_hint(
+        noticed(self.context, look).map_err(|error| match error.code() {
+            codes::NOT_DETECTED => error.with_hint(
                 "let `health` or a `[[service.check]]` look at the data too, so that such a loss is seen",
-            )
+            ),
+            _ => error,
         })
     }
 
@@ -384,4 +378,21 @@ pub(super) fn complete(done: &ComponentBackup, context: &Context<'_>) -> Result<
 /// What a component could lose at the worst moment: the interval, and what the last backup took.
 pub(super) fn worst_case(interval: Duration, backup: &ComponentBackup) -> Seconds {
     Seconds::from_duration(interval + backup.elapsed)
+}
+
+/// Looks until something is wrong, twice in a row, so that a hiccup is no disaster. Gives what it saw.
+///
+/// # Errors
+/// `Unavailable` with `R0705` (`NOT_DETECTED`) when nothing is seen in time; `Cancelled`.
+pub(super) fn noticed(context: &Context<'_>, look: impl Fn() -> Option<String>) -> Result<String> {
+    let mut in_a_row = 0;
+    let saw = context.interrupt.wait_for(DETECT_LIMIT, || {
+        let saw = look();
+        in_a_row = if saw.is_some() { in_a_row + 1 } else { 0 };
+        Ok(saw.filter(|_| in_a_row >= 2))
+    })?;
+    saw.ok_or_else(|| {
+        let message = format!("no probe noticed the disaster within {} s", DETECT_LIMIT.as_secs());
+        Error::new(ErrorKind::Unavailable, codes::NOT_DETECTED, message)
+    })
 }

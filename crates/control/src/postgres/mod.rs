@@ -9,15 +9,22 @@
 //! folder that only the server's user can enter, and nobody but its superuser is let in.
 
 mod check;
+mod cluster;
+pub(crate) mod kept;
 mod log;
+mod marks;
 mod serve;
 mod settings;
+pub mod spaces;
 
 pub use check::check;
+pub use cluster::Cluster;
+pub(crate) use marks::{MarkWriter, newest_mark};
 pub use serve::{Archiving, Serve, user_of};
 
 use crate::interrupt::Interrupt;
-use crate::service::{Ended, Service, Start, Supervisor, run_to_end, tail};
+use crate::service::{Ended, Service, Start, Supervisor, run_to_end, tail, tail_of};
+use crate::wal::guard::Guard;
 use crate::wal::serve::{Served, Supply, WalServer};
 use jiff::Timestamp;
 use log::Log;
@@ -28,13 +35,18 @@ use retoma_core::{Error, ErrorKind, Result, ResultExt, error::codes};
 use retoma_repo::Repository;
 use retoma_repo::format::snapshot::Snapshot;
 use retoma_repo::index::Index;
+use retoma_sources::ScratchFolder;
 use retoma_sources::postgres::wire::{Address, Connection, Mode, Timeouts};
 use retoma_sources::postgres::{PostgresFacts, Programs, Recovery, facts_of, misfits};
 use rustix::process::{Pid, Signal};
+use std::io::{Read as _, Seek as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
+
+/// How the private folders of our servers are called: socket, log, and what only they need.
+pub(crate) const SOCKETS: &str = "retoma-pg-";
 
 /// A server listens to no network here: the number only names its socket.
 const PORT: u16 = 5432;
@@ -42,6 +54,9 @@ const PORT: u16 = 5432;
 const PROGRAM_LIMIT: Duration = Duration::from_mins(1);
 /// How long a clean stop may take: the last checkpoint writes all that is dirty.
 const STOP_LIMIT: Duration = Duration::from_mins(30);
+
+/// More than `pg_controldata` prints.
+const CONTROL_DATA_BYTES: u64 = 1 << 20;
 
 /// How a restored server is started.
 #[derive(Debug)]
@@ -75,7 +90,7 @@ pub struct Instance {
     /// Of the socket and all that only this server needs.
     folder: PathBuf,
     /// The same, where it goes with the server; behind everything that uses it.
-    _own: Option<tempfile::TempDir>,
+    _own: Option<ScratchFolder>,
 }
 
 /// How far a server has recovered.
@@ -126,12 +141,12 @@ pub fn check_not_live(data: &Path) -> Result<()> {
         .with_hint("stop it first; if its `postmaster.pid` is stale, remove that file"))
 }
 
-/// Looks whether the data directory of a snapshot can be laid into `target` as it is. Gives what needs care. `replaces`: what
+/// Looks whether the data directory of a snapshot can be laid into `target`. Its tablespaces are for [`spaces`]. Gives what needs care. `replaces`: what
 /// is not in the snapshot will be removed from the target.
 ///
 /// # Errors
-/// `R0424` when it does not fit this machine; `R0502` when a server runs there, when WAL that is left there would be replayed
-/// over what is restored, or links in it would lead to the tablespaces of the original.
+/// `R0424` when it does not fit this machine; `R0502` when a server runs there, or WAL that is left there would be replayed
+/// over what is restored.
 pub fn check_restore(
     repository: &Repository,
     index: &Index,
@@ -151,14 +166,7 @@ pub fn check_restore(
             "use `retoma recover --in-place`, or restore all of it with `--delete`, which removes what is not in the snapshot",
         ));
     }
-    match facts.tablespaces.first() {
-        None => Ok(care),
-        Some(space) => {
-            let message = format!("the tablespace `{}` lies outside of the data directory", space.name);
-            Err(Error::new(ErrorKind::Unsupported, codes::RESTORE_TARGET, message)
-                .with_hint("use `retoma recover --only COMPONENT --to DIR`, which brings tablespaces too"))
-        }
-    }
+    Ok(care)
 }
 
 impl Instance {
@@ -179,8 +187,12 @@ impl Instance {
     /// `R0424` without the programs; `R0425` when it cannot be started; `Cancelled`.
     pub fn launch(launch: &Launch<'_>, interrupt: &Interrupt) -> Result<Self> {
         let programs = Programs::find(launch.facts)?;
+        let server = launch.facts.server.system_identifier;
+        let guard =
+            Guard::new(launch.facts, launch.recovery)?.look_in(&launch.data.join("pg_wal"), server)?;
         let user = user_of(launch.data)?;
-        let folder = private_folder(user)?;
+        let folder = ScratchFolder::new(SOCKETS)?;
+        give(folder.path(), user)?;
         write_private(&folder.path().join("postgresql.conf"), "", user)?;
         let superuser = &launch.facts.server.superuser;
         write_private(&folder.path().join("pg_ident.conf"), "", user)?;
@@ -195,7 +207,7 @@ impl Instance {
         if let Some(supply) = launch.wal {
             instance.check_can_run(&supply.program, interrupt)?;
             let socket = folder.path().join("wal");
-            wal = Some(WalServer::start(&supply.archives, &socket)?);
+            wal = Some(WalServer::start(&supply.archives, &socket, Some(guard))?);
             give(&socket, user)?;
             recovery.restore_command = restore_command(&supply.program, &socket)?;
         }
@@ -343,6 +355,26 @@ impl Instance {
         dressed.run_into(program, arguments, Some(output), limit, interrupt)
     }
 
+    /// As [`Instance::run`], as ourselves: for a program that reads files which the server's user need not see. Gives its status and
+    /// what it said.
+    ///
+    /// # Errors
+    /// As [`Instance::run`].
+    pub fn run_as_us(
+        &self,
+        program: &str,
+        options: &[String],
+        limit: Duration,
+        interrupt: &Interrupt,
+    ) -> Result<(i32, String)> {
+        let folder = self.folder.as_path();
+        let connect = ["-h", &folder.display().to_string(), "-p", &PORT.to_string(), "-U", &self.superuser];
+        // Options come before operands.
+        let arguments = connect.map(str::to_owned).into_iter().chain(options.iter().cloned()).collect();
+        let dressed = Dressed { programs: &self.programs, user: None, folder };
+        dressed.run(program, arguments, limit, interrupt)
+    }
+
     /// Stops the server with a last checkpoint; its files are whole then.
     ///
     /// # Errors
@@ -425,15 +457,28 @@ impl Dressed<'_> {
         limit: Duration,
         interrupt: &Interrupt,
     ) -> Result<(i32, String)> {
-        let name = Path::new(program).file_name().unwrap_or_default().to_string_lossy();
-        let output = self.folder.join(format!("{name}.out"));
-        let file = std::fs::File::create(&output).map_err(|error| Error::io(output.display(), error))?;
-        let copy = file.try_clone().map_err(|error| Error::io(output.display(), error))?;
+        let (status, mut said) = self.run_said(program, arguments, printed, limit, interrupt)?;
+        Ok((status, tail_of(&mut said)))
+    }
+
+    /// As [`Dressed::run_into`]; gives what it said as a file. That has no name: the folder is the server's user's, who could
+    /// put a link there for us to follow.
+    fn run_said(
+        &self,
+        program: &str,
+        arguments: Vec<String>,
+        printed: Option<std::fs::File>,
+        limit: Duration,
+        interrupt: &Interrupt,
+    ) -> Result<(i32, std::fs::File)> {
+        let no_file = |error| Error::io("a temporary file", error);
+        let said = tempfile::tempfile().map_err(no_file)?;
+        let [file, copy] = [said.try_clone().map_err(no_file)?, said.try_clone().map_err(no_file)?];
         let words = self.words(program, arguments);
         let outputs = [Stdio::from(printed.unwrap_or(copy)), Stdio::from(file)];
         let failed = |what: String| Error::new(ErrorKind::Unavailable, codes::POSTGRES_NOT_UP, what);
         match run_to_end(&words, self.folder, outputs, limit, interrupt)? {
-            Ended::With(status) => Ok((status.code().unwrap_or(128), tail(&output))),
+            Ended::With(status) => Ok((status.code().unwrap_or(128), said)),
             Ended::Killed => Err(failed(format!("`{program}` did not end within {}", span(limit)))),
             Ended::NotStarted(error) => Err(failed(format!("`{program}` cannot be run: {error}"))),
         }
@@ -441,12 +486,15 @@ impl Dressed<'_> {
 
     /// What the control file of a data directory says.
     fn controldata(&mut self, data: &Path, interrupt: &Interrupt) -> Result<settings::Control> {
-        let path = self.folder.join("pg_controldata.out");
         let data = data.display().to_string();
-        let (status, said) = self
-            .run("pg_controldata", vec!["-D".to_owned(), data], PROGRAM_LIMIT, interrupt)
+        let (status, mut said) = self
+            .run_said("pg_controldata", vec!["-D".to_owned(), data], None, PROGRAM_LIMIT, interrupt)
             .context("read the restored control file")?;
-        let text = std::fs::read_to_string(&path).map_err(|error| Error::io(path.display(), error))?;
+        let mut text = String::new();
+        said.rewind()
+            .and_then(|()| (&said).take(CONTROL_DATA_BYTES).read_to_string(&mut text))
+            .map_err(|error| Error::io("what `pg_controldata` printed", error))?;
+        let said = tail_of(&mut said);
         settings::Control::parse(&text).filter(|_| status == 0).ok_or_else(|| {
             let message = format!("the restored control file cannot be read: {said}");
             Error::new(ErrorKind::Corrupt, codes::POSTGRES_NOT_UP, message)
@@ -464,14 +512,6 @@ fn restore_command(program: &Path, socket: &Path) -> Result<String> {
         Ok(format!("'{}'", text.replace('\'', "'\\''").replace('%', "%%")))
     };
     Ok(format!("{} __wal-get --socket {} %f \"%p\"", quoted(program)?, quoted(socket)?))
-}
-
-/// A folder with a short name, for the length of a socket's path is limited.
-fn private_folder(user: Option<(u32, u32)>) -> Result<tempfile::TempDir> {
-    let made = tempfile::Builder::new().prefix("retoma-pg-").tempdir();
-    let folder = made.map_err(|error| Error::io("a temporary folder", error))?;
-    give(folder.path(), user)?;
-    Ok(folder)
 }
 
 fn give(path: &Path, user: Option<(u32, u32)>) -> Result<()> {

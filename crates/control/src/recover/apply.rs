@@ -2,7 +2,7 @@
 
 use super::place::{self, Exchange};
 use super::{Place, Plan, PlannedComponent, as_bytes};
-use super::{cache, server};
+use super::{cache, dump, server};
 use crate::backup::{MANIFEST_NAME, Point, RecoverySet};
 use crate::check::{self, Checked};
 use crate::durable;
@@ -25,6 +25,9 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
+
+/// What is said when everything is restored and checked, before anything live is touched.
+pub const EXCHANGE: &str = "put what was restored into its place";
 
 /// A file in a target folder while a recovery into it is not complete.
 const UNFINISHED: &str = ".retoma-recovering";
@@ -84,8 +87,11 @@ pub struct Recovered {
     pub rolled_back: Option<Error>,
     /// What was there before and is kept beside.
     pub previous: Vec<PathBuf>,
-    /// Index files of the repository that cannot be read, and that these components did not need.
+    /// Index files of the repository that cannot be read, and that these components did not need; with copies, those have what
+    /// these components needed of them.
     pub damage: Vec<Error>,
+    /// Whether the repository has copies to make up for damage.
+    pub has_copies: bool,
 }
 
 impl Recovered {
@@ -95,13 +101,13 @@ impl Recovered {
         RecoverySet::of(self.components.iter().map(point).collect())
     }
 
-    /// Whether every check ran and passed, nothing was rolled back, and the repository showed no damage. Otherwise the
-    /// exit code is 4.
+    /// Whether every check ran and passed, nothing was rolled back, and the repository showed no damage that no copy made up for.
+    /// Otherwise the exit code is 4.
     pub fn passed(&self) -> bool {
         let of_components = self.components.iter().flat_map(|component| &component.checked.checks);
         let mut checks = of_components.chain(&self.service_checks);
         self.rolled_back.is_none()
-            && self.damage.is_empty()
+            && (self.damage.is_empty() || self.has_copies)
             && checks.all(|check| check.outcome == CheckOutcome::Passed)
     }
 }
@@ -122,12 +128,7 @@ pub fn apply(
 ) -> Result<Recovered> {
     let mut run = Run { plan, repository, options, timeline, watch, interrupt };
     run.check_nobody_answers()?;
-    for planned in plan.components.iter().filter(|planned| planned.server.is_some()) {
-        postgres::check_not_live(&planned.to)?;
-    }
-    if plan.place == Place::InPlace {
-        plan.components.iter().try_for_each(|planned| cache::check_not_live(&planned.component))?;
-    }
+    run.check_not_live()?;
     let index = repository.load_readable_index()?;
     for error in index.unreadable() {
         watch.note(&Note::Warning(format!(
@@ -138,7 +139,8 @@ pub fn apply(
         Place::InPlace => run.in_place(&index),
         Place::Under(root) => run.under(root, &index),
     };
-    Ok(Recovered { damage: index.into_unreadable(), ..recovered? })
+    let has_copies = repository.copies().is_some();
+    Ok(Recovered { damage: index.into_unreadable(), has_copies, ..recovered? })
 }
 
 /// The running service, and what it answered.
@@ -171,6 +173,15 @@ impl Run<'_> {
             .with_hint("stop it first; a recovery does not stop what it did not start"))
     }
 
+    /// Nor is a database server's or a cache's data exchanged while it runs.
+    fn check_not_live(&self) -> Result<()> {
+        data_directories(self.plan).try_for_each(postgres::check_not_live)?;
+        if self.plan.place == Place::InPlace {
+            self.plan.components.iter().try_for_each(|planned| cache::check_not_live(&planned.component))?;
+        }
+        Ok(())
+    }
+
     fn under(&mut self, root: &Path, index: &Index) -> Result<Recovered> {
         let unfinished = root.join(UNFINISHED);
         check_folder_is_free(root, &unfinished)?;
@@ -193,7 +204,8 @@ impl Run<'_> {
             let what = format!("`{}` has the data from before a recovery that was killed", settled.display());
             self.watch.note(&Note::Warning(what));
         }
-        let staged = self.stage(index);
+        // To restore may take hours, and whoever starts servers may have done so meanwhile.
+        let staged = self.stage(index).and_then(|staged| self.check_not_live().map(|()| staged));
         let components = match staged {
             Ok(components) => components,
             Err(error) => {
@@ -204,11 +216,14 @@ impl Run<'_> {
                 return Err(error);
             }
         };
+        self.watch.note(&Note::Doing(EXCHANGE.to_owned()));
         let exchange = Exchange::begin(&self.plan.units)?;
-        let exchanged = exchange
-            .forward(|live| sqlite::prepare_target(live, sqlite::Options::default()))
-            .map_err(|error| (error, Vec::new()))
-            .and_then(|()| self.after_exchange());
+        let forward = exchange.forward(
+            |live| sqlite::prepare_target(live, sqlite::Options::default()),
+            |live, previous| check_not_live_in(data_directories(self.plan), live, previous),
+        );
+        let is_forward = forward.is_ok();
+        let exchanged = forward.map_err(|error| (error, Vec::new())).and_then(|()| self.after_exchange());
         match exchanged {
             Ok((service, service_checks)) => {
                 // What a pattern left out is not in the snapshot; it must not vanish with the previous data.
@@ -218,7 +233,10 @@ impl Run<'_> {
                 Ok(Recovered { components, service_checks, service, previous, ..Recovered::default() })
             }
             Err((error, service_checks)) => {
-                self.stop_what_is_left();
+                // Before that nothing of ours was started, and a server of somebody else may run.
+                if is_forward {
+                    self.stop_what_is_left();
+                }
                 exchange.back().context("bring the previous data back")?;
                 self.watch.note(&Note::RolledBack);
                 if error.kind() == ErrorKind::Cancelled {
@@ -332,7 +350,12 @@ impl Run<'_> {
         let started = Instant::now();
         let outcome = fetch(self.repository, index, planned, place, self.interrupt)
             .with_context(|| format!("restore `{name}` from snapshot {}", planned.snapshot.short()))?;
-        let spaces = server::tablespaces(self.repository, index, planned, &self.plan.place, self.interrupt)?;
+        let mut spaces = Vec::new();
+        for space in &planned.spaces {
+            let staged = space.unit.as_ref().map(|(unit, below)| self.staged(*unit, below));
+            let staged = staged.as_deref();
+            spaces.push(server::tablespace(self.repository, index, planned, space, staged, self.interrupt)?);
+        }
         let elapsed = started.elapsed();
         if planned.component.kind() == ComponentKind::Sqlite {
             self.timeline.begin(StepName::Replay, Some(name))?;
@@ -349,7 +372,7 @@ impl Run<'_> {
         let mut checked = check::component(&copy, &planned.component, self.interrupt)
             .with_context(|| format!("check the restored `{name}`"))?;
         for space in &spaces {
-            let copy = check::Copy { path: as_bytes(&space.original), place: &space.place, ..copy };
+            let copy = check::Copy { path: as_bytes(&space.from), place: &space.place, ..copy };
             let files = check::files(&copy, self.interrupt);
             checked.checks.push(files.with_context(|| format!("check `{}`", space.place.display()))?);
         }
@@ -362,18 +385,29 @@ impl Run<'_> {
             let (report, results) = tried.with_context(|| format!("recover the restored `{name}`"))?;
             checked.checks.extend(results);
             recovery = Some(report);
+            if self.plan.place == Place::InPlace {
+                server::relink_in_place(place, &spaces)?;
+            }
+        }
+        if let Some(facts) = &planned.dump {
+            self.timeline.begin(StepName::Replay, Some(name))?;
+            let (described, supervisor) = (&planned.component, self.options.supervisor);
+            let database = server::database_of(described);
+            let loaded = dump::load(place, facts, described, supervisor, &database, self.interrupt);
+            checked.checks.extend(loaded.with_context(|| format!("load the dumps of `{name}`"))?);
         }
         if is_redis {
             self.dress(planned, place, named).with_context(|| format!("put `{name}` into its place"))?;
         }
         self.watch.note(&Note::Restored { component: name.to_owned(), bytes: checked.bytes, elapsed });
         let stopped = planned.server.as_ref().and_then(|facts| facts.stop_time);
+        let stopped = stopped.or_else(|| planned.dump.as_ref().map(|facts| facts.time));
         let replayed = recovery.as_ref().and_then(|report| report.last_transaction);
         Ok(RecoveredComponent {
             component: name.to_owned(),
             kind: planned.component.kind(),
             snapshot: planned.snapshot,
-            path: named.to_owned(),
+            path: if planned.dump.is_some() { dump::data_in(place) } else { named.to_owned() },
             files: outcome.files,
             checked,
             recovery,
@@ -434,6 +468,25 @@ impl Run<'_> {
     }
 }
 
+/// The places of the database servers.
+fn data_directories(plan: &Plan) -> impl Iterator<Item = &Path> {
+    plan.components.iter().filter(|planned| planned.server.is_some()).map(|planned| planned.to.as_path())
+}
+
+/// Looks for a server that was started just before `live` was renamed to `previous`: it goes on there, and would reach the new
+/// tablespaces through its links.
+fn check_not_live_in<'a>(
+    mut directories: impl Iterator<Item = &'a Path>,
+    live: &Path,
+    previous: &Path,
+) -> Result<()> {
+    directories.try_for_each(|data| match data.strip_prefix(live) {
+        Err(_) => Ok(()),
+        Ok(below) => postgres::check_not_live(&previous.join(below))
+            .with_context(|| format!("look whether a server was started on `{}` meanwhile", data.display())),
+    })
+}
+
 /// In the order of the plan, but what contains another one before it: that is restored into it.
 fn outer_first(components: &[PlannedComponent]) -> Vec<&PlannedComponent> {
     let mut order: Vec<usize> = Vec::new();
@@ -486,7 +539,7 @@ pub(crate) fn fetch(
         strip: Some(from.clone()),
         root_metadata: planned.is_folder,
         // What a recovery that was killed left in it, such as WAL of its own timeline, would be replayed.
-        delete_extra: planned.server.is_some(),
+        delete_extra: planned.server.is_some() || planned.dump.is_some(),
         whole: vec![from],
         ..restore::Options::default()
     };

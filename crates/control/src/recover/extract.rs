@@ -5,7 +5,7 @@ use super::apply::run_restore;
 use super::server::{Report, Server};
 use super::{PlannedRecovery, as_bytes};
 use crate::interrupt::{Interrupt, Stopwatch};
-use crate::postgres::{self, Instance};
+use crate::postgres::{self, Instance, spaces as places};
 use crate::service::Supervisor;
 use crate::timeline::Timeline;
 use retoma_core::drill::StepName;
@@ -22,6 +22,9 @@ use std::time::Duration;
 
 /// How long `pg_dump` may take.
 const DUMP_LIMIT: Duration = Duration::from_hours(24);
+
+/// How the names of scratch folders begin.
+const SCRATCH: &str = ".retoma-scratch-";
 
 /// What is wanted: `database.schema.table`, or `database` alone. Parts may be quoted as in SQL.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,21 +145,33 @@ pub fn extract(
     let facts = facts_of(repository, &index, &recorded.tree)?
         .ok_or_else(|| Error::internal("the facts about a server are gone"))?;
     let failed = |error| Error::io(folder.display(), error);
+    // Its name is not known yet; whether it would be in a folder of the original is.
+    let scratch = folder.join(SCRATCH);
+    places::place(&facts, &scratch.join("spaces"), &scratch.join("data"))?;
     fs::create_dir_all(folder).map_err(failed)?;
-    let scratch = tempfile::Builder::new().prefix(".retoma-scratch-").tempdir_in(folder).map_err(failed)?;
+    let scratch = tempfile::Builder::new().prefix(SCRATCH).tempdir_in(folder).map_err(failed)?;
     // The server's user has to get through, and sees nothing but its own.
-    fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o711)).map_err(failed)?;
-    let data = scratch.path().join("data");
+    let passable = || fs::Permissions::from_mode(0o711);
+    fs::set_permissions(scratch.path(), passable()).map_err(failed)?;
+    let (data, spaces) = (scratch.path().join("data"), scratch.path().join("spaces"));
     postgres::check_restore(repository, &index, &recorded, &data, false)?;
+    fs::create_dir(&spaces).and_then(|()| fs::set_permissions(&spaces, passable())).map_err(failed)?;
+    let placed = places::place(&facts, &spaces, &data)?;
     let original = as_bytes(Path::new(&facts.server.data_directory)).to_vec();
     let options = restore::Options {
         paths: vec![original.clone()],
         strip: Some(original),
         root_metadata: true,
+        leave_out: places::leave_out(&facts),
         ..restore::Options::default()
     };
-    run_restore(repository, &index, recorded.tree, &options, &data, interrupt)
-        .with_context(|| format!("restore `{}` into a scratch folder", component.name))?;
+    let restoring = || format!("restore `{}` into a scratch folder", component.name);
+    run_restore(repository, &index, recorded.tree, &options, &data, interrupt).with_context(restoring)?;
+    for space in &placed {
+        run_restore(repository, &index, recorded.tree, &space.options(false), &space.to, interrupt)
+            .with_context(restoring)?;
+    }
+    places::link(&data, placed.iter().map(|placed| (placed.space.oid, placed.to.as_path())))?;
     let program = &supervisor.program;
     let server = Server { described: component, facts: &facts, planned, data: &data, program, keep: false };
     let mut timeline = Timeline::start(Stopwatch::start(), StepName::Replay);

@@ -5,6 +5,7 @@
 //! transaction ended later; the last segments tell that.
 
 use crate::wal::look_everywhere;
+use jiff::Timestamp;
 use retoma_core::decide::recovery::{Candidate, Goal, Target};
 use retoma_core::postgres::{Lsn, SegmentName, SegmentSize, TimelineHistory, TimelineId, WalFileName};
 use retoma_core::{Error, Result, ResultExt as _};
@@ -16,6 +17,8 @@ use std::sync::mpsc;
 
 /// So many segments wait to be read while the next one is fetched.
 const WAITING: usize = 1;
+/// In so many segments before a position the last transaction is looked for.
+const LAST_SEGMENTS: u64 = 4;
 
 /// The WAL of a server along the history of one timeline.
 pub(super) struct Wal<'a> {
@@ -65,6 +68,22 @@ pub(super) fn locate(wal: &Wal<'_>, goal: &Goal, candidates: &[Candidate]) -> Re
     }
 }
 
+/// When the last transaction before `until` ended, where one of the last segments behind `from` tells. What cannot be read tells
+/// nothing.
+pub(super) fn last_end(wal: &Wal<'_>, from: Lsn, until: Lsn) -> Option<Timestamp> {
+    let mut last = None;
+    let ended = |record: &WalRecord| match record.meaning {
+        Meaning::Commit { at, .. } | Meaning::Abort { at, .. } => Some(at),
+        _ => None,
+    };
+    let nearest = Lsn(until.0.saturating_sub(LAST_SEGMENTS * wal.size.bytes()));
+    let told = wal.last(from.max(nearest), until, |record| {
+        last = ended(record).or(last.take());
+        last.map(|_| true)
+    });
+    told.ok().flatten().and(last)
+}
+
 /// From the stop of each right candidate on to that of the next one or to the end of its WAL, newest first.
 fn stretches(
     candidates: &[Candidate],
@@ -102,7 +121,12 @@ impl Wal<'_> {
     }
 
     /// What `told` says of the last record before `until` of which it says anything, looking back segment by segment.
-    fn last(&self, from: Lsn, until: Lsn, told: impl Fn(&WalRecord) -> Option<bool>) -> Result<Option<bool>> {
+    fn last(
+        &self,
+        from: Lsn,
+        until: Lsn,
+        mut told: impl FnMut(&WalRecord) -> Option<bool>,
+    ) -> Result<Option<bool>> {
         let mut end = until;
         while end > from {
             let begin = from.max(self.size.start_of(Lsn(end.0 - 1)));

@@ -11,13 +11,14 @@
 
 mod apply;
 mod cache;
+mod dump;
 pub mod extract;
 mod locate;
 mod pitr;
 mod place;
 mod server;
 
-pub use apply::{Options, Recovered, RecoveredComponent, apply};
+pub use apply::{EXCHANGE, Options, Recovered, RecoveredComponent, apply};
 pub(crate) use apply::{STOP_GRACE, run_restore};
 pub use pitr::{PlannedRecovery, plan as plan_server};
 pub use place::left_beside;
@@ -36,8 +37,9 @@ use retoma_repo::format::tree::NodeKind;
 use retoma_repo::index::Index;
 use retoma_repo::ops::find::{self, Which};
 use retoma_repo::{Repository, SnapshotId};
-use retoma_sources::postgres::{self as postgres_source, PostgresFacts};
+use retoma_sources::postgres::{self as postgres_source, DumpFacts, PostgresFacts};
 use retoma_sources::redis;
+use server::Space;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
@@ -53,10 +55,8 @@ pub enum Place {
 /// What is to be recovered.
 #[derive(Debug, Clone)]
 pub struct Request<'a> {
-    /// Where from.
+    /// Where from; its copies are asked for what it lacks, and for WAL.
     pub repository: &'a Repository,
-    /// Its name in the manifest. With it, a component's other repositories are asked for WAL too.
-    pub repository_name: Option<&'a str>,
     /// As of when. Files and embedded databases know times only: the newest snapshot, or the newest not after a time.
     pub goal: Goal,
     /// The snapshot of the one database server that is recovered, by the beginning of its id; chosen when there is none.
@@ -73,7 +73,7 @@ impl<'a> Request<'a> {
     /// Everything, as new as one repository has it.
     pub fn newest(repository: &'a Repository, place: Place) -> Self {
         let goal = Goal::default();
-        Self { repository, repository_name: None, goal, snapshot: None, only: &[], place, manifest: None }
+        Self { repository, goal, snapshot: None, only: &[], place, manifest: None }
     }
 }
 
@@ -110,8 +110,12 @@ pub struct PlannedComponent {
     pub is_folder: bool,
     /// What was captured of a PostgreSQL server.
     pub server: Option<PostgresFacts>,
+    /// Its tablespaces.
+    spaces: Vec<Space>,
     /// How that server recovers.
     pub recovery: Option<PlannedRecovery>,
+    /// What was captured of a server that was dumped.
+    pub dump: Option<DumpFacts>,
     /// The unit that it is exchanged with, by position, and its path in the unit's folder.
     unit: Option<(usize, PathBuf)>,
     /// The log that a Redis server would read instead of what is restored, and its unit.
@@ -119,6 +123,11 @@ pub struct PlannedComponent {
 }
 
 impl PlannedComponent {
+    /// Where the tablespaces of a server go.
+    pub(crate) fn spaces(&self) -> impl Iterator<Item = &Path> {
+        self.spaces.iter().map(|space| space.to.as_path())
+    }
+
     /// When its backup began.
     pub fn time(&self) -> Timestamp {
         self.recorded.time.0
@@ -153,6 +162,9 @@ pub fn plan(request: &Request<'_>) -> Result<Plan> {
         |component: &&Component| request.only.is_empty() || request.only.contains(&component.name);
     let wanted: Vec<&Component> = original.components.iter().filter(is_wanted).collect();
     pitr::check_fits(&request.goal, request.snapshot, &wanted)?;
+    for component in wanted.iter().filter(|component| dump::is_dumped(component)) {
+        dump::check_goal(&request.goal, &component.name)?;
+    }
     let manifest = match &request.place {
         Place::InPlace => original.clone(),
         Place::Under(root) => original.below(&paths::absolute(root)?),
@@ -160,8 +172,9 @@ pub fn plan(request: &Request<'_>) -> Result<Plan> {
     let mut components = Vec::new();
     let index = request.repository.load_readable_index()?;
     for component in manifest.recovery_order().into_iter().filter(is_wanted) {
-        let (snapshot, recorded, recovery) = if component.kind() == ComponentKind::Postgres {
-            let (id, recovery) = pitr::plan(request, &original, component)?;
+        let is_dumped = dump::is_dumped(component);
+        let (snapshot, recorded, recovery) = if component.kind() == ComponentKind::Postgres && !is_dumped {
+            let (id, recovery) = pitr::plan(request, component)?;
             (id, request.repository.snapshot(id)?, Some(recovery))
         } else {
             let (id, recorded) = backup::snapshot_of(request.repository, &component.name, &which)?;
@@ -169,8 +182,10 @@ pub fn plan(request: &Request<'_>) -> Result<Plan> {
         };
         let mut from = PathBuf::from(recorded.paths.first().cloned().unwrap_or_default());
         let mut log = None;
+        let dump = dump_facts(request, &index, component, &recorded)?;
         let server = server_facts(request.repository, &index, component, &recorded)?;
         let to = match (component.path(), &server) {
+            _ if dump.is_some() => placed(&request.place, &from)?,
             (Some(path), _) => path.to_owned(),
             (None, Some(_)) => placed(&request.place, &from)?,
             (None, None) => {
@@ -185,8 +200,10 @@ pub fn plan(request: &Request<'_>) -> Result<Plan> {
             .with_context(|| format!("look for `{}` in snapshot {}", component.name, snapshot.short()))?;
         components.push(PlannedComponent {
             to,
+            spaces: server.as_ref().map_or_else(|| Ok(Vec::new()), |facts| spaces(&request.place, facts))?,
             server,
             recovery,
+            dump,
             is_folder: node.kind == NodeKind::Directory,
             component: component.clone(),
             snapshot,
@@ -208,7 +225,7 @@ fn server_facts(
     component: &Component,
     recorded: &Snapshot,
 ) -> Result<Option<PostgresFacts>> {
-    if component.kind() != ComponentKind::Postgres {
+    if component.kind() != ComponentKind::Postgres || dump::is_dumped(component) {
         return Ok(None);
     }
     let doing = || format!("look at what was backed up of `{}`", component.name);
@@ -218,6 +235,35 @@ fn server_facts(
         Error::new(ErrorKind::Corrupt, codes::CAPTURE_FACTS_MALFORMED, message)
     })?;
     postgres::check_fit(&facts)?;
+    Ok(Some(facts))
+}
+
+/// What was captured of a server that was dumped; its programs must be here before anything is touched.
+fn dump_facts(
+    request: &Request<'_>,
+    index: &Index,
+    component: &Component,
+    recorded: &Snapshot,
+) -> Result<Option<DumpFacts>> {
+    if !dump::is_dumped(component) {
+        return Ok(None);
+    }
+    let name = &component.name;
+    if request.place == Place::InPlace {
+        let message = format!("`{name}` is backed up by dumps, which are loaded into a new cluster");
+        return Err(Error::new(ErrorKind::Unsupported, codes::RESTORE_TARGET, message).with_hint(
+            "use `--to DIR`; or `retoma restore`, and `pg_restore` into the server of your choice",
+        ));
+    }
+    let facts = postgres_source::dump_facts_of(request.repository, index, &recorded.tree)
+        .with_context(|| format!("look at what was backed up of `{name}`"))?;
+    let facts = facts.ok_or_else(|| {
+        let message = format!("the snapshot of `{name}` holds no dumps: it was backed up in another way");
+        Error::new(ErrorKind::Invalid, codes::CAPTURE_FACTS_MALFORMED, message).with_hint(
+            "set `backup` of the component to the way of that time, or name a later time with `--at`",
+        )
+    })?;
+    postgres::check_fit(&facts.as_server(""))?;
     Ok(Some(facts))
 }
 
@@ -237,6 +283,24 @@ fn redis_facts(
         let message = format!("the snapshot of `{}` is no backup of a server", component.name);
         Error::new(ErrorKind::Corrupt, codes::CAPTURE_FACTS_MALFORMED, message)
     })
+}
+
+/// Where the tablespaces of a server go.
+fn spaces(place: &Place, facts: &PostgresFacts) -> Result<Vec<Space>> {
+    let version = facts.version_folder();
+    let space = |space: &postgres_source::Tablespace| {
+        let original = PathBuf::from(&space.location);
+        let to = placed(place, &original)?;
+        Ok(Space {
+            oid: space.oid,
+            name: space.name.clone(),
+            version: version.clone(),
+            original,
+            to,
+            unit: None,
+        })
+    };
+    facts.tablespaces.iter().map(space).collect()
 }
 
 /// Where a path of the original machine goes.
@@ -261,10 +325,27 @@ fn units(components: &mut [PlannedComponent]) -> Vec<Unit> {
             is_folder,
             snapshot: snapshot.clone(),
             is_database,
+            held: Vec::new(),
         };
         planned.unit = Some(join(&mut units, unit(&planned.to, planned.is_folder)));
         if let Some((log, of_log)) = &mut planned.log {
             *of_log = Some(join(&mut units, unit(log.path(), log.is_folder())));
+        }
+    }
+    // Behind all components: one of them may hold them.
+    for planned in components.iter_mut().filter(|planned| !planned.spaces.is_empty()) {
+        for space in &mut planned.spaces {
+            let unit = Unit {
+                live: space.to.join(&space.version),
+                is_folder: false,
+                snapshot: planned.snapshot.short(),
+                is_database: false,
+                held: Vec::new(),
+            };
+            space.unit = Some(join(&mut units, unit));
+        }
+        if let Some((at, below)) = &planned.unit {
+            units[*at].held.push(below.join("global/pg_control"));
         }
     }
     units
@@ -294,11 +375,7 @@ pub fn stored_manifest(
     let all = repository.snapshots()?;
     let fits = |(_, snapshot): &&(SnapshotId, Snapshot)| snapshot.has_tag(TAG_MANIFEST) && in_time(snapshot);
     let Some((id, snapshot)) = all.iter().rev().find(fits) else {
-        let when = at.map_or_else(String::new, |at| format!(" at or before `{at}`"));
-        let message = format!("the repository holds no manifest{when}");
-        return Err(Error::new(ErrorKind::NotFound, codes::SNAPSHOT_NOT_FOUND, message).with_hint(
-            "single snapshots can be restored with `retoma restore`; `retoma backup` stores the manifest too",
-        ));
+        return Err(no_manifest(at));
     };
     let text = backup::read_manifest(repository, snapshot)
         .with_context(|| format!("read the manifest in snapshot {}", id.short()))?;
@@ -312,6 +389,15 @@ pub fn stored_manifest(
             .with_hint("use the version of the program that wrote it, or name an older one with `--at`")
     })?;
     Ok((*id, manifest, text))
+}
+
+/// There is nothing that says what the service is made of.
+pub fn no_manifest(at: Option<Timestamp>) -> Error {
+    let when = at.map_or_else(String::new, |at| format!(" at or before `{at}`"));
+    let message = format!("the repository holds no manifest{when}");
+    Error::new(ErrorKind::NotFound, codes::SNAPSHOT_NOT_FOUND, message).with_hint(
+        "single snapshots can be restored with `retoma restore`; `retoma backup` stores the manifest too",
+    )
 }
 
 fn as_bytes(path: &Path) -> &[u8] {

@@ -2,16 +2,17 @@
 //! touches nothing.
 
 use super::Request;
-use super::locate::{Wal, locate};
-use crate::open::open_repository;
+use super::dump;
+use super::locate::{Wal, last_end, locate};
 use crate::wal::check::{self, ServerWal, WalFacts};
 use retoma_core::decide::recovery::{
-    Candidate, Choice, Goal, Target, Window, choose, newest_timeline, windows,
+    Candidate, Choice, Goal, Refusal, Target, Window, choose, newest_timeline, windows,
 };
-use retoma_core::manifest::{Component, ComponentKind, Manifest};
+use retoma_core::manifest::{Component, ComponentKind};
 use retoma_core::postgres::{Lsn, SegmentSize, TimelineHistory, TimelineId};
 use retoma_core::{Error, ErrorKind, Result, ResultExt as _, error::codes};
 use retoma_repo::SnapshotId;
+use retoma_repo::copies::Copies;
 use retoma_repo::wal::Archive;
 use retoma_sources::postgres::{self as source, Along, Recovery};
 
@@ -72,18 +73,19 @@ pub(super) fn check_fits(goal: &Goal, snapshot: Option<&str>, wanted: &[&Compone
     }
 }
 
-/// Chooses the snapshot of a PostgreSQL component and how it recovers. `manifest` is the original one: its secrets lie where
-/// they were.
+/// Chooses the snapshot of a PostgreSQL component and how it recovers.
 ///
 /// # Errors
 /// `R0002` for a goal without a sense; `R0506` for a target outside of the recoverable window, `R0423` for one behind a gap, `R0211` without a snapshot; what
 /// the repositories say.
-pub fn plan(
-    request: &Request<'_>,
-    manifest: &Manifest,
-    component: &Component,
-) -> Result<(SnapshotId, PlannedRecovery)> {
+pub fn plan(request: &Request<'_>, component: &Component) -> Result<(SnapshotId, PlannedRecovery)> {
     check_fits(&request.goal, request.snapshot, &[component])?;
+    if dump::is_dumped(component) {
+        let message = format!("`{}` is backed up by dumps: there is no server to recover", component.name);
+        return Err(Error::new(ErrorKind::Unsupported, codes::USAGE, message).with_hint(
+            "`retoma restore` gives the dumps, and `pg_restore --table` brings one table out of them",
+        ));
+    }
     let name = component.name.as_str();
     let (mut all, mut damaged) = (Vec::new(), Vec::new());
     for facts in check::each_wal_facts(request.repository)? {
@@ -103,15 +105,16 @@ pub fn plan(
             Error::new(ErrorKind::NotFound, codes::SNAPSHOT_NOT_FOUND, message)
                 .with_hint("list them with `retoma snapshots`")
         }
-        None => retoma_core::decide::recovery::Refusal::NoSnapshot.into_error(name),
+        None => Refusal::NoSnapshot.into_error(name),
     })?;
     let own: Vec<&WalFacts> = own.into_iter().filter(|facts| facts.system_identifier == server.0).collect();
-    let archives = archives(request, manifest, component, server.0)?;
+    let (archives, mut unusable) = archives(request, component, server.0)?;
     let known =
         check::look(&archives, server.1, &own).with_context(|| format!("look at the WAL of `{name}`"))?;
     let known = known.ok_or_else(|| Error::internal("a component has no repository"))?;
     let (id, mut planned) = decide(request, name, &known, server, archives)?;
     planned.care.append(&mut damaged);
+    planned.care.append(&mut unusable);
     Ok((id, planned))
 }
 
@@ -143,7 +146,9 @@ fn decide(
         }
         _ => None,
     };
-    let mut choice = choose(goal, &candidates, &timelines, located).map_err(|why| why.into_error(name))?;
+    let chosen = choose(goal, &candidates, &timelines, located);
+    let mut choice =
+        chosen.map_err(|why| with_loss(why, known, server, &archives, timeline).into_error(name))?;
     let mut care = Vec::new();
     if !has_archive && matches!(choice.target, Target::Time(_)) {
         choice.target = Target::Latest;
@@ -171,6 +176,32 @@ fn decide(
     Ok((chosen.id, planned))
 }
 
+/// Says what lies behind a gap, as far as that can be found out: on a bad day it decides whether to go on without it.
+fn with_loss(
+    mut why: Refusal,
+    known: &ServerWal,
+    (system_identifier, size): (u64, SegmentSize),
+    archives: &[Archive],
+    timeline: Option<TimelineId>,
+) -> Refusal {
+    let (Refusal::BehindGap { gap, until, loss, .. }, Some(timeline)) = (&mut why, timeline) else {
+        return why;
+    };
+    let wal = Wal { archives, size, system_identifier, timeline, history: known.histories.get(&timeline) };
+    loss.after = last_end(&wal, Lsn::ZERO, *until);
+    let stored = known.listing.timelines.get(&timeline);
+    let last = stored.and_then(|stored| stored.segments.last());
+    let end = last.and_then(|last| size.start_of_number(last + 1));
+    let behind = gap.1.start(size).and_then(|start| start.checked_add(size.bytes()));
+    if let (Some(end), Some(behind)) = (end, behind)
+        && end > *until
+    {
+        loss.bytes = Some(end.bytes_since(*until));
+        loss.up_to = last_end(&wal, behind, end);
+    }
+    why
+}
+
 /// What PostgreSQL is told.
 fn told(choice: &Choice, goal: &Goal, backup: TimelineId) -> Recovery {
     let target = match &choice.target {
@@ -194,26 +225,25 @@ fn which_server(own: &[&WalFacts], goal: &Goal) -> Option<(u64, SegmentSize)> {
     Some((found.system_identifier, found.size))
 }
 
-/// The archives of a server: in the repository that the snapshot comes from, and in the component's others when that one is
-/// known by its name. All must be reachable: what one of them has could be the WAL that matters.
+/// The archives of a server: in the repository that the snapshot comes from, and in its copies; and what to say about those that
+/// cannot be opened.
 fn archives(
     request: &Request<'_>,
-    manifest: &Manifest,
     component: &Component,
     system_identifier: u64,
-) -> Result<Vec<Archive>> {
+) -> Result<(Vec<Archive>, Vec<String>)> {
     let name = component.name.as_str();
     let mut found = vec![Archive::new(request.repository, name, system_identifier)?];
-    let Some(own) = request.repository_name else { return Ok(found) };
-    let others = component.repositories.iter().filter(|other| *other != own);
-    for other in others.filter_map(|name| manifest.repository(name)) {
-        let opened = open_repository(other, false).map_err(|error| {
-            let hint = format!("if it is lost, name the one that is there: `--repository {own}`");
-            error.context(format!("look for WAL of `{name}`")).with_hint(hint)
-        })?;
-        found.push(Archive::new(&opened.repository, name, system_identifier)?);
+    let mut care = Vec::new();
+    for (other, opened) in request.repository.copies().into_iter().flat_map(Copies::repositories) {
+        match opened {
+            Ok(repository) => found.push(Archive::new(repository, name, system_identifier)?),
+            Err(error) => {
+                care.push(format!("WAL of `{name}` that only repository `{other}` has is not used: {error}"));
+            }
+        }
     }
-    Ok(found)
+    Ok((found, care))
 }
 
 #[cfg(test)]

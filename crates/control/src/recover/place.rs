@@ -8,6 +8,9 @@
 //! ```
 //! Killed between any two steps, the next recovery finds the journal and first brings the previous data back. Which of
 //! two files is the new one is told by its inode, never by its name. `docs/recover.md` has the table for people.
+//!
+//! A database server with tablespaces lies in several places, which no step exchanges at once. Until all are exchanged, its new
+//! data directory lacks a file without which no server starts (`held`), so that nobody starts one on a mixture.
 
 use crate::durable;
 use retoma_core::{Error, ErrorKind, Result, ResultExt, error::codes};
@@ -19,6 +22,8 @@ use std::path::{Path, PathBuf};
 const NEW: &str = ".retoma-new";
 const JOURNAL: &str = ".retoma-journal";
 const PREVIOUS: &str = ".retoma-previous-";
+/// Behind the name of a file that is held back.
+const HELD: &str = ".retoma-held";
 /// Files that SQLite keeps beside a database and that belong to it.
 const BESIDE: [&str; 2] = ["-wal", "-journal"];
 
@@ -34,12 +39,15 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 pub(super) struct Unit {
     /// Its place.
     pub(super) live: PathBuf,
-    /// Whether it is a folder.
+    /// Whether it is a folder that is restored under its own new name, and may hold other components. A file lies in a folder of its own
+    /// until then; so does the folder of a tablespace, which the server finds by its name.
     pub(super) is_folder: bool,
     /// The snapshot that its outermost component comes from, for the name of what was there.
     pub(super) snapshot: String,
     /// Whether it is a database, whose journals move with it.
     pub(super) is_database: bool,
+    /// Files in it that come last: without them nobody can use it.
+    pub(super) held: Vec<PathBuf>,
 }
 
 impl Unit {
@@ -95,6 +103,33 @@ struct JournalUnit {
     new: (u64, u64),
     /// Whether there was anything before.
     existed: bool,
+    /// Files in it that come last.
+    #[serde(default)]
+    held: Vec<PathBuf>,
+}
+
+impl JournalUnit {
+    /// Takes the files away without which nobody can use what is at `root`.
+    fn hold(&self, root: &Path) -> Result<()> {
+        for file in &self.held {
+            let (from, to) = (root.join(file), beside(&root.join(file), HELD));
+            if exists(&from)? {
+                rename(&from, &to, RenameFlags::empty())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings them back.
+    fn release(&self, root: &Path) -> Result<()> {
+        for file in &self.held {
+            let (from, to) = (beside(&root.join(file), HELD), root.join(file));
+            if exists(&from)? {
+                rename(&from, &to, RenameFlags::NOREPLACE)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 const SCHEMA: &str = "retoma.recover-journal/1";
@@ -153,7 +188,11 @@ impl Exchange {
                 journal: unit.journal(),
                 new,
                 existed: exists(&unit.live)?,
+                held: unit.held.clone(),
             });
+        }
+        for entry in &entries {
+            entry.hold(&entry.staged)?;
         }
         if let Some(leader) = entries.first() {
             write_journal(&leader.journal, None, &entries)?;
@@ -166,8 +205,13 @@ impl Exchange {
         Ok(Self { units: entries, databases: databases.collect() })
     }
 
-    /// Puts the new data into their places.
-    pub(super) fn forward(&self, prepare: impl Fn(&Path) -> Result<()>) -> Result<()> {
+    /// Puts the new data into their places. `look` gets a place, and the path at which what was there lies now; its error
+    /// stops before anything of a server can be used.
+    pub(super) fn forward(
+        &self,
+        prepare: impl Fn(&Path) -> Result<()>,
+        look: impl Fn(&Path, &Path) -> Result<()>,
+    ) -> Result<()> {
         for unit in &self.units {
             between()?;
             let is_database = self.databases.contains(&unit.live);
@@ -181,9 +225,17 @@ impl Exchange {
                 rename(&unit.staged, &unit.live, RenameFlags::EXCHANGE)?;
                 between()?;
                 rename(&unit.staged, &unit.previous, RenameFlags::NOREPLACE)?;
+                look(&unit.live, &unit.previous)?;
             } else {
                 rename(&unit.staged, &unit.live, RenameFlags::NOREPLACE)?;
             }
+        }
+        // A server that had just begun when its folder was renamed has told so by now.
+        let mut replaced = self.units.iter().filter(|unit| unit.existed);
+        replaced.try_for_each(|unit| look(&unit.live, &unit.previous))?;
+        for unit in &self.units {
+            between()?;
+            unit.release(&unit.live)?;
         }
         between()
     }
@@ -231,6 +283,12 @@ fn keep_journals(unit: &JournalUnit) -> Result<()> {
 
 /// Goes back, from wherever the steps stopped. Can itself be killed and run again.
 fn undo(units: &[JournalUnit]) -> Result<()> {
+    for unit in units {
+        between()?;
+        if identity(&unit.live)? == Some(unit.new) {
+            unit.hold(&unit.live)?;
+        }
+    }
     for unit in units.iter().rev() {
         between()?;
         let live = identity(&unit.live)?;

@@ -1,95 +1,118 @@
 //! A restored database server: recovered to its target, asked, and stopped cleanly, so that its files can go on.
 
 use super::apply::run_restore;
-use super::{Place, PlannedComponent, PlannedRecovery, as_bytes};
+use super::{PlannedComponent, PlannedRecovery, as_bytes};
 use crate::backup;
-use crate::durable;
 use crate::interrupt::{Interrupt, Stopwatch};
-use crate::postgres::{self, Instance, Launch, Replayed};
+use crate::postgres::{self, Instance, Launch, Replayed, spaces};
 use crate::service::Supervisor;
 use crate::timeline::Timeline;
 use crate::wal::serve::{Served, Supply};
 use jiff::Timestamp;
+use retoma_core::decide::observed::Mark;
 use retoma_core::decide::recovery::Goal;
 use retoma_core::drill::{CheckResult, StepName};
 use retoma_core::manifest::{Component, Source};
 use retoma_core::postgres::{Lsn, TimelineId};
-use retoma_core::{Error, ErrorKind, Result, ResultExt, error::codes};
+use retoma_core::{Error, Result, ResultExt};
 use retoma_repo::index::Index;
 use retoma_repo::{Repository, restore};
 use retoma_sources::postgres::PostgresFacts;
-use std::os::unix::fs::MetadataExt as _;
+use retoma_sources::postgres::wire::{Connection, Mode, Timeouts};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// A tablespace that was restored.
+/// A tablespace of a planned server.
+#[derive(Debug)]
 pub(super) struct Space {
-    oid: u32,
+    pub(super) oid: u32,
+    pub(super) name: String,
+    /// The folder in it that is the server's.
+    pub(super) version: String,
     /// Where it was.
     pub(super) original: PathBuf,
-    /// Where it is.
-    pub(super) place: PathBuf,
+    /// Where it goes.
+    pub(super) to: PathBuf,
+    /// In place, the unit that the server's folder is exchanged with, and its path in the unit's folder.
+    pub(super) unit: Option<(usize, PathBuf)>,
 }
 
-/// Restores the tablespaces of a server to their places. The links still lead to where they were: see [`relink`].
+/// A tablespace that was restored.
+pub(super) struct Restored<'a> {
+    space: &'a Space,
+    /// What was restored, in the snapshot …
+    pub(super) from: PathBuf,
+    /// … and where it is.
+    pub(super) place: PathBuf,
+    /// Where the server finds it until it is in its place.
+    link: PathBuf,
+}
+
+/// Restores a tablespace: to its place, or in place beside the server's folder in it, which is not touched. The links still lead to
+/// where they were: see [`relink`].
 ///
 /// # Errors
-/// As a restore; `R0502` when a tablespace would have to go where one lies.
-pub(super) fn tablespaces(
+/// As a restore.
+pub(super) fn tablespace<'a>(
     repository: &Repository,
     index: &Index,
     planned: &PlannedComponent,
-    place: &Place,
+    space: &'a Space,
+    staged: Option<&Path>,
     interrupt: &Interrupt,
-) -> Result<Vec<Space>> {
-    let spaces = planned.server.iter().flat_map(|facts| &facts.tablespaces);
-    let mut restored = Vec::new();
-    for space in spaces {
-        if *place == Place::InPlace {
-            let message = format!("the tablespace `{}` lies outside of the data directory", space.name);
-            return Err(Error::new(ErrorKind::Unsupported, codes::RESTORE_TARGET, message).with_hint(
-                "recover into another folder with `--to`, and move it when the server is stopped",
-            ));
+) -> Result<Restored<'a>> {
+    let (from, place) = match staged {
+        Some(staged) => (space.original.join(&space.version), staged.to_owned()),
+        None => (space.original.clone(), space.to.clone()),
+    };
+    let link = match staged {
+        Some(staged) => staged.parent().unwrap_or(staged).to_owned(),
+        None => space.to.clone(),
+    };
+    let is_new = staged.is_some() && !space.to.exists();
+    let bytes = as_bytes(&from).to_vec();
+    let options = restore::Options {
+        paths: vec![bytes.clone()],
+        strip: Some(bytes.clone()),
+        root_metadata: true,
+        // What a recovery that was killed left in it.
+        delete_extra: true,
+        whole: vec![bytes],
+        ..restore::Options::default()
+    };
+    run_restore(repository, index, planned.recorded.tree, &options, &place, interrupt)
+        .with_context(|| format!("restore the tablespace `{}`", space.name))?;
+    if is_new {
+        let failed = |error| Error::io(space.to.display(), error);
+        let owner = std::fs::metadata(&place).map_err(failed)?;
+        std::os::unix::fs::chown(&space.to, Some(owner.uid()), Some(owner.gid())).map_err(failed)?;
+        let private = std::fs::Permissions::from_mode(0o700);
+        std::fs::set_permissions(&space.to, private).map_err(failed)?;
+    }
+    Ok(Restored { space, from, place, link })
+}
+
+/// Leads the links of a data directory to where its tablespaces are.
+pub(super) fn relink(data: &Path, restored: &[Restored<'_>]) -> Result<()> {
+    spaces::link(data, restored.iter().map(|restored| (restored.space.oid, restored.link.as_path())))
+}
+
+/// After the server has recovered beside its place: its links lead to where its tablespaces will be.
+pub(super) fn relink_in_place(data: &Path, restored: &[Restored<'_>]) -> Result<()> {
+    for Restored { space, place, .. } in restored {
+        if data.join(format!("pg_tblspc/{}", space.oid)).symlink_metadata().is_ok() {
+            spaces::lead(data, space.oid, &space.to)?;
+        } else {
+            // Dropped in the WAL. What was there before makes room, and comes back when the recovery is undone.
+            std::fs::create_dir_all(place).map_err(|error| Error::io(place.display(), error))?;
         }
-        let original = Path::new(&space.location);
-        let target = super::placed(place, original)?;
-        let options = restore::Options {
-            paths: vec![as_bytes(original).to_vec()],
-            strip: Some(as_bytes(original).to_vec()),
-            root_metadata: true,
-            ..restore::Options::default()
-        };
-        run_restore(repository, index, planned.recorded.tree, &options, &target, interrupt)
-            .with_context(|| format!("restore the tablespace `{}`", space.name))?;
-        restored.push(Space { oid: space.oid, original: original.to_owned(), place: target });
     }
-    Ok(restored)
+    Ok(())
 }
 
-/// Leads the links of a data directory to where its tablespaces are, and says so in `tablespace_map`, by which the server
-/// makes the links anew.
-pub(super) fn relink(data: &Path, spaces: &[Space]) -> Result<()> {
-    if spaces.is_empty() {
-        return Ok(());
-    }
-    let mut map = String::new();
-    for Space { oid, place, .. } in spaces {
-        let link = data.join(format!("pg_tblspc/{oid}"));
-        let failed = |error| Error::io(link.display(), error);
-        std::fs::remove_file(&link).map_err(failed)?;
-        std::os::unix::fs::symlink(place, &link).map_err(failed)?;
-        let shown = place.to_string_lossy();
-        // As the server writes it: a backslash before what would end the line.
-        let escaped = shown.replace('\\', "\\\\").replace('\n', "\\\n").replace('\r', "\\\r");
-        map.push_str(&format!("{oid} {escaped}\n"));
-    }
-    let path = data.join("tablespace_map");
-    let metadata = std::fs::metadata(&path).map_err(|error| Error::io(path.display(), error))?;
-    durable::write(&path, map.as_bytes(), durable::PRIVATE)?;
-    std::os::unix::fs::chown(&path, Some(metadata.uid()), Some(metadata.gid()))
-        .map_err(|error| Error::io(path.display(), error))
-}
-
+/// How long the question for the newest mark may take.
+const MARK_LIMIT: Duration = Duration::from_secs(10);
 /// How long replaying the WAL may take.
 const REPLAY_LIMIT: Duration = Duration::from_hours(24);
 
@@ -122,6 +145,8 @@ pub struct Report {
     pub fetched: Served,
     /// How long the server replayed, from its start on.
     pub replay: Duration,
+    /// The newest of the agent's marks that came back; `None` without marks.
+    pub last_mark: Option<Mark>,
 }
 
 /// Recovers a data directory that `retoma restore` laid down, of the component `described`, to what was planned, and stops the
@@ -159,8 +184,13 @@ impl Server<'_> {
     ) -> Result<(Report, Vec<CheckResult>)> {
         let (instance, report) = self.come_up(supervisor, timeline, interrupt)?;
         timeline.begin(StepName::Check, Some(&self.described.name))?;
-        let checks =
-            postgres::check(&instance, self.facts, &self.database(), &self.described.checks, interrupt)?;
+        let checks = postgres::check(
+            &instance,
+            self.facts,
+            &database_of(self.described),
+            &self.described.checks,
+            interrupt,
+        )?;
         instance.stop()?;
         Ok((report, checks))
     }
@@ -190,11 +220,20 @@ impl Server<'_> {
         let replay = clock.elapsed();
         timeline.begin(StepName::Start, name)?;
         instance.wait_promoted(launch.limit, interrupt)?;
-        let report = self.report(&instance.replayed()?, replay);
+        // A table that cannot be read is for the checks to name.
+        let last_mark = self.last_mark(&instance).ok().flatten();
+        let report = self.report(&instance.replayed()?, replay, last_mark);
         Ok((instance, report))
     }
 
-    fn report(&self, replayed: &Replayed, replay: Duration) -> Report {
+    fn last_mark(&self, instance: &Instance) -> Result<Option<Mark>> {
+        let address = instance.address(&database_of(self.described));
+        let timeouts = Timeouts { silence: MARK_LIMIT, ..Timeouts::default() };
+        let mut connection = Connection::connect(&address, Mode::Sql, timeouts)?;
+        postgres::newest_mark(&mut connection, &self.described.name)
+    }
+
+    fn report(&self, replayed: &Replayed, replay: Duration, last_mark: Option<Mark>) -> Report {
         Report {
             goal: self.planned.goal.clone(),
             reached: replayed.reached,
@@ -203,14 +242,15 @@ impl Server<'_> {
             timeline_after: replayed.timeline,
             fetched: replayed.served,
             replay,
+            last_mark,
         }
     }
+}
 
-    /// The database that the user's queries are for.
-    fn database(&self) -> String {
-        let Source::Postgres { url } = &self.described.source else { return String::new() };
-        // On another machine its secret may be out of reach.
-        backup::server_address(url)
-            .map_or_else(|_| "postgres".to_owned(), |address| address.database().to_owned())
-    }
+/// The database that the user's queries are for.
+pub(super) fn database_of(described: &Component) -> String {
+    let Source::Postgres { url } = &described.source else { return String::new() };
+    // On another machine its secret may be out of reach.
+    backup::server_address(url)
+        .map_or_else(|_| "postgres".to_owned(), |address| address.database().to_owned())
 }

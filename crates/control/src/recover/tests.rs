@@ -32,7 +32,9 @@ pub(super) fn planned(to: &str, is_database: bool) -> PlannedComponent {
         to: PathBuf::from(to),
         is_folder: !is_database,
         server: None,
+        spaces: Vec::new(),
         recovery: None,
+        dump: None,
         unit: None,
         log: None,
     }

@@ -267,8 +267,13 @@ pub(crate) fn still_there(pid: u32) -> Error {
 
 /// The end of a log in one line.
 pub(crate) fn tail(log: &Path) -> String {
-    let read = || -> std::io::Result<Vec<u8>> {
-        let (mut file, mut bytes) = (std::fs::File::open(log)?, Vec::new());
+    std::fs::File::open(log).map_or_else(|_| "nothing".to_owned(), |mut file| tail_of(&mut file))
+}
+
+/// The end of a file in one line.
+pub(crate) fn tail_of(file: &mut std::fs::File) -> String {
+    let mut read = || -> std::io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
         let length = file.metadata()?.len();
         file.seek(SeekFrom::Start(length.saturating_sub(LOG_TAIL_BYTES)))?;
         file.take(LOG_TAIL_BYTES).read_to_end(&mut bytes)?;

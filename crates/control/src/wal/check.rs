@@ -28,6 +28,8 @@ pub struct SnapshotWindow {
     pub stopped: Timestamp,
     /// The transactions that it holds, where that is known.
     pub ended: Option<Ended>,
+    /// The numbers of the tablespaces that it holds.
+    pub tablespaces: Vec<u32>,
     /// Whether everything was read.
     pub is_complete: bool,
     /// One for each timeline that can be reached from it.
@@ -112,6 +114,8 @@ pub struct WalFacts {
     pub stopped: Timestamp,
     /// The transactions that it holds, where that is known.
     pub ended: Option<Ended>,
+    /// The numbers of the tablespaces that it holds.
+    pub tablespaces: Vec<u32>,
     /// Whether everything was read.
     pub is_complete: bool,
 }
@@ -133,6 +137,7 @@ impl WalFacts {
             stop: facts.stop_lsn.parse().map_err(|_| wrong("stop"))?,
             stopped: facts.stop_time.unwrap_or(snapshot.time.0),
             ended: facts.stop_transactions.as_deref().and_then(|text| text.parse().ok()),
+            tablespaces: facts.tablespaces.iter().map(|space| space.oid).collect(),
             is_complete: !snapshot.is_incomplete(),
         })
     }
@@ -274,6 +279,7 @@ fn window(
         stop: facts.stop,
         stopped: facts.stopped,
         ended: facts.ended.clone(),
+        tablespaces: facts.tablespaces.clone(),
         is_complete: facts.is_complete,
         ways: ways(histories, facts.timeline, facts.stop).into_iter().map(reached).collect(),
     }

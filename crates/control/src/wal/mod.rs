@@ -3,14 +3,18 @@
 //! Success is said only of what is durable in every repository of the component; "not there" only when every repository has
 //! said so. What is done ahead of its time lies in the [`spool`], which may be lost or deleted at any moment.
 
+pub mod archiver;
 pub mod check;
 mod fetch;
+pub mod guard;
+mod histories;
 pub mod keep;
 mod push;
 pub mod serve;
 pub mod server;
 pub mod spool;
 pub mod stream;
+pub mod tablespaces;
 
 pub(crate) use fetch::look_everywhere;
 pub use fetch::{Fetched, Source, fetch};

@@ -1,20 +1,21 @@
 //! `archive_command`: a file of `pg_wal` into every repository of its component.
 //!
 //! The first push in a row takes those that wait behind it along, in parallel, and acknowledges each *after* it is durable
-//! everywhere; the pushes that follow find that, ask each store whether the object is there, and end without a key.
+//! everywhere. It is stored before them: when it is refused, because another server of the same identity writes there, none of them
+//! may take a free name behind it; the pushes that follow find that, ask each store whether the object is there, and end without a key.
+//! Before WAL of a timeline come the histories that lead to it, where the server has them ([`histories`]).
 
 use super::spool::{Ahead, FileId, Spool};
-use super::{Job, file_name, no_wal_file, server, threads};
+use super::{Job, file_name, histories, no_wal_file, server, threads};
 use crate::open;
 use retoma_core::manifest;
 use retoma_core::postgres::{SegmentName, WalFileName};
 use retoma_core::{Error, ErrorKind, Result, ResultExt as _, error::codes};
 use retoma_repo::wal::{self, Archive, Pushed, WalObject};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// So many segments are taken along at most: bounds how long PostgreSQL waits for its answer.
@@ -48,7 +49,7 @@ pub struct PushReport {
 ///
 /// # Errors
 /// `Corrupt` with `R0421` for what is not what its name says; `Conflict` with `R0422` when it is stored with other
-/// contents; `Invalid` with `R0420` when nothing tells the server; what a repository says. PostgreSQL then tries again.
+/// contents, or when the history of its timeline is; `Invalid` with `R0420` when nothing tells the server; what a repository says. PostgreSQL then tries again.
 pub fn push(job: &Job, path: &Path) -> Result<PushReport> {
     let name: WalFileName = file_name(path).parse().map_err(|_| no_wal_file(file_name(path)))?;
     push_file(job, path, name).with_context(|| format!("archive `{name}`"))
@@ -148,7 +149,14 @@ struct Batch<'a> {
     ahead: AtomicUsize,
     /// Nothing more is begun.
     is_stopped: AtomicBool,
-    own: Mutex<Option<Result<Stored>>>,
+}
+
+/// A file that is durable in every repository.
+struct Kept {
+    stored: Stored,
+    /// Whether a repository had it already.
+    was_there: bool,
+    id: FileId,
 }
 
 struct Done {
@@ -162,31 +170,53 @@ impl<'a> Batch<'a> {
             archives,
             right,
             files,
-            next: AtomicUsize::new(0),
+            next: AtomicUsize::new(1),
             ahead: AtomicUsize::new(0),
             is_stopped: AtomicBool::new(false),
-            own: Mutex::default(),
         }
     }
 
-    fn run(self) -> Result<Done> {
+    fn run(mut self) -> Result<Done> {
+        self.store_histories()?;
         if let Some((spool, right)) = self.right {
             let names = self.files.iter().skip(1).filter_map(segment);
             spool.keep_acknowledgements(right, &names.collect());
             // A server that archives does not recover.
             spool.keep(right, &BTreeSet::new());
         }
-        let size_bytes =
-            self.files.first().and_then(|file| file.path.metadata().ok()).map_or(0, |file| file.len());
+        let Some(first) = self.files.first() else { return Err(Error::internal("a push of nothing")) };
+        // Alone: what another server of the same identity left may refuse it, and then nothing behind it belongs there either.
+        let own = self.store(first, &mut Vec::new())?;
+        // Where somebody was before us, the next one may be refused too, so nothing overtakes another there.
+        let at_once = if own.was_there { 1 } else { threads(own.id.size_bytes()) };
         std::thread::scope(|scope| {
-            for _ in 1..threads(size_bytes).min(self.files.len()) {
+            for _ in 1..at_once.min(self.files.len()) {
                 scope.spawn(|| self.work());
             }
             self.work();
         });
-        let own = self.own.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let own = own.unwrap_or_else(|| Err(Error::internal("a push ended without an answer")))?;
-        Ok(Done { own, ahead: self.ahead.into_inner() })
+        Ok(Done { own: own.stored, ahead: self.ahead.into_inner() })
+    }
+
+    /// Before the WAL, the histories that lead to it. What was to be taken along and has a timeline for which that fails is left
+    /// to its own push, and so is the WAL of a timeline whose history is what is pushed.
+    fn store_histories(&mut self) -> Result<()> {
+        let (archives, Some(own)) = (self.archives, self.files.first()) else { return Ok(()) };
+        let folder = own.path.parent().unwrap_or(Path::new("")).to_owned();
+        let (name, timeline) = (own.name, own.name.timeline());
+        let is_history = matches!(name, WalFileName::History(_));
+        if is_history {
+            histories::store_before(archives, &folder, timeline)?;
+        } else {
+            histories::store(archives, &folder, timeline)?;
+        }
+        let mut is_led_to = BTreeMap::from([(timeline, !is_history)]);
+        self.files.retain(|file| {
+            let timeline = file.name.timeline();
+            let leads = || histories::store(archives, &folder, timeline).is_ok();
+            file.name == name || *is_led_to.entry(timeline).or_insert_with(leads)
+        });
+        Ok(())
     }
 
     fn work(&self) {
@@ -194,15 +224,13 @@ impl<'a> Batch<'a> {
         while !self.is_stopped.load(Ordering::Relaxed) {
             let at = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(file) = self.files.get(at) else { return };
-            let result = self.store(file, &mut buffer);
             // Whatever is wrong with one that was taken along, its own push will say so.
-            self.is_stopped.fetch_or(result.is_err(), Ordering::Relaxed);
-            if at == 0 {
-                let mut own = self.own.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                *own = Some(result.map(|(stored, _)| stored));
-            } else if let (Ok((_, id)), Some((spool, right)), Some(segment)) =
-                (result, self.right, segment(file))
-                && spool.acknowledge(right, segment, id).is_ok()
+            let Ok(kept) = self.store(file, &mut buffer) else {
+                self.is_stopped.store(true, Ordering::Relaxed);
+                return;
+            };
+            if let (Some((spool, right)), Some(segment)) = (self.right, segment(file))
+                && spool.acknowledge(right, segment, kept.id).is_ok()
             {
                 self.ahead.fetch_add(1, Ordering::Relaxed);
             }
@@ -210,15 +238,20 @@ impl<'a> Batch<'a> {
     }
 
     /// Stores one file in every repository.
-    fn store(&self, file: &Waiting, buffer: &mut Vec<u8>) -> Result<(Stored, FileId)> {
+    fn store(&self, file: &Waiting, buffer: &mut Vec<u8>) -> Result<Kept> {
         let id = read(&file.path, buffer)?;
-        let mut stored = Stored::Same;
+        let mut kept = Kept { stored: Stored::Same, was_there: false, id };
         for archive in self.archives {
-            if archive.push(file.name, buffer)? == Pushed::New {
-                stored = Stored::New;
+            match archive.push(file.name, buffer)? {
+                Pushed::New => {
+                    // A disk that was taken away meanwhile leaves an empty mount point, which takes anything.
+                    archive.confirm_repository()?;
+                    kept.stored = Stored::New;
+                }
+                Pushed::Same => kept.was_there = true,
             }
         }
-        Ok((stored, id))
+        Ok(kept)
     }
 }
 

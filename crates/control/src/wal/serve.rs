@@ -8,6 +8,7 @@
 //! only sees an exit code. "Absent" is said only when every repository was asked, and is never remembered.
 
 use super::fetch::{Source, following, in_parallel, look_everywhere};
+use super::guard::Guard;
 use super::no_wal_file;
 use crate::durable;
 use retoma_core::postgres::{SegmentName, SegmentSize, WalFileName};
@@ -65,6 +66,7 @@ struct State {
     is_over: AtomicBool,
     told: Mutex<Told>,
     ahead: Mutex<Ahead>,
+    guard: Option<Mutex<Guard>>,
     changed: Condvar,
 }
 
@@ -90,17 +92,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl WalServer {
-    /// Listens on `socket`, in a folder that only the right users can enter.
+    /// Listens on `socket`, in a folder that only the right users can enter. What `guard` refuses is not handed out.
     ///
     /// # Errors
     /// What the system says.
-    pub fn start(archives: &[Archive], socket: &Path) -> Result<Self> {
+    pub fn start(archives: &[Archive], socket: &Path, guard: Option<Guard>) -> Result<Self> {
         let listener = UnixListener::bind(socket).map_err(|error| Error::io(socket.display(), error))?;
         let state = Arc::new(State {
             archives: archives.to_vec(),
             is_over: AtomicBool::new(false),
             told: Mutex::default(),
             ahead: Mutex::default(),
+            guard: guard.map(Mutex::new),
             changed: Condvar::new(),
         });
         let own = Self { socket: socket.to_owned(), state: Arc::clone(&state) };
@@ -183,6 +186,8 @@ impl State {
         };
         let Some((archive, bytes)) = found else { return Ok(None) };
         if let WalFileName::Segment(segment) = name {
+            let server = self.archives.first().map_or(0, Archive::system_identifier);
+            self.guard.as_ref().map_or(Ok(()), |guard| lock(guard).look(segment, &bytes, server))?;
             let mut told = lock(&self.told);
             told.served.segments += 1;
             told.served.bytes += bytes.len() as u64;

@@ -133,11 +133,10 @@ fn a_backup_that_cannot_be_restored_is_a_result_and_a_missing_one_is_none() {
 }
 
 #[test]
-fn a_repository_that_is_no_folder_is_not_drilled_from() {
+fn a_repository_in_memory_is_not_drilled_from() {
     let sample = Sample::new();
     let elsewhere = retoma_core::manifest::Repository {
-        url: "s3://bucket/prefix".to_owned(),
-        scheme: retoma_core::manifest::Scheme::S3,
+        url: "memory:".to_owned(),
         ..sample.manifest.repositories[0].clone()
     };
     let error =

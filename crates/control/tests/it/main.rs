@@ -11,6 +11,7 @@ mod drill;
 mod drill_parts;
 mod helper;
 mod postgres;
+mod postgres_dump;
 mod recover;
 mod recover_steps;
 mod redis;

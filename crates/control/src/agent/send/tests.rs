@@ -58,7 +58,13 @@ impl Real {
     }
 }
 
-fn board(alerts: &[(&str, Severity)]) -> Board {
+pub(super) fn board(alerts: &[(&str, Severity)]) -> Board {
+    let board = Board::default();
+    post_alerts(&board, alerts);
+    board
+}
+
+fn post_alerts(board: &Board, alerts: &[(&str, Severity)]) {
     let now = Timestamp::now();
     let mut raised = Alerts::default();
     let condition = |(alert, severity): &(&str, Severity)| Condition {
@@ -68,20 +74,18 @@ fn board(alerts: &[(&str, Severity)]) -> Board {
         lasting: SignedDuration::ZERO,
     };
     raised.observe(alerts.iter().map(condition).collect(), now);
-    let board = Board::default();
     board.post(super::super::tests::nothing(now), raised);
-    board
 }
 
-fn sender(options: AlertOptions) -> Sender {
+pub(super) fn sender(options: AlertOptions) -> Sender {
     Sender { options, service: "shop".to_owned(), host: "h".to_owned(), folder: PathBuf::new() }
 }
 
-fn silent() -> Tell {
+pub(super) fn silent() -> Tell {
     Arc::new(|_: &str| {})
 }
 
-const BAD: (&str, Severity) = ("wal_gap", Severity::Critical);
+pub(super) const BAD: (&str, Severity) = ("wal_gap", Severity::Critical);
 
 #[test]
 fn a_webhook_hears_of_each_beginning_and_each_end_once() {
@@ -193,4 +197,41 @@ fn what_was_acknowledged_outlives_the_agent() {
     let memory: Memory = serde_json::from_slice(&kept).unwrap();
     assert_eq!((memory.webhook.len(), memory.webhook[0].alert.as_str()), (1, "wal_gap"));
     assert!(after(&memory.webhook, &[], false).len() == 1 && after(&memory.webhook, &[], true).is_empty());
+}
+
+#[test]
+fn a_mail_server_that_says_nothing_holds_nobody_else_up() {
+    let (real, folder) = (Real::start(), tempfile::tempdir().unwrap());
+    let silent_server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let email = retoma_core::manifest::Email {
+        host: "127.0.0.1".to_owned(),
+        port: silent_server.local_addr().unwrap().port(),
+        security: retoma_core::manifest::MailSecurity::None,
+        ca_file: None,
+        from: "retoma@shop.example".to_owned(),
+        to: vec!["ops@shop.example".to_owned()],
+        login: None,
+    };
+    let (webhook, dead_man) = (Some(real.receiver()), Some(real.receiver()));
+    let options = AlertOptions { webhook, dead_man, email: Some(email), ..AlertOptions::default() };
+    let sender = Sender { folder: folder.path().to_owned(), ..sender(options) };
+    let (interrupt, board) = (Interrupt::default(), Arc::new(board(&[BAD])));
+    sender.start(Arc::clone(&board), interrupt.clone(), silent()).unwrap();
+    let (held, _) = silent_server.accept().unwrap();
+    // The mail is under way and waits. What comes now goes to the others.
+    post_alerts(&board, &[("slot_filling", Severity::Warning)]);
+    let mut got = Vec::new();
+    wait_for_what("the ping and the webhook", || {
+        got.extend(real.take());
+        let webhook = got.iter().any(|(_, body)| {
+            body["raised"].as_array().is_some_and(|all| all.iter().any(|it| it["alert"] == "slot_filling"))
+        });
+        let dead_man = got.iter().any(|(head, _)| head.starts_with("GET /"));
+        (webhook && dead_man).then_some(())
+    });
+    held.set_nonblocking(true).unwrap();
+    // Whether it has given up shows at the end of what it sent, which is nothing.
+    let error = (&held).read(&mut [0; 1]).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock, "the others waited for the mail");
+    interrupt.set();
 }

@@ -11,17 +11,17 @@ mod run;
 mod shipping;
 mod tables;
 
-use super::patient::{ScratchRepository, address_of, is_a_result};
+use super::patient::{ScratchRepository, address_of, is_a_result, recover_below};
 use super::run::{head, within_limit};
 use super::{Context, Scenario, report};
-use crate::recover::{self, Place, Request};
-use crate::timeline::Timeline;
+use crate::backup;
+use crate::postgres::SOCKETS;
 use crate::watch::Note;
-use crate::{backup, check};
-use retoma_core::drill::{DrillReport, Failure, StepName};
-use retoma_core::manifest::{self, Component, ComponentKind, Manifest, ServerUrl, Source};
+use retoma_core::drill::{DrillReport, Failure};
+use retoma_core::manifest::{self, BackupWay, Component, ComponentKind, Manifest, ServerUrl, Source};
 use retoma_core::{Error, ErrorKind, Result, Secret, error::codes};
 use retoma_repo::Repository;
+use retoma_sources::ScratchFolder;
 use retoma_sources::postgres::PostgresFacts;
 use retoma_sources::postgres::wire::Address;
 use std::os::unix::fs::PermissionsExt as _;
@@ -43,10 +43,12 @@ struct Scene {
     scratch: PathBuf,
     /// The data directory in it.
     data: PathBuf,
+    /// The tablespaces in it.
+    spaces: Vec<PathBuf>,
     /// Of the snapshot that it came from.
     facts: PostgresFacts,
     /// The socket.
-    sockets: TempDir,
+    sockets: ScratchFolder,
     _folder: TempDir,
 }
 
@@ -79,7 +81,7 @@ pub(super) fn drill(
 ) -> Result<DrillReport> {
     let component = chosen(manifest, only, scenario)?;
     let ScratchRepository { folder, dir: repository_dir, password, repository } =
-        ScratchRepository::copy(manifest, described)?;
+        ScratchRepository::copy(manifest, described, context)?;
     let mut scratch_manifest = alone(manifest, component);
     let head = head(&scratch_manifest, scenario, &repository, context);
     let mut facts = report::Facts::default();
@@ -97,8 +99,9 @@ pub(super) fn drill(
                 password,
                 scratch: found.scratch,
                 data: found.data,
+                spaces: found.spaces,
                 facts: found.facts,
-                sockets: sockets()?,
+                sockets: ScratchFolder::new(SOCKETS)?,
                 _folder: folder,
             };
             let scene = at_its_address(scene, described)?;
@@ -126,6 +129,13 @@ fn chosen<'m>(manifest: &'m Manifest, only: &[String], scenario: Scenario) -> Re
         all.iter().filter(|component| component.kind() == ComponentKind::Postgres).collect();
     let others_named = !only.is_empty() && servers.len() != all.len();
     match servers[..] {
+        [one] if !others_named && one.backup == BackupWay::Logical => {
+            let message =
+                format!("`{}` is backed up by dumps, and `{scenario}` breaks a server's files", one.name);
+            Err(Error::new(ErrorKind::Unsupported, codes::DRILL_UNSUITED, message).with_hint(
+                "`retoma recover --only NAME --to DIR` loads the dumps into a new server and checks it",
+            ))
+        }
         [one] if !others_named => Ok(one),
         _ => {
             let message =
@@ -151,6 +161,7 @@ fn alone(manifest: &Manifest, component: &Component) -> Manifest {
 struct Found {
     scratch: PathBuf,
     data: PathBuf,
+    spaces: Vec<PathBuf>,
     facts: PostgresFacts,
 }
 
@@ -166,41 +177,15 @@ fn restore(
     // The database's user has to pass, and need not look around.
     let passable = std::fs::Permissions::from_mode(0o711);
     std::fs::set_permissions(&scratch, passable).map_err(|error| Error::io(scratch.display(), error))?;
-    let request = Request {
-        manifest: Some((manifest, text)),
-        ..Request::newest(repository, Place::Under(scratch.join("root")))
-    };
-    let plan = recover::plan(&request)?;
-    let log = scratch.join("service.log");
-    let options = recover::Options {
-        supervisor: context.supervisor,
-        starts_service: false,
-        log: &log,
-        keep_previous: false,
-        runs_stop: false,
-    };
-    let mut timeline = Timeline::start(context.clock, StepName::Decide);
-    let recovered =
-        recover::apply(&plan, repository, &options, &mut timeline, context.watch, context.interrupt)?;
-    for component in &recovered.components {
-        check::require_all(&component.component, &component.checked.checks)?;
-    }
+    let plan = recover_below(&scratch, (manifest, text), repository, context)?;
     let planned = plan.components.into_iter().next();
-    let (data, facts) = planned
-        .and_then(|planned| Some((planned.to, planned.server?)))
+    let (data, spaces, facts) = planned
+        .and_then(|planned| {
+            let spaces = planned.spaces().map(Path::to_owned).collect();
+            Some((planned.to, spaces, planned.server?))
+        })
         .ok_or_else(|| Error::internal("a server was restored and is not there"))?;
-    if let Some(space) = facts.tablespaces.first() {
-        let message = format!("the tablespace `{}` lies outside of the data directory", space.name);
-        return Err(Error::new(ErrorKind::Unsupported, codes::DRILL_UNSUITED, message).with_hint(
-            "drills recover in place, which servers with tablespaces cannot yet: use `retoma recover --to DIR`",
-        ));
-    }
-    Ok(Found { scratch, data, facts })
-}
-
-fn sockets() -> Result<TempDir> {
-    let made = tempfile::Builder::new().prefix("retoma-pg-").tempdir();
-    made.map_err(|error| Error::io("a temporary folder", error))
+    Ok(Found { scratch, data, spaces, facts })
 }
 
 /// Leads the manifest to the scratch server and to the drill's repository.

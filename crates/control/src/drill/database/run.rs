@@ -4,8 +4,8 @@ use super::super::disaster::Scenario;
 use super::super::inventory::Inventory;
 use super::super::markers::{self, Markers, Which};
 use super::super::report::Facts;
-use super::super::run::complete;
-use super::super::{Context, DETECT_LIMIT, MARKS_LIMIT};
+use super::super::run::{complete, noticed};
+use super::super::{Context, MARKS_LIMIT};
 use super::shipping::{Shipping, archiving};
 use super::tables::{self, LOADERS, Load, Rows};
 use super::{Scene, controls};
@@ -314,6 +314,7 @@ impl<'a> Drill<'a> {
         shipping.cut();
         server.kill()?;
         self.remove(&self.scene.data)?;
+        self.scene.spaces.iter().try_for_each(|space| self.remove(space))?;
         // What waited there is lost with the host; an `archive_command` that was left behind ends with it.
         self.remove(&self.spool)?;
         self.context.watch.note(&Note::Disaster { what });
@@ -421,16 +422,7 @@ impl<'a> Drill<'a> {
 
     /// Looks until something is wrong, twice in a row; then it is decided.
     fn detect(&self, timeline: &mut Timeline, look: impl Fn() -> Option<String>) -> Result<()> {
-        let mut in_a_row = 0;
-        let saw = self.context.interrupt.wait_for(DETECT_LIMIT, || {
-            let saw = look();
-            in_a_row = if saw.is_some() { in_a_row + 1 } else { 0 };
-            Ok(saw.filter(|_| in_a_row >= 2))
-        })?;
-        let saw = saw.ok_or_else(|| {
-            let message = format!("no probe noticed the disaster within {} s", DETECT_LIMIT.as_secs());
-            Error::new(ErrorKind::Unavailable, codes::NOT_DETECTED, message)
-        })?;
+        let saw = noticed(self.context, look)?;
         self.context.watch.note(&Note::Detected { after: self.since(timeline), saw });
         timeline.begin(StepName::Decide, None)?;
         self.markers.close(Which::All);
@@ -532,12 +524,18 @@ pub(super) fn plan(scene: &Scene, repository: &Repository, goal: Goal) -> Result
     let manifest = Some((&scene.manifest, scene.text.as_str()));
     let request = Request { goal, manifest, ..Request::newest(repository, Place::InPlace) };
     let plan = recover::plan(&request)?;
-    if let Some(elsewhere) = plan.components.iter().find(|planned| planned.to != scene.data) {
-        let message = format!("`{}` is not the drill's own data directory", elsewhere.to.display());
+    let all = plan.components.iter();
+    let mut foreign = all.flat_map(|planned| {
+        let data = std::iter::once(planned.to.as_path()).filter(|to| *to != scene.data);
+        data.chain(planned.spaces().filter(|to| !scene.spaces.iter().any(|own| own == to)))
+    });
+    if let Some(elsewhere) = foreign.next() {
+        let message = format!("`{}` is not a folder of the drill's own", elsewhere.display());
         return Err(Error::new(ErrorKind::Conflict, codes::TARGET_IS_LIVE, message).with_hint(
             "a drill destroys nothing but its own scratch copy; this is a bug in Retoma, please report it",
         ));
     }
+    drop(foreign);
     Ok(plan)
 }
 

@@ -86,3 +86,17 @@ fn a_recovery_has_passed_only_when_nothing_at_all_is_wrong() {
     assert!(!Recovered { damage: vec![Error::internal("an index")], ..whole() }.passed());
     assert!(!Recovered { rolled_back: Some(Error::internal("why")), ..whole() }.passed());
 }
+
+#[test]
+fn a_server_that_was_started_before_its_folder_was_renamed_is_found_where_it_is_now() {
+    let folder = tempfile::tempdir().unwrap();
+    let (live, previous) = (folder.path().join("srv"), folder.path().join("srv.retoma-previous-abc"));
+    let look =
+        |live: &Path| check_not_live_in([Path::new("/other"), &live.join("db")].into_iter(), live, &previous);
+    std::fs::create_dir_all(previous.join("db")).unwrap();
+    look(&live).unwrap();
+    std::fs::write(previous.join("db/postmaster.pid"), format!("{}\n", std::process::id())).unwrap();
+    let error = look(&live).unwrap_err();
+    assert_eq!((error.code(), error.kind()), (codes::RESTORE_TARGET, ErrorKind::Conflict));
+    assert!(error.to_string().contains(&format!("`{}`", live.join("db").display())), "{error}");
+}

@@ -1,5 +1,5 @@
 use super::*;
-use retoma_core::manifest::{Origin, parse};
+use retoma_core::manifest::{Manifest, Origin, parse};
 use std::path::PathBuf;
 
 fn manifest() -> Manifest {
@@ -67,6 +67,7 @@ fn a_time_before_a_new_server_is_looked_for_on_the_one_before_it() {
         stop: Lsn(2),
         stopped: jiff::Timestamp::from_second(second).unwrap(),
         ended: None,
+        tablespaces: Vec::new(),
         is_complete: true,
     };
     let all = [facts(7, 10), facts(7, 20), facts(8, 30)];

@@ -71,6 +71,7 @@ impl World {
             stop: Lsn(*start + 100),
             stopped: at(0).0,
             ended: None,
+            tablespaces: Vec::new(),
             is_complete: true,
             ways: Vec::new(),
         };

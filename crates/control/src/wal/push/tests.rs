@@ -8,6 +8,7 @@ use std::sync::{Arc, LazyLock};
 
 const SERVER: u64 = 77;
 const COUNT: u64 = 6;
+const HISTORY: &str = "1\t0/700000\tno recovery target specified\n";
 
 fn name(number: u64) -> String {
     format!("00000001000000000000000{number}")
@@ -47,6 +48,17 @@ impl Place {
         place
     }
 
+    /// Adds a waiting segment of the second timeline, and its history.
+    fn on_a_second_timeline(&self) -> PathBuf {
+        let segment_name = "000000020000000000000007";
+        let path = self.folder.path().join("pg_wal").join(segment_name);
+        std::fs::write(&path, segment(segment_name, SERVER, 7)).unwrap();
+        let ready = path.with_file_name("archive_status").join(format!("{segment_name}.ready"));
+        std::fs::write(ready, "").unwrap();
+        std::fs::write(path.with_file_name("00000002.history"), HISTORY).unwrap();
+        path
+    }
+
     fn path(&self, number: u64) -> PathBuf {
         self.folder.path().join("pg_wal").join(name(number))
     }
@@ -57,10 +69,14 @@ impl Place {
 
     /// Pushes the first one, as `push` does.
     fn push(&self, archives: &[Archive]) -> Result<Done> {
-        let (path, own) = (self.path(1), Self::file(1));
+        self.push_file(&self.path(1), archives)
+    }
+
+    fn push_file(&self, path: &Path, archives: &[Archive]) -> Result<Done> {
+        let own = file_name(path).parse().unwrap();
         let right = self.spool.try_ahead().map(|right| (&self.spool, right));
-        let mut files = vec![Waiting { path: path.clone(), name: own }];
-        files.extend(waiting(&path, own));
+        let mut files = vec![Waiting { path: path.to_owned(), name: own }];
+        files.extend(waiting(path, own));
         Batch::new(archives, right.as_ref(), files).run()
     }
 
@@ -132,6 +148,16 @@ fn whenever_it_dies_nothing_is_acknowledged_that_is_not_in_every_repository() {
 }
 
 #[test]
+fn what_an_empty_mount_point_took_is_not_called_stored() {
+    let place = Place::new();
+    let store = Arc::new(ObjectStore::memory());
+    let archives = [archive(store.clone())];
+    BlockingStore::new(store).unwrap().delete(&Key::new("config").unwrap()).unwrap();
+    assert_eq!(place.push(&archives).err().unwrap().code(), codes::STORE_UNAVAILABLE);
+    assert!(place.acknowledged().is_empty());
+}
+
+#[test]
 fn one_repository_that_fails_fails_the_push() {
     let place = Place::new();
     let faulty = FaultyStore::new(Arc::new(ObjectStore::memory()));
@@ -149,6 +175,73 @@ fn what_is_wrong_with_another_segment_is_not_told_about_this_one() {
     assert_eq!(place.push(std::slice::from_ref(&archive)).unwrap().own, Stored::New);
     assert!(!place.acknowledged().contains(&3));
     assert_eq!(archive.fetch(Place::file(3)).unwrap(), None);
+}
+
+#[test]
+fn with_its_first_wal_comes_the_history_of_a_timeline() {
+    let history: WalFileName = "00000002.history".parse().unwrap();
+    let stored =
+        |archive: &Archive| archive.fetch(history).unwrap().map(|bytes| String::from_utf8(bytes).unwrap());
+    let place = Place::new();
+    let path = place.on_a_second_timeline();
+    let archives = [(); 2].map(|()| archive(Arc::new(ObjectStore::memory())));
+    assert_eq!(place.push_file(&path, &archives).unwrap().own, Stored::New);
+    assert!(archives.iter().all(|archive| stored(archive).as_deref() == Some(HISTORY)));
+    // The history itself: its own push tells that it is stored already; WAL of its timeline waits for it.
+    let own = path.with_file_name("00000002.history");
+    assert_eq!(place.push_file(&own, &archives).unwrap().own, Stored::Same);
+    let fresh = [archive(Arc::new(ObjectStore::memory()))];
+    let done = place.push_file(&own, &fresh).unwrap();
+    assert_eq!((done.own, done.ahead), (Stored::New, 6));
+    assert_eq!(fresh[0].fetch(file_name(&path).parse().unwrap()).unwrap(), None);
+    // Taken along too: the segment and what leads to it.
+    let fresh = [archive(Arc::new(ObjectStore::memory()))];
+    let done = place.push(&fresh).unwrap();
+    assert_eq!((done.own, done.ahead), (Stored::New, 6));
+    assert_eq!(stored(&fresh[0]).as_deref(), Some(HISTORY));
+}
+
+/// Two servers of one origin began a second timeline each: the WAL of the other one must not get under the first one's.
+#[test]
+fn no_wal_is_stored_of_a_timeline_that_has_another_history_there() {
+    let place = Place::new();
+    let path = place.on_a_second_timeline();
+    let archives = [archive(Arc::new(ObjectStore::memory()))];
+    let history: WalFileName = "00000002.history".parse().unwrap();
+    let other = HISTORY.replace("0/7", "0/6");
+    archives[0].push(history, other.as_bytes()).unwrap();
+    let refused = place.push_file(&path, &archives).err().unwrap();
+    assert_eq!(refused.code(), codes::WAL_CONFLICT);
+    let segment: WalFileName = file_name(&path).parse().unwrap();
+    assert_eq!(archives[0].fetch(segment).unwrap(), None);
+    // Nor when it is taken along; the WAL of the common timeline goes on.
+    let done = place.push(&archives).unwrap();
+    assert_eq!((done.own, done.ahead), (Stored::New, 5));
+    assert_eq!(archives[0].fetch(segment).unwrap(), None);
+    assert_eq!(archives[0].fetch(history).unwrap().unwrap(), other.as_bytes());
+}
+
+/// Another server of the same identity wrote there before: whatever is behind its first other segment is not ours either.
+#[test]
+fn nothing_gets_behind_a_segment_that_another_server_wrote() {
+    let stored = |archive: &Archive| -> Vec<u64> {
+        (1..=COUNT).filter(|number| archive.fetch(Place::file(*number)).unwrap().is_some()).collect()
+    };
+    let put = |archive: &Archive, number, seed| {
+        archive.push(Place::file(number), &segment(&name(number), SERVER, seed)).unwrap();
+    };
+    // Its first segment is another one than ours.
+    let (place, archives) = (Place::new(), [archive(Arc::new(ObjectStore::memory()))]);
+    put(&archives[0], 1, 99);
+    assert_eq!(place.push(&archives).err().unwrap().code(), codes::WAL_CONFLICT);
+    assert_eq!((stored(&archives[0]), place.acknowledged()), (vec![1], vec![]));
+    // Its first segment is the same, the third another one.
+    let (place, archives) = (Place::new(), [(); 2].map(|()| archive(Arc::new(ObjectStore::memory()))));
+    put(&archives[1], 1, 1);
+    put(&archives[1], 3, 99);
+    let done = place.push(&archives).unwrap();
+    assert_eq!((done.own, done.ahead), (Stored::New, 1));
+    assert_eq!((stored(&archives[1]), place.acknowledged()), (vec![1, 2, 3], vec![2]));
 }
 
 #[test]

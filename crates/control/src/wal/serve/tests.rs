@@ -25,7 +25,7 @@ struct Recovering {
 impl Recovering {
     fn new(archives: &[Archive]) -> Self {
         let folder = Folder::new();
-        let server = WalServer::start(archives, &folder.join("wal")).unwrap();
+        let server = WalServer::start(archives, &folder.join("wal"), None).unwrap();
         Self { folder, server }
     }
 

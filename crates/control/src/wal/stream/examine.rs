@@ -2,10 +2,13 @@
 
 use super::slot::{self, SlotState, SlotUse, slot_name};
 use crate::backup;
+use crate::wal::archiver::ArchiverWatch;
+use jiff::Timestamp;
 use retoma_core::Result;
+use retoma_core::decide::archiving::{ArchiverState, Archiving};
 use retoma_core::decide::streaming::{SlotLevel, slot_level};
 use retoma_core::manifest::{Component, SlotPolicy, Source, WalMode};
-use retoma_core::units::ByteSize;
+use retoma_core::units::{ByteSize, Duration};
 
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +34,38 @@ pub fn examine(component: &Component) -> Result<Option<WalExamined>> {
          current_setting('synchronous_commit') AS wait",
     )?;
     let row = rows.one()?;
-    Ok(Some(found(component, &name, state, row.text("names")?, row.text("wait")?)))
+    let mut found = found(component, &name, state, row.text("names")?, row.text("wait")?);
+    let promised = component.wal.archive_timeout.filter(|_| component.wal.mode == WalMode::Archive);
+    found.add_archive(&ArchiverWatch::new(component)?.look()?, promised);
+    Ok(Some(found))
+}
+
+impl WalExamined {
+    /// What the archiver says; that segments wait is only known after more than one look.
+    fn add_archive(&mut self, state: &ArchiverState, promised: Option<Duration>) {
+        let now = Timestamp::now();
+        let archive = Archiving::default().see(state, now);
+        match (archive.trouble(promised, now), promised) {
+            (None, None) => {}
+            (None, Some(promised)) => {
+                self.good.push(format!("WAL is archived within {promised} and the time of a push"));
+            }
+            (Some(what), Some(promised)) if !archive.is_failing => {
+                let fix = format!(
+                    "set `archive_mode = on`, `archive_command = 'retoma wal push %p'` and `archive_timeout = '{promised}'` on \
+                     the server"
+                );
+                self.cautions.push((format!("the RPO does not hold: {what}"), fix));
+            }
+            (Some(what), promised) => {
+                let what =
+                    promised.map_or_else(|| what.clone(), |_| format!("the RPO does not hold: {what}"));
+                let fix =
+                    "look for `archive_command` in the server's log; `pg_wal` grows until it works again";
+                self.cautions.push((what, fix.to_owned()));
+            }
+        }
+    }
 }
 
 /// What the settings and the slot mean for this component.

@@ -99,6 +99,8 @@ struct Streamer<'a> {
     server: Option<(u64, SegmentSize)>,
     /// What the server was told is flushed.
     reported: Lsn,
+    /// How often it hears from us.
+    status: Duration,
     /// How far back the server was found to have no WAL: 0 not at all, 1 to the slot's beginning, 2 to its own end.
     missing: u8,
     /// Since when the server has been shutting down, or not answering.
@@ -128,6 +130,7 @@ pub fn stream(job: &StreamJob, interrupt: &Interrupt, tell: &mut dyn FnMut(&Stre
         news,
         server: None,
         reported: Lsn::ZERO,
+        status: session::STATUS,
         missing: 0,
         stopping_since: None,
         must_drop: false,

@@ -20,8 +20,10 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// After this silence the server is asked; after that one, it is gone.
 const ASK: Duration = Duration::from_secs(20);
 const GONE: Duration = Duration::from_secs(45);
-/// How often the server hears from us at least: well within `wal_sender_timeout`.
-const STATUS: Duration = Duration::from_secs(10);
+/// How often the server hears from us at least, unless its `wal_sender_timeout` asks for more: we do not hear it ask while the
+/// window is full.
+pub(super) const STATUS: Duration = Duration::from_secs(10);
+const STATUS_OFTEN: Duration = Duration::from_millis(100);
 /// How long the first message is waited for before the server counts as streaming.
 const FIRST: Duration = Duration::from_millis(100);
 /// The longest sleep when nothing happens: a stop is noticed then.
@@ -62,6 +64,7 @@ impl Streamer<'_> {
     pub(super) fn session(&mut self) -> Result<End> {
         let job = self.job;
         let mut sql = slot::connect(&job.address)?;
+        self.status = status(&mut sql)?;
         let timeouts = Timeouts { connect: None, silence: ANSWER };
         let mut connection = Connection::connect(&job.address, Mode::Replication, timeouts)?;
         let identity = connection.identify_system()?;
@@ -79,6 +82,9 @@ impl Streamer<'_> {
         let server = Position { timeline: identity.timeline, lsn: identity.flushed };
         let history = history(&mut connection, identity.timeline)?;
         let mut at = self.place(server, &history, &state)?;
+        // It may be another server than before, which was promoted before the first one's end: at the same position it has
+        // other WAL, and none of that is durable yet.
+        self.reported = Lsn::ZERO;
         loop {
             self.file_histories(&mut connection, at.timeline)?;
             let stream = connection
@@ -320,7 +326,7 @@ impl Streamer<'_> {
         // It begins a new timeline at the beginning of a segment of which the old one has the first bytes.
         let flushed = self.reported.max(durable);
         let now = Instant::now();
-        if flushed == self.reported && !is_asked && now - clock.status < STATUS {
+        if flushed == self.reported && !is_asked && now - clock.status < self.status {
             return Ok(());
         }
         self.reported = flushed;
@@ -514,6 +520,15 @@ fn history(connection: &mut Connection, timeline: TimelineId) -> Result<Timeline
         return Ok(TimelineHistory::first());
     }
     connection.timeline_history(timeline)?.parse(timeline)
+}
+
+/// How often the server has to hear from us: four times within its patience.
+fn status(sql: &mut Connection) -> Result<Duration> {
+    let rows = sql.query("SELECT setting::bigint AS ms FROM pg_settings WHERE name = 'wal_sender_timeout'");
+    let rows = rows.context("ask for the patience of the server")?;
+    let milliseconds: u64 = rows.one()?.value("ms")?;
+    let often = Duration::from_millis(milliseconds / 4).clamp(STATUS_OFTEN, STATUS);
+    Ok(if milliseconds == 0 { STATUS } else { often })
 }
 
 /// The size of the server's segments: `SHOW` says `16MB`, `1GB`.

@@ -1,6 +1,7 @@
 //! The replication slot: its name, what it keeps, and how it is given up.
 
 use super::worker::{News, Stop};
+use crate::postgres::kept::Kept;
 use retoma_core::postgres::Lsn;
 use retoma_core::{Error, ErrorKind, Result, ResultExt as _};
 use retoma_sources::postgres::wire::{Address, Connection, Mode, Timeouts, quote_literal};
@@ -11,8 +12,8 @@ use std::time::{Duration, Instant};
 
 /// How often the slot is looked at.
 const LOOK: Duration = Duration::from_secs(5);
-/// How long a question about the slot may take.
-const SILENCE: Duration = Duration::from_secs(20);
+/// How long a question about the slot may take; connecting, as long as its address says.
+const TIMEOUTS: Timeouts = Timeouts { connect: None, silence: Duration::from_secs(20) };
 /// How long a slot that is to be dropped may still be in use.
 const IN_USE: Duration = Duration::from_secs(10);
 /// The longest name (`NAMEDATALEN` in `pg_config_manual.h`, less one).
@@ -93,7 +94,7 @@ pub(super) fn look(connection: &mut Connection, name: &str) -> Result<SlotState>
 /// # Errors
 /// As [`Connection::connect`].
 pub(super) fn connect(address: &Address) -> Result<Connection> {
-    Connection::connect(address, Mode::Sql, Timeouts { connect: None, silence: SILENCE })
+    Connection::connect(address, Mode::Sql, TIMEOUTS)
 }
 
 /// Drops the slot, which nobody of ours uses any more; the server may take a moment to see that.
@@ -120,9 +121,9 @@ pub(super) fn give_up(address: &Address, name: &str) -> Result<()> {
 /// Looks at the slot every few seconds, on a connection of its own, until it is stopped.
 pub(super) fn watch(address: Address, name: String, news: SyncSender<News>, stop: Stop) -> Result<()> {
     let work = move || {
-        let mut connection = None;
+        let mut kept = Kept::to(address, TIMEOUTS);
         while !stop.wait(LOOK) {
-            let found = look_again(&mut connection, &address, &name);
+            let found = kept.ask(|connection| look(connection, &name));
             let told = news.try_send(found.map_or_else(News::NoServer, News::Slot));
             if matches!(told, Err(TrySendError::Disconnected(_))) {
                 return;
@@ -139,15 +140,14 @@ pub(super) fn watch(address: Address, name: String, news: SyncSender<News>, stop
 /// Looks at a slot from outside of a stream, on a connection that is kept.
 #[derive(Debug)]
 pub struct SlotWatch {
-    connection: Option<Connection>,
-    address: Address,
+    kept: Kept,
     name: String,
 }
 
 impl SlotWatch {
     /// At the slot of this job.
     pub fn new(job: &super::StreamJob) -> Self {
-        Self { connection: None, address: job.address.clone(), name: job.slot.clone() }
+        Self { kept: Kept::to(job.address.clone(), TIMEOUTS), name: job.slot.clone() }
     }
 
     /// Looks now.
@@ -155,18 +155,8 @@ impl SlotWatch {
     /// # Errors
     /// What connecting to the server and asking it says.
     pub fn look(&mut self) -> Result<SlotState> {
-        look_again(&mut self.connection, &self.address, &self.name)
+        self.kept.ask(|connection| look(connection, &self.name))
     }
-}
-
-fn look_again(connection: &mut Option<Connection>, address: &Address, name: &str) -> Result<SlotState> {
-    let mut own = match connection.take() {
-        Some(own) if !own.is_broken() => own,
-        _ => connect(address)?,
-    };
-    let found = look(&mut own, name)?;
-    *connection = Some(own);
-    Ok(found)
 }
 
 #[cfg(test)]
