@@ -5,6 +5,7 @@ use crate::signals::Interrupt;
 use retoma_core::manifest::{self, Component, Manifest, Origin};
 use retoma_core::{Error, ErrorKind, Result, error::codes};
 use retoma_repo::Repository;
+use retoma_repo::index::Index;
 use std::path::{Path, PathBuf};
 
 /// One run of the program.
@@ -57,23 +58,22 @@ impl Context {
 
     /// The repository that `--repository` names, or the manifest's first.
     pub(crate) fn chosen<'a>(&self, manifest: &'a Manifest) -> Result<&'a manifest::Repository> {
-        let name = self.repository.as_deref();
-        let found = match name {
-            Some(name) => manifest.repository(name),
-            None => manifest.repositories.first(),
-        };
-        found.ok_or_else(|| {
-            let known: Vec<&str> =
-                manifest.repositories.iter().map(|repository| repository.name.as_str()).collect();
-            let message = format!("the manifest has no repository `{}`", name.unwrap_or_default());
-            Error::new(ErrorKind::Invalid, codes::USAGE, message)
-                .with_hint(format!("its repositories are: {}", known.join(", ")))
-        })
+        match self.repository.as_deref() {
+            Some(name) => repository(manifest, name),
+            None => manifest.repositories.first().ok_or_else(|| no_repository(manifest, "")),
+        }
     }
 
     /// Opens the chosen repository.
     pub(crate) fn open(&self, manifest: &Manifest) -> Result<Repository> {
         Ok(retoma_control::open::open_repository(self.chosen(manifest)?, false)?.repository)
+    }
+
+    /// The index without the files that cannot be read, each of which is told: for who only looks.
+    pub(crate) fn readable_index(&self, repository: &Repository) -> Result<Index> {
+        let index = repository.load_readable_index()?;
+        index.unreadable().iter().for_each(|error| self.printer.explain_warning(error));
+        Ok(index)
     }
 
     /// The name of the repository that is used, where nobody chose it: then others may be asked too.
@@ -101,6 +101,18 @@ impl Context {
         std::io::stdin().lock().read_line(&mut answer).map_err(|error| Error::io("the answer", error))?;
         Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
     }
+}
+
+/// The repository of this name.
+pub(crate) fn repository<'a>(manifest: &'a Manifest, name: &str) -> Result<&'a manifest::Repository> {
+    manifest.repository(name).ok_or_else(|| no_repository(manifest, name))
+}
+
+fn no_repository(manifest: &Manifest, name: &str) -> Error {
+    let known: Vec<&str> = manifest.repositories.iter().map(|repository| repository.name.as_str()).collect();
+    let message = format!("the manifest has no repository `{name}`");
+    Error::new(ErrorKind::Invalid, codes::USAGE, message)
+        .with_hint(format!("its repositories are: {}", known.join(", ")))
 }
 
 /// The absolute folder of a file.

@@ -5,6 +5,7 @@ use crate::exit::Exit;
 use crate::http;
 use retoma_control::Interrupt;
 use retoma_control::agent::{Agent, Notify, Settings, State, Tell, watchdog};
+use retoma_control::keyring;
 use retoma_core::Result;
 use retoma_core::manifest::Manifest;
 use retoma_core::render::systemd::{Unit, unit};
@@ -77,6 +78,8 @@ fn keep(context: &Context, args: &Args) -> Result<Exit> {
         watchdog: watchdog(std::env::var_os("WATCHDOG_USEC").as_deref()),
         manifest: Arc::clone(&manifest),
     };
+    // What the agent opens, its streams and its children open without deriving the key again.
+    let _kept = keyring::keep();
     let agent = Agent::new(settings, state).context("start the agent")?;
     let listen = http::Listen { address: manifest.agent.listen, token, file: folder.join("address") };
     let server = http::start(listen, agent.board(), interrupt.clone(), tell)?;

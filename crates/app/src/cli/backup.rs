@@ -34,8 +34,8 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
         args.component.iter().map(|name| context::component(manifest, name)).collect::<Result<Vec<_>>>()?
     };
     let repositories = match &context.repository {
-        Some(_) => vec![context.chosen(manifest)?],
-        None => manifest.repositories.iter().collect(),
+        Some(_) => vec![direct(context.chosen(manifest)?)?],
+        None => manifest.repositories.iter().filter(|it| it.copy_of.is_none()).collect(),
     };
     let mut all = Results::default();
     let alone = repositories.len() == 1;
@@ -71,6 +71,14 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     let value = json!({ "backups": all.backups(), "failed": all.failures(), "recovery_sets": all.sets });
     context.printer.json("retoma.backup/1", value);
     Ok(all.exit())
+}
+
+/// A repository that backups are written into.
+fn direct(chosen: &manifest::Repository) -> Result<&manifest::Repository> {
+    let Some(source) = &chosen.copy_of else { return Ok(chosen) };
+    let message = format!("`{}` is a copy of `{source}`: no backup is written into it", chosen.name);
+    Err(Error::new(ErrorKind::Invalid, codes::USAGE, message)
+        .with_hint(format!("back up into `{source}`, and run `retoma copy --to {}`", chosen.name)))
 }
 
 fn open(
@@ -232,6 +240,9 @@ fn say(context: &Context, repository: &str, backup: &ComponentBackup) {
     for doubt in &backup.warnings {
         context.printer.warning(&format!("{}: {doubt}; {}", backup.component, doubt.fix()));
     }
+    for sentence in &backup.left_out {
+        context.printer.warning(&format!("{}: {sentence}", backup.component));
+    }
     for unreadable in &summary.unreadable {
         context.printer.warning(&format!("not backed up: {}", unreadable.error));
     }
@@ -281,7 +292,7 @@ fn object(repository: &str, backup: &ComponentBackup) -> Value {
         "read_bytes": summary.read_bytes, "stored_bytes": summary.stored_bytes,
         "duration_seconds": backup.elapsed.as_secs_f64(), "consistent_at": backup.consistent_at.to_string(),
         "unreadable": unreadable.collect::<Vec<_>>(),
-        "warnings": backup.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "warnings": backup.warnings.iter().map(ToString::to_string).chain(backup.left_out.iter().cloned()).collect::<Vec<_>>(),
         "lost_packs": summary.lost_packs.iter().map(|pack| pack.id.to_hex()).collect::<Vec<_>>(),
         "damaged_snapshots": backup.damaged_snapshots.iter().map(output::error_object).collect::<Vec<_>>(),
         "not_compared": backup.not_compared.as_ref().map(output::error_object),

@@ -29,7 +29,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
         find::snapshot(&repository, &Selector { which: Which::Id(id.to_owned()), ..Selector::default() })
     };
     let ((before_id, before), (after_id, after)) = (find(&args.before)?, find(&args.after)?);
-    let index = repository.load_index()?;
+    let index = context.readable_index(&repository)?;
     let (mut changes, mut added, mut removed, mut count) = (Vec::new(), 0, 0, 0u64);
     for change in diff::diff(&repository, &index, before.tree, after.tree) {
         let change = change?;

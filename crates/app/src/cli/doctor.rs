@@ -7,13 +7,13 @@ use crate::exit::Exit;
 use crate::output;
 use retoma_control::backup;
 use retoma_control::wal::stream;
-use retoma_core::manifest::{Component, Manifest, ServerUrl, Source};
+use retoma_core::manifest::{BackupWay, Component, Manifest, ServerUrl, Source};
 use retoma_core::units::{ByteSize, counted, span};
 use retoma_core::{Error, Result};
 use retoma_repo::Repository;
 use retoma_repo::ops::find::{self, Selector};
 use retoma_repo::ops::keys;
-use retoma_sources::postgres::{Examined, examine};
+use retoma_sources::postgres::{Examined, examine, examine_dump, examine_stream};
 use serde_json::json;
 use space::Need;
 use std::path::Path;
@@ -115,24 +115,45 @@ fn check_source(findings: &mut Findings, component: &Component) {
     let subject = format!("component {}", component.name);
     let path = match &component.source {
         Source::Files { path, .. } | Source::Sqlite { path, .. } => path,
+        Source::Postgres { url } if component.backup == BackupWay::Logical => {
+            return check_dump(findings, &subject, url);
+        }
         Source::Postgres { url } => {
-            check_postgres(findings, &subject, url);
+            check_postgres(findings, &subject, url, component.backup);
             return check_wal(findings, &subject, component);
         }
         Source::Redis { .. } => return check_redis(findings, &subject, component),
     };
     let readable =
         if path.is_dir() { std::fs::read_dir(path).map(drop) } else { std::fs::File::open(path).map(drop) };
-    for left in retoma_control::recover::left_beside(path) {
+    warn_of_left(findings, &subject, path);
+    match readable {
+        Ok(()) => findings.good(&subject, format!("`{}` can be read", path.display())),
+        Err(error) => findings.bad(&subject, &Error::io(path.display(), error)),
+    }
+}
+
+fn warn_of_left(findings: &mut Findings, subject: &str, live: &Path) {
+    for left in retoma_control::recover::left_beside(live) {
         findings.warn(
-            &subject,
+            subject,
             format!("`{}` was left by a recovery in place that was killed", left.display()),
             "run `retoma recover --in-place` again, which first brings the previous data back and removes it",
         );
     }
-    match readable {
-        Ok(()) => findings.good(&subject, format!("`{}` can be read", path.display())),
-        Err(error) => findings.bad(&subject, &Error::io(path.display(), error)),
+}
+
+/// Beside the data directory, and beside the server's folder in each tablespace.
+fn warn_of_left_by_server(findings: &mut Findings, subject: &str, data: &Path) {
+    warn_of_left(findings, subject, data);
+    let entries = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten();
+    for space in entries(&data.join("pg_tblspc")) {
+        for folder in entries(&space.path()).map(|entry| entry.path()) {
+            let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if name.starts_with("PG_") && !name.contains(".retoma-") {
+                warn_of_left(findings, subject, &folder);
+            }
+        }
     }
 }
 
@@ -150,13 +171,30 @@ fn check_redis(findings: &mut Findings, subject: &str, component: &Component) {
     }
 }
 
-fn check_postgres(findings: &mut Findings, subject: &str, url: &ServerUrl) {
-    match backup::server_address(url).and_then(|address| examine(&address)) {
+fn check_postgres(findings: &mut Findings, subject: &str, url: &ServerUrl, way: BackupWay) {
+    let examined = backup::server_address(url).and_then(|address| match way {
+        BackupWay::Stream => examine_stream(&address),
+        BackupWay::Local | BackupWay::Logical => examine(&address),
+    });
+    match examined {
         Ok(Examined { server, cautions }) => {
             let major = server.version_num / 10_000;
             findings.good(subject, format!("PostgreSQL {major} in `{}`", server.data_directory));
+            warn_of_left_by_server(findings, subject, Path::new(&server.data_directory));
             for (what, fix) in cautions {
                 findings.warn(subject, what, fix);
+            }
+        }
+        Err(error) => findings.bad(subject, &error),
+    }
+}
+
+fn check_dump(findings: &mut Findings, subject: &str, url: &ServerUrl) {
+    match backup::server_address(url).and_then(|address| examine_dump(&address)) {
+        Ok((major, left_out)) => {
+            findings.good(subject, format!("PostgreSQL {major} can be dumped"));
+            for what in left_out {
+                findings.warn(subject, what, "see `docs/postgres.md`, *By dumps*, for what that means");
             }
         }
         Err(error) => findings.bad(subject, &error),
@@ -249,15 +287,14 @@ fn check_repository(findings: &mut Findings, subject: &str, repository: &Reposit
         match find::snapshot(repository, &selector) {
             Ok((id, snapshot)) => {
                 let age = u64::try_from(now.as_second() - snapshot.time.0.as_second()).unwrap_or_default();
-                let (age, limit) = (Duration::from_secs(age), component.objectives.rpo);
+                let (age, limit) = (Duration::from_secs(age), component.snapshot_age_limit());
                 if age <= limit.to_std() {
                     findings.good(&subject, format!("snapshot {} is {} old", id.short(), span(age)));
                 } else {
-                    let text = format!(
-                        "the newest complete snapshot is {} old, the RPO is {}",
-                        span(age),
-                        limit.in_words()
-                    );
+                    let what =
+                        if component.schedule.shipped_within.is_some() { "it may be" } else { "the RPO is" };
+                    let limit = limit.in_words();
+                    let text = format!("the newest complete snapshot is {} old, {what} {limit}", span(age));
                     findings.warn(
                         &subject,
                         text,

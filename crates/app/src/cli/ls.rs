@@ -28,7 +28,7 @@ pub(super) struct WhichArgs {
     /// The snapshot whose id starts so (default: the newest complete one)
     #[arg(long, value_name = "ID", conflicts_with = "at")]
     snapshot: Option<String>,
-    /// The newest complete snapshot that is not newer than this
+    /// The newest complete snapshot in which nothing is newer than this: a backup of files counts from its end on
     #[arg(long, value_name = "TIME")]
     at: Option<String>,
     /// Take an incomplete snapshot too
@@ -70,7 +70,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     let loaded = context.manifest()?;
     let repository = context.open(&loaded.manifest)?;
     let (id, snapshot) = find::snapshot(&repository, &args.which.selector(&args.component)?)?;
-    let index = repository.load_index()?;
+    let index = context.readable_index(&repository)?;
     let root = snapshot.paths.first().map_or("/", String::as_str);
     let path = inside(root, args.path.as_deref());
     let mut list = Vec::new();

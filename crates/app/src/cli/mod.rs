@@ -3,6 +3,8 @@
 mod agent;
 mod backup;
 mod codegen;
+mod copies;
+mod copy;
 mod demo;
 mod diff;
 mod doctor;
@@ -12,11 +14,15 @@ mod forget;
 mod init;
 mod key;
 mod ls;
+mod plan;
 mod prune;
 mod record;
 mod recover;
+mod repair;
 mod restore;
+mod restore_spaces;
 mod restore_table;
+mod several;
 mod shell;
 mod snapshots;
 mod status;
@@ -85,6 +91,8 @@ enum Verb {
     Doctor,
     /// Back up components (all when none is named)
     Backup(backup::Args),
+    /// Copy snapshots from one repository into another, sealed with its key
+    Copy(copy::Args),
     /// List snapshots
     Snapshots(snapshots::Args),
     /// List what is in a snapshot
@@ -95,6 +103,8 @@ enum Verb {
     Restore(restore::Args),
     /// Bring components and their service back, in place or on a blank machine
     Recover(recover::Args),
+    /// Print what a person does on the worst day, before it comes
+    Plan(plan::Args),
     /// Break a copy of the service, bring it back, measure, and test the checks themselves
     Drill(drill::Args),
     /// Destroy a real service and bring it back before your eyes
@@ -109,6 +119,8 @@ enum Verb {
     Forget(forget::Args),
     /// Give back the space of what no snapshot needs: marked first, deleted a day later
     Prune(prune::Args),
+    /// Make the index again from the packs, and delete what cannot be read and is in the way
+    Repair(repair::Args),
     /// Archive and fetch the WAL of PostgreSQL servers, and name what is missing of it
     Wal(wal::Args),
     /// Run what is due, stream WAL, and tell what is wrong, until it is stopped
@@ -169,8 +181,11 @@ pub(crate) fn run() -> Exit {
     };
     // Held until the process ends.
     let task = cli.agent_task.as_deref().zip(cli.agent_process);
-    let lock = task.map(|(lock, agent)| retoma_control::agent::begin_task(lock, agent)).transpose();
-    match lock.and_then(|_lock| dispatch(&context, cli.verb)) {
+    let begun = task.map(|(lock, agent)| {
+        let kept = retoma_control::keyring::receive()?;
+        Ok((kept, retoma_control::agent::begin_task(lock, agent)?))
+    });
+    match begun.transpose().and_then(|_begun| dispatch(&context, cli.verb)) {
         Ok(exit) => exit,
         Err(error) => {
             printer.error(&error);
@@ -184,11 +199,13 @@ fn dispatch(context: &Context, verb: Verb) -> Result<Exit> {
         Verb::Init(args) => init::run(context, &args),
         Verb::Doctor => doctor::run(context),
         Verb::Backup(args) => backup::run(context, &args),
+        Verb::Copy(args) => copy::run(context, &args),
         Verb::Snapshots(args) => snapshots::run(context, &args),
         Verb::Ls(args) => ls::run(context, &args),
         Verb::Diff(args) => diff::run(context, &args),
         Verb::Restore(args) => restore::run(context, &args),
         Verb::Recover(args) => recover::run(context, &args),
+        Verb::Plan(args) => plan::run(context, &args),
         Verb::Drill(args) => drill::run(context, &args),
         Verb::Demo(args) => demo::run(context, &args),
         Verb::Status => status::run(context),
@@ -196,6 +213,7 @@ fn dispatch(context: &Context, verb: Verb) -> Result<Exit> {
         Verb::Verify(args) => verify::run(context, &args),
         Verb::Forget(args) => forget::run(context, &args),
         Verb::Prune(args) => prune::run(context, &args),
+        Verb::Repair(args) => repair::run(context, &args),
         Verb::Wal(args) => wal::run(context, &args),
         Verb::Agent(args) => agent::run(context, &args),
         Verb::Key(args) => key::run(context, &args),

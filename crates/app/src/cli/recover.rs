@@ -1,31 +1,35 @@
 //! `retoma recover`.
 
 use super::record;
+use super::several;
 use super::target;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::output::{self, table};
+use retoma_control::choose::{Chosen, Wanted};
 use retoma_control::recover::{self, Options, Place, Plan, Recovered, Request};
 use retoma_control::timeline::Timeline;
 use retoma_control::{Interrupt, Stopwatch, paths};
+use retoma_core::decide::recovery::{Goal, Target};
 use retoma_core::drill::{CheckOutcome, CheckResult, StepName, Waterfall};
-use retoma_core::manifest::SecretRef;
-use retoma_core::{Error, ErrorKind, Result};
+use retoma_core::{Error, ErrorKind, Result, error::codes};
 use retoma_repo::Repository;
 use retoma_repo::evidence::{Outcome, SubjectComponent, What};
 use serde_json::{Value, json};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 #[derive(Debug, clap::Args)]
 #[command(group(clap::ArgGroup::new("place").required(true).args(["to", "in_place"])))]
 #[allow(clippy::struct_excessive_bools)] // Flags of a command line.
 pub(super) struct Args {
-    /// The repository's address, on a machine without a manifest
+    /// The repository's address, on a machine without a manifest; may be given several times, and what one lacks comes from
+    /// the others
     #[arg(long, value_name = "URL", requires = "password_file")]
-    repository_url: Option<String>,
-    /// The file with its password
+    repository_url: Vec<String>,
+    /// The file with its password; one for each address, in the same order
     #[arg(long, value_name = "FILE", requires = "repository_url")]
-    password_file: Option<PathBuf>,
+    password_file: Vec<PathBuf>,
     /// A folder that stands for `/`: /srv/shop comes back as DIR/srv/shop
     #[arg(long, value_name = "DIR")]
     to: Option<PathBuf>,
@@ -61,10 +65,10 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
         Some(folder) => Place::Under(paths::target_folder(folder, "--to")?),
         None => Place::InPlace,
     };
-    let (repository, repository_name) = open(context, args)?;
+    let chosen = choose(context, args, &goal)?;
+    let repository = chosen.repository.clone();
     // The manifest comes from the repository: what was backed up says how it comes back.
     let request = Request {
-        repository_name: repository_name.as_deref(),
         goal,
         snapshot: args.snapshot.as_deref(),
         only: &args.only,
@@ -96,6 +100,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     let mut recovered = match applied {
         Ok(recovered) => recovered,
         Err(error) => {
+            several::say_taken(context, &chosen, args.repository_url.is_empty());
             // What was refused before anything was restored, or stopped by hand, shows nothing about the backups.
             if timeline.has_begun(StepName::Fetch) && error.kind() != ErrorKind::Cancelled {
                 keep_failure(context, &plan, &repository, timeline, &error);
@@ -107,26 +112,43 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     let passed = recovered.passed();
     let waterfall = timeline.finish()?;
     tell(context, &recovered, pid);
-    keep_record(context, &plan, &repository, &recovered, &waterfall);
+    several::say_taken(context, &chosen, args.repository_url.is_empty());
+    let read_from = several::object(&chosen);
+    keep_record(context, &plan, &repository, &recovered, &waterfall, &read_from);
     let value = json!({
         "dry_run": false, "passed": passed, "components": components(&recovered), "waterfall": waterfall,
         "recovery_set": recovered.set(),
         "service": { "pid": pid, "checks": recovered.service_checks },
         "rolled_back": recovered.rolled_back.as_ref().map(output::error_object), "previous": recovered.previous,
-        "damage": recovered.damage.iter().map(output::error_object).collect::<Vec<_>>(),
+        "damage": recovered.damage.iter().map(output::error_object).collect::<Vec<_>>(), "read_from": read_from,
     });
     context.printer.json("retoma.recover/1", value);
     Ok(if passed { Exit::Ok } else { Exit::Missed })
 }
 
-/// The repository, and its name where a manifest is there to name it. One that is chosen on the command line is the only one.
-fn open(context: &Context, args: &Args) -> Result<(Repository, Option<String>)> {
-    if let (Some(url), Some(file)) = (&args.repository_url, &args.password_file) {
-        let password = retoma_control::open::secret(&SecretRef::File(file.clone()))?;
-        return Ok((retoma_control::open::open_address(url, &password, false)?.repository, None));
-    }
-    let manifest = context.manifest()?.manifest;
-    Ok((context.open(&manifest)?, context.not_alone(&manifest)?))
+/// The repository that is read, with the others as its copies. One that is chosen on the command line is the only one.
+fn choose(context: &Context, args: &Args, goal: &Goal) -> Result<Chosen> {
+    let candidates = if args.repository_url.is_empty() {
+        let manifest = context.manifest()?.manifest;
+        match &context.repository {
+            Some(_) => vec![several::of_manifest(context.chosen(&manifest)?)],
+            None => manifest.repositories.iter().map(several::of_manifest).collect(),
+        }
+    } else if args.repository_url.len() == args.password_file.len() {
+        let pairs = args.repository_url.iter().zip(&args.password_file);
+        pairs.map(|(url, file)| several::of_address(url, file)).collect::<Result<_>>()?
+    } else {
+        let message = "each `--repository-url` needs a `--password-file`";
+        return Err(Error::new(ErrorKind::Invalid, codes::USAGE, message)
+            .with_hint("give both as often, in the same order"));
+    };
+    let at = match goal.target {
+        Target::Time(time) => Some(time),
+        _ => None,
+    };
+    let (id, only) = (args.snapshot.clone(), args.only.clone());
+    let wanted = move |repository: &Repository| several::newest(repository, at, id.as_deref(), &only);
+    several::choose_and_say(context, candidates, &(Arc::new(wanted) as Arc<Wanted>))
 }
 
 fn show(context: &Context, plan: &Plan) {
@@ -171,18 +193,24 @@ fn components(recovered: &Recovered) -> Vec<Value> {
     recovered.components.iter().map(component).collect()
 }
 
+/// What a check that did not pass says, behind its name.
+fn differs(check: &CheckResult) -> String {
+    let detail = table::printable(&check.detail);
+    match (&check.expected, &check.found) {
+        (Some(expected), Some(found)) => {
+            let more = if detail.is_empty() { String::new() } else { format!(" ({detail})") };
+            format!(": expected {}, found {}{more}", table::printable(expected), table::printable(found))
+        }
+        _ if detail.is_empty() => String::new(),
+        _ => format!(": {detail}"),
+    }
+}
+
 fn tell(context: &Context, recovered: &Recovered, pid: Option<u32>) {
     let line = |check: &CheckResult| {
-        let found = if check.outcome == CheckOutcome::Passed {
-            String::new()
-        } else {
-            format!(
-                ": expected {}, found {}",
-                table::printable(check.expected.as_deref().unwrap_or("-")),
-                table::printable(check.found.as_deref().unwrap_or("-"))
-            )
-        };
-        context.printer.data(&format!("  {:<7} {}{found}", state(check), table::printable(&check.name)));
+        let why = if check.outcome == CheckOutcome::Passed { String::new() } else { differs(check) };
+        let line = format!("  {:<7} {}{why}", state(check), table::printable(&check.name));
+        context.printer.data(&line);
     };
     for component in &recovered.components {
         context.printer.data(&format!(
@@ -249,6 +277,7 @@ fn keep_record(
     repository: &Repository,
     recovered: &Recovered,
     waterfall: &Waterfall,
+    read_from: &Value,
 ) {
     let subject = recovered.components.iter().map(|component| SubjectComponent {
         component: component.component.clone(),
@@ -258,6 +287,6 @@ fn keep_record(
     });
     let outcome = if recovered.passed() { Outcome::Passed } else { Outcome::Failed };
     let details = json!({ "recovery_set": recovered.set(), "components": components(recovered), "service_checks": recovered.service_checks,
-                          "waterfall": waterfall });
+                          "waterfall": waterfall, "read_from": read_from });
     record::keep(context, &plan.manifest, repository, What::Recover, outcome, subject.collect(), details);
 }

@@ -1,12 +1,15 @@
 //! `retoma restore`.
 
 use super::ls::{WhichArgs, inside};
+use super::restore_spaces::Spaces;
 use super::restore_table::{self, Asked};
+use super::several;
 use super::target::{self, TargetArgs};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::output::progress::Display;
 use crate::output::{self, table};
+use retoma_control::choose::{Chosen, Wanted};
 use retoma_control::recover::{self, Place, PlannedRecovery, Report, Request};
 use retoma_control::{Interrupt, paths, postgres};
 use retoma_core::decide::recovery::{Goal, Target};
@@ -16,15 +19,17 @@ use retoma_core::{Error, ErrorKind, Result, ResultExt as _, error::codes};
 use retoma_repo::format::snapshot::Snapshot;
 use retoma_repo::index::Index;
 use retoma_repo::ops::find;
-use retoma_repo::restore::{self, Outcome, Plan};
+use retoma_repo::restore::{self, Outcome, OwnersBy, Plan};
 use retoma_repo::{Repository, SnapshotId};
-use retoma_sources::postgres::facts_of;
+use retoma_sources::postgres::PostgresFacts;
 use retoma_sources::sqlite;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 #[derive(Debug, clap::Args)]
+#[allow(clippy::struct_excessive_bools)] // Flags of a command line.
 pub(super) struct Args {
     /// The component
     component: String,
@@ -40,9 +45,15 @@ pub(super) struct Args {
     /// Take files of the same size and time for right without reading them
     #[arg(long)]
     trust_mtime: bool,
+    /// Keep the numbers of owners and groups, also where this machine gives their names other ones
+    #[arg(long)]
+    numeric_ids: bool,
+    /// PostgreSQL: the folder for the tablespaces of a server that has some; it gets one folder for each
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["path", "table"])]
+    tablespaces: Option<PathBuf>,
     /// PostgreSQL: bring only this table (DATABASE.SCHEMA.TABLE) or database out, as a file of SQL in the target. The whole
     /// server is restored and recovered in a scratch folder there, and removed again
-    #[arg(long, value_name = "TABLE", conflicts_with_all = ["path", "delete", "trust_mtime"])]
+    #[arg(long, value_name = "TABLE", conflicts_with_all = ["path", "delete", "trust_mtime", "numeric_ids"])]
     table: Option<String>,
     /// Say what would be done, and do nothing
     #[arg(long, short = 'n')]
@@ -59,10 +70,17 @@ struct Server {
     planned: PlannedRecovery,
 }
 
+impl Args {
+    fn owners(&self) -> OwnersBy {
+        if self.numeric_ids { OwnersBy::Number } else { OwnersBy::Name }
+    }
+}
+
 pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     let folder = paths::target_folder(&args.target, "--target")?;
     let loaded = context.manifest()?;
-    let repository = context.open(&loaded.manifest)?;
+    let chosen = choose(context, args, &loaded.manifest)?;
+    let repository = chosen.repository.clone();
     if let Some(table) = &args.table {
         let (snapshot, at) = args.which.named();
         let asked = Asked {
@@ -73,7 +91,9 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
             target: &args.target,
             dry_run: args.dry_run,
         };
-        return restore_table::run(context, &loaded.manifest, &repository, asked);
+        let done = restore_table::run(context, &loaded.manifest, &repository, asked);
+        several::say_taken(context, &chosen, true);
+        return done;
     }
     let server = server(context, args, &loaded.manifest, &repository)?;
     let (id, snapshot) = match &server {
@@ -83,11 +103,55 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     let server = server.map(|(_, server)| server);
     // What a damaged index file names cannot be restored; the plan knows whether this snapshot needs it.
     let index = repository.load_readable_index()?;
-    let replaces = args.delete && args.path.is_empty();
-    for care in postgres::check_restore(&repository, &index, &snapshot, &folder, replaces)? {
+    let from = (&repository, &index, &snapshot);
+    let is_whole = args.path.is_empty();
+    for care in postgres::check_restore(&repository, &index, &snapshot, &folder, args.delete && is_whole)? {
         context.printer.warning(&care);
     }
-    let root = snapshot.paths.first().map_or("/", String::as_str);
+    let spaces = Spaces::new(from, &folder, args.tablespaces.as_deref(), (is_whole, args.delete))?;
+    let started = Instant::now();
+    let mut plans = vec![plan(from, args, &spaces, &folder)?];
+    plans.extend(spaces.plans(from, (args.trust_mtime, args.owners()))?);
+    let extra = announce(context, id, &plans, &folder);
+    if args.dry_run {
+        let (files, bytes) = total(&plans);
+        let value = json!({ "component": args.component, "kind": snapshot.kind(), "snapshot": id.to_hex(), "dry_run": true,
+                            "files": files, "total_bytes": bytes, "delete": extra, "tablespaces": spaces.json() });
+        context.printer.json("retoma.restore/1", value);
+        return Ok(Exit::Ok);
+    }
+    let question = format!("delete {} in `{}`?", counted(extra, "entry", "entries"), folder.display());
+    if extra > 0 && !context.confirm(&question)? {
+        return Ok(Exit::Failed);
+    }
+    let database = (snapshot.kind() == Some("sqlite")).then(|| folder.join(file_name(root(&snapshot))));
+    let outcome = apply(context, plans, database.as_deref())?;
+    if outcome.stopped.is_none() {
+        spaces.link(&folder)?;
+    }
+    let mut report = None;
+    if let (Some(server), Some(facts), true) = (&server, spaces.facts(), outcome.is_complete()) {
+        report = Some(recover_to_target(context, server, facts, &folder)?);
+    }
+    several::say_taken(context, &chosen, true);
+    let tablespaces = spaces.json();
+    let elapsed = started.elapsed();
+    let done = Done { id, kind: snapshot.kind(), outcome, tablespaces, report, elapsed, chosen: &chosen };
+    Ok(finish(context, args, done, index.unreadable()))
+}
+
+fn root(snapshot: &Snapshot) -> &str {
+    snapshot.paths.first().map_or("/", String::as_str)
+}
+
+/// What is restored into the target.
+fn plan<'a>(
+    (repository, index, snapshot): (&'a Repository, &'a Index, &Snapshot),
+    args: &Args,
+    spaces: &Spaces,
+    folder: &Path,
+) -> Result<Plan<'a>> {
+    let root = root(snapshot);
     let paths = if args.path.is_empty() {
         vec![root.as_bytes().to_vec()]
     } else {
@@ -98,42 +162,51 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
         strip: Some(root.as_bytes().to_vec()),
         root_metadata: true,
         trust_mtime: args.trust_mtime,
+        owners: args.owners(),
         delete_extra: args.delete,
         whole: vec![root.as_bytes().to_vec()],
+        leave_out: spaces.leave_out(),
         ..restore::Options::default()
     };
-    let started = Instant::now();
-    let plan = restore::plan(&repository, &index, snapshot.tree, &options, &folder)?;
-    let (files, bytes, extra) = (plan.files(), plan.bytes(), plan.extra().len());
-    let target = folder.display();
+    restore::plan(repository, index, snapshot.tree, &options, folder)
+}
+
+/// Files and bytes of all plans.
+fn total(plans: &[Plan<'_>]) -> (u64, u64) {
+    (plans.iter().map(Plan::files).sum(), plans.iter().map(Plan::bytes).sum())
+}
+
+/// Says what will be done; gives the number of entries that will be deleted.
+fn announce(context: &Context, id: SnapshotId, plans: &[Plan<'_>], folder: &Path) -> usize {
+    let (files, bytes) = total(plans);
     context.printer.note(&format!(
-        "snapshot {} into `{target}`: {}, {}",
+        "snapshot {} into `{}`: {}, {}",
         id.short(),
+        folder.display(),
         counted(files, "file", "files"),
         ByteSize(bytes)
     ));
-    for path in plan.extra() {
+    let extra: Vec<PathBuf> = plans.iter().flat_map(Plan::extra).collect();
+    for path in &extra {
         context.printer.note(&format!("delete {}", table::printable(&path.display().to_string())));
     }
-    if args.dry_run {
-        let value = json!({ "component": args.component, "kind": snapshot.kind(), "snapshot": id.to_hex(), "dry_run": true,
-                            "files": files, "total_bytes": bytes, "delete": extra });
-        context.printer.json("retoma.restore/1", value);
-        return Ok(Exit::Ok);
-    }
-    if extra > 0
-        && !context.confirm(&format!("delete {} in `{target}`?", counted(extra, "entry", "entries")))?
-    {
-        return Ok(Exit::Failed);
-    }
-    let database = (snapshot.kind() == Some("sqlite")).then(|| folder.join(file_name(root)));
-    let outcome = apply(context, plan, database.as_deref())?;
-    let mut report = None;
-    if let (Some(server), true) = (&server, outcome.is_complete()) {
-        report = Some(recover_to_target(context, server, (&repository, &index, &snapshot), &folder)?);
-    }
-    let done = Done { id, kind: snapshot.kind(), outcome, report, elapsed: started.elapsed() };
-    Ok(finish(context, args, done, index.unreadable()))
+    extra.len()
+}
+
+/// The repository that is read, with the component's others as its copies. One that is chosen on the command line is the only one.
+fn choose(context: &Context, args: &Args, manifest: &Manifest) -> Result<Chosen> {
+    let of_component = manifest.component(&args.component).filter(|_| context.repository.is_none());
+    let candidates = match of_component {
+        Some(component) => {
+            let described = component.repositories.iter().chain(&component.copies);
+            let described = described.filter_map(|name| manifest.repository(name));
+            described.map(several::of_manifest).collect()
+        }
+        None => vec![several::of_manifest(context.chosen(manifest)?)],
+    };
+    let selector = args.which.selector(&args.component)?;
+    let wanted = move |repository: &Repository| several::selected(repository, &selector);
+    several::choose_and_say(context, candidates, &(Arc::new(wanted) as Arc<Wanted>))
 }
 
 /// The server that is to be recovered, and from which snapshot; `None` where files are all that is asked for.
@@ -161,14 +234,8 @@ fn server(
                 .with_hint("name a component of kind `postgres`, without paths in it"));
         }
     };
-    let name = context.not_alone(manifest)?;
-    let request = Request {
-        repository_name: name.as_deref(),
-        goal,
-        snapshot: named,
-        ..Request::newest(repository, Place::InPlace)
-    };
-    let (id, planned) = recover::plan_server(&request, manifest, component)?;
+    let request = Request { goal, snapshot: named, ..Request::newest(repository, Place::InPlace) };
+    let (id, planned) = recover::plan_server(&request, component)?;
     context.printer.note(&target::in_words(&component.name, &planned));
     planned.care.iter().for_each(|care| context.printer.warning(care));
     Ok(Some((id, Server { component: component.clone(), planned })))
@@ -177,14 +244,12 @@ fn server(
 fn recover_to_target(
     context: &Context,
     server: &Server,
-    (repository, index, snapshot): (&Repository, &Index, &Snapshot),
+    facts: &PostgresFacts,
     data: &Path,
 ) -> Result<Report> {
-    let facts = facts_of(repository, index, &snapshot.tree)?
-        .ok_or_else(|| Error::internal("the facts about a server are gone"))?;
     let (supervisor, interrupt) = (super::shell::supervisor()?, Interrupt::new(context.interrupt.flag()));
     let Server { component, planned } = server;
-    recover::recover_restored(component, &facts, planned, data, &supervisor, &interrupt)
+    recover::recover_restored(component, facts, planned, data, &supervisor, &interrupt)
         .with_context(|| format!("recover the restored `{}`", component.name))
 }
 
@@ -192,24 +257,32 @@ struct Done<'a> {
     id: SnapshotId,
     kind: Option<&'a str>,
     outcome: Outcome,
+    tablespaces: Value,
     report: Option<Report>,
     elapsed: Duration,
+    chosen: &'a Chosen,
 }
 
 fn file_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-/// Carries the plan out. What an old SQLite database left beside itself must not be taken for the restored one's.
-fn apply(context: &Context, plan: Plan<'_>, database: Option<&Path>) -> Result<Outcome> {
+/// Carries the plans out, one after the other. What an old SQLite database left beside itself must not be taken for the restored one's.
+fn apply(context: &Context, plans: Vec<Plan<'_>>, database: Option<&Path>) -> Result<Outcome> {
     if let Some(database) = database {
         sqlite::prepare_target(database, sqlite::Options::default())?;
     }
-    let progress = context.interrupt.progress();
-    let display = Display::start(context.printer, "restore", &progress);
-    let outcome = restore::apply(plan, &progress);
-    drop(display);
-    let outcome = outcome?;
+    let mut outcome = Outcome::default();
+    for plan in plans {
+        let progress = context.interrupt.progress();
+        let display = Display::start(context.printer, "restore", &progress);
+        let applied = restore::apply(plan, &progress);
+        drop(display);
+        outcome = outcome.and(applied?);
+        if outcome.stopped.is_some() {
+            break;
+        }
+    }
     if let Some(database) = database {
         sqlite::after_restore(database)?;
     }
@@ -221,7 +294,7 @@ fn apply(context: &Context, plan: Plan<'_>, database: Option<&Path>) -> Result<O
 fn finish(
     context: &Context,
     args: &Args,
-    Done { id, kind, outcome, report, elapsed }: Done<'_>,
+    Done { id, kind, outcome, tablespaces, report, elapsed, chosen }: Done<'_>,
     damage: &[Error],
 ) -> Exit {
     let complete = outcome.is_complete();
@@ -242,22 +315,24 @@ fn finish(
     });
     let value = json!({
         "component": args.component, "kind": kind, "snapshot": id.to_hex(), "target": args.target,
-        "dry_run": false, "complete": complete, "recovery": report.as_ref().map(target::reached), "files": outcome.files,
+        "dry_run": false, "complete": complete, "tablespaces": tablespaces, "recovery": report.as_ref().map(target::reached), "files": outcome.files,
         "written_bytes": outcome.bytes_written, "reused_bytes": outcome.bytes_reused,
         "extra_deleted": outcome.extra_deleted, "duration_seconds": elapsed.as_secs_f64(), "failed": failed.collect::<Vec<_>>(),
         "stopped": stopped.as_ref().map(output::error_object),
-        "damage": damage.iter().map(output::error_object).collect::<Vec<_>>(),
+        "damage": damage.iter().map(output::error_object).collect::<Vec<_>>(), "read_from": several::object(chosen),
     });
     context.printer.json("retoma.restore/1", value);
     for error in damage {
         context.printer.explain(error);
     }
+    // A copy has what the damaged index files name, or a path is missing.
+    let is_made_up_for = damage.is_empty() || chosen.repository.copies().is_some();
     match stopped {
         Some(error) => {
             context.printer.explain(&error);
             Exit::of(&error)
         }
-        None if complete && damage.is_empty() => Exit::Ok,
+        None if complete && is_made_up_for => Exit::Ok,
         None => Exit::Incomplete,
     }
 }

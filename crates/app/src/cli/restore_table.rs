@@ -46,14 +46,9 @@ pub(super) fn run(
         let what = format!("`{}` is no PostgreSQL server of the manifest", asked.component.escape_debug());
         return wrong(what, "`--table` is for a component of kind `postgres`");
     };
-    let name = context.not_alone(manifest)?;
-    let request = Request {
-        repository_name: name.as_deref(),
-        goal: asked.goal,
-        snapshot: asked.snapshot,
-        ..Request::newest(repository, Place::InPlace)
-    };
-    let (snapshot, planned) = recover::plan_server(&request, manifest, component)?;
+    let request =
+        Request { goal: asked.goal, snapshot: asked.snapshot, ..Request::newest(repository, Place::InPlace) };
+    let (snapshot, planned) = recover::plan_server(&request, component)?;
     context.printer.note(&target::in_words(&component.name, &planned));
     planned.care.iter().for_each(|care| context.printer.warning(care));
     let value = |done| {

@@ -1,5 +1,6 @@
 //! `retoma status`: how old the newest snapshots are, what drills measured, and which evidence is stale.
 
+use super::copies;
 use super::record;
 use super::target;
 use crate::context::Context;
@@ -32,7 +33,8 @@ pub(super) fn run(context: &Context) -> Result<Exit> {
         let newest = newest(&repository, &component.name)?;
         let age = newest.as_ref().map(|(_, snapshot)| (now.as_second() - snapshot.time.0.as_second()).max(0));
         let rpo = component.objectives.rpo.as_seconds();
-        let fresh = age.is_some_and(|age| u64::try_from(age).is_ok_and(|age| age <= rpo));
+        let limit = component.snapshot_age_limit().as_seconds();
+        let fresh = age.is_some_and(|age| u64::try_from(age).is_ok_and(|age| age <= limit));
         late |= !fresh;
         let failure = Failure::of(&records, &component.name)
             .filter(|failure| newest.as_ref().is_none_or(|(_, snapshot)| failure.time > snapshot.time.0));
@@ -40,6 +42,7 @@ pub(super) fn run(context: &Context) -> Result<Exit> {
         objects.push(json!({
             "component": component.name, "kind": component.kind().as_str(), "tier": component.tier.as_str(),
             "snapshot": newest.as_ref().map(|(id, _)| id.to_hex()), "age_seconds": age,
+            "age_limit_seconds": limit, "rpo_worst_case_seconds": component.schedule.worst_case().as_seconds(),
             "rpo_objective_seconds": rpo, "rto_objective_seconds": component.objectives.rto.as_seconds(), "fresh": fresh,
             "last_failure": failure.as_ref().map(Failure::object),
         }));
@@ -49,6 +52,8 @@ pub(super) fn run(context: &Context) -> Result<Exit> {
     for text in &failures {
         context.printer.data(text);
     }
+    let (copies, one_is_late) = copies::show(context, &manifest, &repository)?;
+    late |= one_is_late;
     let mut windows = Vec::new();
     for component in manifest.components.iter().filter(|it| it.kind() == ComponentKind::Postgres) {
         windows.append(&mut target::windows(context, &repository, &component.name));
@@ -57,14 +62,15 @@ pub(super) fn run(context: &Context) -> Result<Exit> {
         return Err(error);
     }
     let evidence = evidence(context, &manifest, &repository, &records)?;
-    context
-        .printer
-        .json("retoma.status/1", json!({ "components": objects, "windows": windows, "evidence": evidence }));
+    context.printer.json(
+        "retoma.status/1",
+        json!({ "components": objects, "copies": copies, "windows": windows, "evidence": evidence }),
+    );
     Ok(if late { Exit::Missed } else { Exit::Ok })
 }
 
 /// The newest complete snapshot of a component; that there is none is an answer, that it can't be read is not.
-fn newest(repository: &Repository, component: &str) -> Result<Option<(SnapshotId, Snapshot)>> {
+pub(super) fn newest(repository: &Repository, component: &str) -> Result<Option<(SnapshotId, Snapshot)>> {
     let selector = Selector { component: Some(component.to_owned()), ..Selector::default() };
     match find::snapshot(repository, &selector) {
         Ok(found) => Ok(Some(found)),
@@ -74,7 +80,7 @@ fn newest(repository: &Repository, component: &str) -> Result<Option<(SnapshotId
 }
 
 /// The records of the manifest's writer, the newest first, as far as they can be read; and why not further.
-fn records(manifest: &Manifest, repository: &Repository) -> Result<(Vec<Record>, Option<Error>)> {
+pub(super) fn records(manifest: &Manifest, repository: &Repository) -> Result<(Vec<Record>, Option<Error>)> {
     let mut chain = Chain::open(repository, &manifest.evidence.writer)?;
     if let Some(pinned) = record::pinned(manifest)? {
         chain = chain.pin(pinned);
@@ -165,7 +171,7 @@ fn evidence(
             "no evidence yet: a backup under a manifest with `[evidence] signing_key` leaves the first",
         );
     }
-    let index = repository.load_index()?;
+    let index = context.readable_index(repository)?;
     let key_id = repository.key_id().to_hex();
     let mut objects = Vec::new();
     for (what, record) in newest {

@@ -84,6 +84,7 @@ pub(super) fn reached(report: &Report) -> Value {
         "timeline_before": report.timeline_before.get(), "timeline_after": report.timeline_after.get(),
         "wal_segments": report.fetched.segments, "wal_bytes": report.fetched.bytes,
         "replay_seconds": report.replay.as_secs_f64(),
+        "last_mark": report.last_mark.map(|mark| json!({ "number": mark.number, "written": mark.written.to_string() })),
     })
 }
 
@@ -100,8 +101,11 @@ pub(super) fn reached_in_words(report: &Report) -> String {
         || "no transaction".to_owned(),
         |time| format!("last transaction at {}", time.strftime("%Y-%m-%dT%H:%M:%S.%6fZ")),
     );
+    let mark = report.last_mark.map_or_else(String::new, |mark| {
+        format!(", last mark {} of {}", mark.number, mark.written.strftime("%Y-%m-%dT%H:%M:%S.%6fZ"))
+    });
     format!(
-        "recovered to {} on timeline {}, {last}; {} of WAL fetched ({}); goes on as timeline {}",
+        "recovered to {} on timeline {}, {last}{mark}; {} of WAL fetched ({}); goes on as timeline {}",
         report.reached,
         report.timeline_before,
         counted(report.fetched.segments, "segment", "segments"),

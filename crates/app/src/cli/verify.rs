@@ -64,8 +64,12 @@ fn print(context: &Context, report: &Report) {
         let hit = counted(report.snapshots_hit().len(), "snapshot", "snapshots");
         format!("{}, {hit} hit", counted(damage, "damaged object", "damaged objects"))
     };
+    let wal = match counts.wal_objects {
+        0 => String::new(),
+        objects => format!(", {} of WAL ({} read)", counted(objects, "object", "objects"), counts.wal_read),
+    };
     context.printer.data(&format!(
-        "{}, {}, {}, {} ({} read, {}): {verdict}",
+        "{}, {}, {}, {} ({} read, {}){wal}: {verdict}",
         counted(counts.snapshots, "snapshot", "snapshots"),
         counted(counts.trees, "tree", "trees"),
         counted(counts.files, "file", "files"),
@@ -78,7 +82,8 @@ fn print(context: &Context, report: &Report) {
         "damaged": report.is_damaged(), "findings": findings,
         "snapshots_hit": report.snapshots_hit().iter().map(|id| id.to_hex()).collect::<Vec<_>>(),
         "counts": { "snapshots": counts.snapshots, "trees": counts.trees, "files": counts.files, "packs": counts.packs,
-                    "packs_read": counts.packs_read, "read_bytes": counts.read_bytes },
+                    "packs_read": counts.packs_read, "read_bytes": counts.read_bytes,
+                    "wal_objects": counts.wal_objects, "wal_read": counts.wal_read },
     });
     context.printer.json("retoma.verify/1", value);
 }

@@ -8,6 +8,7 @@ use retoma_control::wal::check::{self, ServerWal, SnapshotWindow};
 use retoma_control::wal::{self, Job, Source, Stored};
 use retoma_core::units::counted;
 use retoma_core::{Error, ErrorKind, Result, error::codes};
+use retoma_repo::wal::{Share, examine};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -54,6 +55,9 @@ enum Action {
         /// Only of this component
         #[arg(long, value_name = "NAME")]
         component: Option<String>,
+        /// Read and decrypt every object too, and name those that are damaged
+        #[arg(long)]
+        read_data: bool,
     },
 }
 
@@ -78,7 +82,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
         Action::Push { path, server } => push(context, path, server),
         Action::Fetch { name, path, server } => fetch(context, name, path, server),
         Action::Stream(args) => super::wal_stream::run(context, args),
-        Action::Check { component } => check(context, component.as_deref()),
+        Action::Check { component, read_data } => check(context, component.as_deref(), *read_data),
     }
 }
 
@@ -135,7 +139,7 @@ fn fetch(context: &Context, name: &str, path: &Path, server: &Server) -> Result<
     Ok(if fetched.is_found() { Exit::Ok } else { Exit::NotArchived })
 }
 
-fn check(context: &Context, component: Option<&str>) -> Result<Exit> {
+fn check(context: &Context, component: Option<&str>, read_data: bool) -> Result<Exit> {
     let manifest = context.manifest()?.manifest;
     if let Some(name) = component {
         context::component(&manifest, name)?;
@@ -148,9 +152,23 @@ fn check(context: &Context, component: Option<&str>) -> Result<Exit> {
     if servers.is_empty() {
         context.printer.data("no WAL is stored");
     }
+    let mut damaged = Vec::new();
+    if read_data {
+        let progress = context.interrupt.progress();
+        let examined = examine(&repository, component, Share::All, &|| progress.is_cancelled())?;
+        for (name, error) in &examined.damaged {
+            context.printer.data(&format!("damaged: {}: {error} [{}]", table::printable(name), error.code()));
+        }
+        let objects = counted(examined.read, "object", "objects");
+        context.printer.data(&format!("{objects} read, {} damaged", examined.damaged.len()));
+        damaged = examined.damaged;
+    }
     let list: Vec<Value> = servers.iter().map(object).collect();
-    context.printer.json("retoma.wal/1", json!({ "servers": list }));
-    Ok(if servers.iter().all(ServerWal::is_whole) { Exit::Ok } else { Exit::Missed })
+    let named = |(name, error): &(String, Error)| json!({ "object": name, "code": error.code().as_str(), "message": error.to_string() });
+    let damages: Vec<Value> = damaged.iter().map(named).collect();
+    context.printer.json("retoma.wal/1", json!({ "servers": list, "damaged": damages }));
+    let is_good = damaged.is_empty() && servers.iter().all(ServerWal::is_whole);
+    Ok(if is_good { Exit::Ok } else { Exit::Missed })
 }
 
 fn show(context: &Context, server: &ServerWal) {
@@ -208,10 +226,15 @@ fn window(snapshot: &SnapshotWindow) -> Value {
     let ways: Vec<Value> = snapshot
         .ways
         .iter()
-        .map(|way| json!({ "timeline": way.timeline.get(), "recoverable_until": way.until.to_string() }))
+        .map(|way| {
+            json!({ "timeline": way.timeline.get(), "recoverable_until": way.until.to_string(),
+                    "gaps": way.gaps.len(),
+                    "first_missing": way.gaps.iter().map(|gap| gap.first.to_string()).collect::<Vec<_>>() })
+        })
         .collect();
     json!({ "id": snapshot.id.to_hex(), "time": snapshot.time.0.to_string(), "timeline": snapshot.timeline.get(),
-            "start_lsn": snapshot.start.to_string(), "stop_lsn": snapshot.stop.to_string(), "ways": ways })
+            "start_lsn": snapshot.start.to_string(), "stop_lsn": snapshot.stop.to_string(), "tablespaces": snapshot.tablespaces,
+            "ways": ways })
 }
 
 #[cfg(test)]

@@ -23,6 +23,16 @@ pub(crate) struct Display {
 impl Display {
     /// Starts to show `progress` under the name of what is being done.
     pub(crate) fn start(printer: Printer, doing: &str, progress: &Arc<Progress>) -> Self {
+        Self::counting(printer, doing, progress, ("file", "files"))
+    }
+
+    /// As [`Display::start`], for what counts other things than files.
+    pub(crate) fn counting(
+        printer: Printer,
+        doing: &str,
+        progress: &Arc<Progress>,
+        (one, many): (&'static str, &'static str),
+    ) -> Self {
         if printer.quiet || printer.json {
             return Self { stop: None, thread: None };
         }
@@ -39,13 +49,13 @@ impl Display {
                     bar.set_style(style(true));
                 }
                 bar.set_position(bytes);
-                bar.set_message(counted(files, "file", "files"));
+                bar.set_message(counted(files, one, many));
                 if !terminal && said.elapsed() > LINE {
                     said = Instant::now();
                     let elapsed = span(Duration::from_secs(start.elapsed().as_secs()));
                     printer.note(&format!(
                         "{doing}: {}, {}, {elapsed}",
-                        counted(files, "file", "files"),
+                        counted(files, one, many),
                         ByteSize(bytes)
                     ));
                 }

@@ -129,6 +129,83 @@ fn a_server_that_is_lost_under_load_comes_back_with_its_stream() {
     assert!(report["not_proven"].to_string().contains("it was not started"), "{report:#}");
 }
 
+/// The scratch copy's tablespaces lie in the scratch folder, and the original's are not touched.
+#[test]
+fn a_server_with_a_tablespace_is_drilled_without_touching_it() {
+    let Some(shop) = Shop::open("stream") else { return };
+    let space = tablespace(&shop.server, "space");
+    shop.server.psql(
+        "ALTER TABLE lines SET TABLESPACE \"space\"; CREATE TABLE quick TABLESPACE \"space\" AS \
+         SELECT n FROM generate_series(1, 1000) AS n; ALTER SYSTEM SET autovacuum = off; SELECT pg_reload_conf()",
+    );
+    shop.server.psql("VACUUM FREEZE");
+    shop.retoma(&["backup", "db"]).expect(0);
+    shop.server.psql("CHECKPOINT");
+    let before = crate::kit::tree(&space);
+    assert!(before.len() > 3, "{:?}", before.keys());
+    // What a recovery in place that was killed left is named.
+    let version = fs::read_dir(&space).unwrap().next().unwrap().unwrap().path();
+    let left = version.with_extension("retoma-new");
+    fs::create_dir(&left).unwrap();
+    let said = shop.retoma(&["doctor"]).text();
+    let name = left.file_name().unwrap().to_str().unwrap();
+    assert!(said.contains(&format!("{name}` was left by a recovery")), "{said}");
+    fs::remove_dir(&left).unwrap();
+    for scenario in ["database-failure", "drop-table"] {
+        let report = shop.drill(scenario);
+        assert_eq!(report["components"][0]["rows"], 4020);
+        assert!(crate::kit::tree(&space) == before, "the original's tablespace was touched by {scenario}");
+    }
+}
+
+/// A folder for a tablespace of this name, and the tablespace.
+pub(crate) fn tablespace(server: &PostgresServer, name: &str) -> PathBuf {
+    let space = server.folder().join(name);
+    assert!(server.command("/bin/mkdir").arg(server.socket_dir().join(name)).status().unwrap().success());
+    fs::rename(server.socket_dir().join(name), &space).unwrap();
+    server.psql(&format!("CREATE TABLESPACE \"{name}\" LOCATION '{}'", space.display()));
+    space
+}
+
+/// Whoever replays that a tablespace is made writes into its folder: the live server's.
+#[test]
+fn a_tablespace_that_only_the_wal_knows_is_not_taken_over() {
+    let Some(site) = crate::wal::Site::start() else { return };
+    site.archive();
+    let server = &site.server;
+    server.psql("CREATE TABLE t AS SELECT 1 AS n");
+    site.archived();
+    site.retoma(&["backup", "db"]).expect(0);
+    server.psql("INSERT INTO t VALUES (2)");
+    site.archived();
+    let space = tablespace(server, "late");
+    server.psql("CREATE TABLE elsewhere TABLESPACE \"late\" AS SELECT n FROM generate_series(1, 1000) AS n; VACUUM FREEZE");
+    site.archived();
+    server.psql("CHECKPOINT");
+    let before = crate::kit::tree(&space);
+    let to = site.home().join("recovered").display().to_string();
+    let recover = |more: &[&str]| {
+        let all: Vec<&str> =
+            ["recover", "--only", "db", "--to", &to, "--yes", "--json"].iter().chain(more).copied().collect();
+        site.retoma(&all)
+    };
+    let refused = recover(&[]).expect(1).document();
+    assert_eq!(refused["code"], "R0508", "{refused:#}");
+    assert!(refused["message"].as_str().unwrap().contains(&space.display().to_string()), "{refused:#}");
+    assert!(crate::kit::tree(&space) == before, "the original's tablespace was touched");
+    let hint = refused["hint"].as_str().unwrap();
+    let position = hint.split("`--lsn ").nth(1).unwrap().split(' ').next().unwrap().to_owned();
+    fs::remove_dir_all(&to).unwrap();
+    recover(&["--lsn", &position, "--exclusive"]).expect(0);
+    fs::remove_dir_all(&to).unwrap();
+    assert!(crate::kit::tree(&space) == before, "the original's tablespace was touched");
+    // A backup that knows it leads to the end.
+    site.retoma(&["backup", "db"]).expect(0);
+    recover(&[]).expect(0);
+    assert!(crate::kit::tree(&space) == before, "the original's tablespace was touched");
+    assert_eq!(server.psql("SELECT count(*) FROM elsewhere"), "1000");
+}
+
 #[test]
 fn a_server_that_is_lost_under_load_comes_back_with_its_archive() {
     let Some(shop) = Shop::open("archive") else { return };

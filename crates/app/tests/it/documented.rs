@@ -11,7 +11,10 @@ use std::path::Path;
 /// The verbs whose output is text, also with `--json`.
 const TEXT: [&str; 3] = ["agent", "completions", "man"];
 /// Fields that only appear when something is damaged, killed or full: other tests look at them.
-const RARE: [&str; 24] = [
+const RARE: [&str; 27] = [
+    "blobs",
+    "bytes",
+    "error",
     "unreadable",
     "offset_bytes",
     "stopped",
@@ -41,8 +44,9 @@ const RARE: [&str; 24] = [
 /// Fields of a window, and of how far a server was recovered: only where there is a server. `pitr` looks at them.
 pub(crate) const WINDOW: [&str; 6] =
     ["system_identifier", "timeline", "from_time", "from_lsn", "until_lsn", "gap"];
-pub(crate) const RECOVERY: [&str; 8] = [
+pub(crate) const RECOVERY: [&str; 9] = [
     "target",
+    "last_mark",
     "reached_lsn",
     "last_transaction",
     "timeline_before",
@@ -160,6 +164,7 @@ fn everything() -> BTreeMap<String, Vec<Value>> {
     seen.run(&["recover", "--to", "new", "--dry-run"], 0);
     seen.run(&["recover", "--to", "new", "--no-start"], 0);
     seen.run(&["status"], 0);
+    seen.run(&["plan", "--sheet"], 0);
     seen.run(&["evidence", "list"], 0);
     let export = seen.home.run(&["evidence", "export"]).expect(0).stdout;
     seen.home.write("export", export.as_bytes());
@@ -176,11 +181,16 @@ fn everything() -> BTreeMap<String, Vec<Value>> {
     seen.run(&["prune", "--dry-run"], 0);
     seen.run(&["prune", "--grace", "0s"], 0);
     seen.run(&["verify", "--read-data"], 0);
+    crate::repair::damage_every(&seen.home, "index");
+    seen.run(&["repair", "--dry-run"], 0);
+    seen.run(&["repair"], 0);
     // Damage: one pack is gone.
     let folders = std::fs::read_dir(seen.home.path("repository/data")).unwrap();
     let files = folders.flat_map(|folder| std::fs::read_dir(folder.unwrap().path()).unwrap());
     files.for_each(|file| std::fs::remove_file(file.unwrap().path()).unwrap());
     seen.run(&["verify"], 4);
+    crate::repair::damage_every(&seen.home, "snapshots");
+    seen.run(&["repair"], 3);
     let mut by_verb = seen.by_verb;
 
     let (home, port) = seeded();
@@ -191,6 +201,7 @@ fn everything() -> BTreeMap<String, Vec<Value>> {
     seen.home.remove_largest_pack();
     seen.run(&["drill", "deletion", "-f", "srv/retoma.toml"], 4);
     seen_wal(&mut by_verb);
+    seen_copy(&mut by_verb);
     for (verb, documents) in seen.by_verb {
         by_verb.entry(verb).or_default().extend(documents);
     }
@@ -215,6 +226,26 @@ fn seen_wal(by_verb: &mut BTreeMap<String, Vec<Value>>) {
     seen.run(&fetch, 0);
     seen.run(&["wal", "check"], 4);
     by_verb.entry("wal".to_owned()).or_default().append(seen.by_verb.get_mut("wal").unwrap());
+}
+
+/// The documents of `copy`: planned, done, and with a blob that cannot be had.
+fn seen_copy(by_verb: &mut BTreeMap<String, Vec<Value>>) {
+    let mut seen = Seen { home: crate::copy::two(), by_verb: BTreeMap::new() };
+    seen.run(&["copy", "--dry-run"], 0);
+    seen.run(&["copy"], 0);
+    std::fs::remove_dir_all(seen.home.path("elsewhere")).unwrap();
+    crate::copy::damage_largest_pack(&seen.home, "repository");
+    seen.run(&["copy"], 3);
+    std::fs::remove_dir_all(seen.home.path("repository")).unwrap();
+    std::fs::remove_dir_all(seen.home.path("elsewhere")).unwrap();
+    seen.run(&["backup", "-r", "local"], 0);
+    seen.run(&["copy"], 0);
+    seen.run(&["status"], 0);
+    seen.home.remove_largest_pack();
+    seen.run(&["repair", "--from", "second"], 0);
+    by_verb.entry("status".to_owned()).or_default().append(seen.by_verb.get_mut("status").unwrap());
+    by_verb.entry("repair".to_owned()).or_default().append(seen.by_verb.get_mut("repair").unwrap());
+    by_verb.entry("copy".to_owned()).or_default().append(seen.by_verb.get_mut("copy").unwrap());
 }
 
 #[test]
@@ -296,6 +327,7 @@ fn words_that_are_values(verb: &str) -> BTreeSet<String> {
             "id",
             "time",
             "start_lsn",
+            "tablespaces",
             "stop_lsn",
             "ways",
             "event",

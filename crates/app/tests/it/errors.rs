@@ -100,6 +100,10 @@ fn recover_refuses_a_folder_with_something_in_it() {
     home.write("full/mine", b"mine");
     home.assert_snapshot("error_recover", &home.run(&["recover", "--to", "full", "--no-start"]).expect(1));
     home.assert_snapshot("error_recover_nowhere", &home.run(&["recover"]).expect(1));
+    let two =
+        ["--repository-url", "file:///a", "--repository-url", "file:///b", "--password-file", "password"];
+    let two = [&["recover", "--to", "full"], &two[..]].concat();
+    home.assert_snapshot("error_recover_pairs", &home.run(&two).expect(1));
     assert_eq!(std::fs::read(home.path("full/mine")).unwrap(), b"mine");
 }
 
@@ -171,6 +175,8 @@ fn forget_prune_and_key_of_what_is_not_there() {
     let home = Home::backed_up();
     home.assert_snapshot("error_forget", &home.run(&["forget", "--snapshot", "00000000", "--yes"]).expect(1));
     home.assert_snapshot("error_prune", &home.run(&["prune", "--grace", "soon"]).expect(1));
+    let away = Home::with(MODELS);
+    away.assert_snapshot("error_repair", &away.run(&["repair", "--rebuild-index"]).expect(10));
     home.assert_snapshot("error_key", &home.run(&["key", "remove", "00000000", "--yes"]).expect(1));
 }
 
@@ -284,4 +290,6 @@ fn a_server_that_is_not_there() {
     home.assert_snapshot("error_backup_server", &home.run(&["backup"]).expect(1));
     home.assert_snapshot("error_doctor_server", &home.run(&["doctor"]).expect(1));
     home.assert_snapshot("error_drill_server", &home.run(&["drill", "deletion"]).expect(1));
+    home.write_manifest(&format!("{NOBODY}backup = \"logical\"\n"));
+    home.assert_snapshot("error_drill_dumps", &home.run(&["drill", "drop-table"]).expect(1));
 }

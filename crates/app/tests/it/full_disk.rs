@@ -5,11 +5,11 @@ use std::path::Path;
 use std::process::Command;
 
 /// A small file system of its own below a home; unmounted when dropped.
-struct Small(std::path::PathBuf);
+pub(crate) struct Small(std::path::PathBuf);
 
 impl Small {
     /// Mounts one of `megabytes`; `None`, and said, where that is not allowed.
-    fn mount(at: &Path, megabytes: u32) -> Option<Self> {
+    pub(crate) fn mount(at: &Path, megabytes: u32) -> Option<Self> {
         std::fs::create_dir_all(at).unwrap();
         let size = format!("size={megabytes}m");
         let output = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "retoma-test"]).arg(at).output();

@@ -198,6 +198,9 @@ impl Home {
         settings.add_filter(r" at \d+(: blob| of pack)", " at [OFFSET]$1");
         // One for each folder that leads to the temporary one.
         settings.add_filter(r"\b\d+ trees", "[COUNT] trees");
+        settings.add_filter(r"\b\d+ blobs in them", "[COUNT] blobs in them");
+        // A second backup stores trees again when something else has changed the folder for temporary files meanwhile.
+        settings.add_filter(r"\b\d+ packs( indexed|, \[COUNT\] blobs in them)", "[COUNT] packs$1");
         settings.add_filter(r"\b(needed|waste):( +)\d+ blobs", "$1:$2[COUNT] blobs");
         settings.bind(|| insta::assert_snapshot!(name, run.text()));
     }

@@ -374,9 +374,17 @@ fn a_missing_segment_is_named_before_anything_is_touched() {
     contains(&told, "message", &middle);
     let snapshots = world.site.retoma(&["snapshots"]).expect(0).stdout;
     assert!(snapshots.contains(&format!("db: then WAL is missing: {middle} to {middle}\n")), "{snapshots}");
-    // The hint says how to get what is before it.
+    // The hint says how to get what is before it, and what that gives up.
     let hint = told["hint"].as_str().unwrap();
-    let position = hint.split("`--lsn ").nth(1).unwrap().split(' ').next().unwrap();
+    let position = hint.split("`--only db --lsn ").nth(1).unwrap().split(' ').next().unwrap();
+    // The last transaction of each segment is the one that ended it: it may be in the second after our own last commit.
+    let ended = world.site.server.psql(&format!(
+        "SELECT to_char(pg_xact_commit_timestamp(xmin) AT TIME ZONE 'UTC', '{TIME}') FROM ended ORDER BY xmin::text::bigint"
+    ));
+    let ended: Vec<String> = ended.lines().map(|time| format!("{}Z", &time[..19])).collect();
+    let [before_it, _, behind_it] = &ended[..] else { panic!("{ended:?}") };
+    assert!(hint.contains(&format!("loses what was committed after {before_it}")), "{hint}");
+    assert!(hint.contains(&format!("of WAL, up to {behind_it}")), "{hint}");
     world.recover(&world.target(), &["--lsn", position, "--exclusive"]).expect(0);
     let before = log.commits.iter().filter(|commit| lsn(&commit.after) <= lsn(position)).cloned();
     let before: Vec<Commit> = before.collect();

@@ -8,13 +8,18 @@ use std::path::Path;
 use std::process::Command;
 
 /// A server with rows, and a folder whose manifest protects it.
-fn home() -> Option<(Home, PostgresServer)> {
+pub(crate) fn home() -> Option<(Home, PostgresServer)> {
+    backed_up("local")
+}
+
+/// As [`home`], backed up this way.
+fn backed_up(way: &str) -> Option<(Home, PostgresServer)> {
     let server = PostgresServer::start()?;
     server.psql(
         "CREATE TABLE orders AS SELECT n AS id, 'order ' || n AS what FROM generate_series(1, 1000) AS n",
     );
     let home = Home::with(&format!(
-        "\n[[component]]\nname = \"database\"\nkind = \"postgres\"\ntier = \"critical\"\nurl = \"{}\"\n",
+        "\n[[component]]\nname = \"database\"\nkind = \"postgres\"\ntier = \"critical\"\nurl = \"{}\"\nbackup = \"{way}\"\n",
         server.socket_url()
     ));
     // PostgreSQL's user must be able to reach what is restored into it.
@@ -67,7 +72,18 @@ fn doctor_backup_recover_and_restore_know_a_server() {
 
 #[test]
 fn restic_and_postgres_alone_bring_a_server_back() {
-    let Some((home, server)) = home() else { return };
+    restic_and_postgres_alone("local");
+}
+
+#[test]
+fn restic_and_postgres_alone_bring_a_server_back_that_was_sent() {
+    restic_and_postgres_alone("stream");
+}
+
+fn restic_and_postgres_alone(way: &str) {
+    let Some((home, server)) = backed_up(way) else { return };
+    let doctor = home.json(&["doctor"], 0, "retoma.doctor/1").to_string();
+    assert!(doctor.contains("PostgreSQL 15 in"), "{doctor}");
     home.json(&["backup"], 0, "retoma.backup/1");
     let target = home.text_path("by-restic");
     let tag = "retoma:component=database";

@@ -1,9 +1,10 @@
 //! The sample service with a manifest, for drills and recoveries.
 
 use crate::kit::{Home, PASSWORD};
+use retoma_testkit::free_port;
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process};
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 /// The seeded rows of `predictions`.
@@ -70,11 +71,6 @@ expect = "1"
         repository = home.text_path("repository"),
         password = home.text_path("password"),
     )
-}
-
-/// A port that nobody listens on now.
-fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }
 
 /// What a GET answers; none when nobody does.

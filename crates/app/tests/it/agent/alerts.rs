@@ -1,7 +1,7 @@
 //! An alert from its cause to its receiver, and its end.
 
 use super::{Agent, home, wait_for_good};
-use retoma_testkit::wait_for_what;
+use retoma_testkit::{MailOptions, MailServer, wait_for_what};
 use serde_json::Value;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
@@ -35,6 +35,35 @@ fn receiver() -> (String, Arc<Mutex<Vec<Value>>>) {
         }
     });
     (url, got)
+}
+
+#[test]
+fn an_alert_and_its_end_come_by_mail() {
+    let options = MailOptions { security: "starttls", password: "hunter2" };
+    let Some(server) = MailServer::start(options) else { return };
+    let home = home(&format!(
+        "[alerts.email]\nserver = \"{}\"\nca_file = \"{}\"\nfrom = \"retoma@shop.example\"\nto = [\"ops@shop.example\"]\n\
+         user = \"retoma\"\npassword = \"file:mail-password\"\n",
+        server.address(),
+        server.authority().display()
+    ));
+    home.write_private("mail-password", "hunter2\n");
+    let agent = Agent::start(&home);
+    wait_for_what("the repository to be known", || {
+        home.path(".retoma/agent/repositories.json").exists().then_some(())
+    });
+    // What stands below a title, up to the next one.
+    let hear = |from: &str, to: &str| {
+        let part = |mail: &String| Some(mail.split_once(from)?.1.split_once(to)?.0.to_owned());
+        let has_it = |part: String| part.contains("repository_unavailable (critical), repository local");
+        wait_for_what(from, || server.mails().iter().filter_map(part).any(has_it).then_some(()));
+    };
+    std::fs::rename(home.path("repository"), home.path("away")).unwrap();
+    hear("Raised:", "Cleared:");
+    std::fs::remove_dir_all(home.path("repository")).ok();
+    std::fs::rename(home.path("away"), home.path("repository")).unwrap();
+    hear("Cleared:", "Active now:");
+    assert_eq!(agent.stop().code(), Some(0));
 }
 
 #[test]

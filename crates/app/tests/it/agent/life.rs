@@ -97,6 +97,34 @@ fn a_backup_that_was_made_by_hand_counts_and_a_lost_journal_skips_none() {
 }
 
 #[test]
+fn children_open_their_repository_without_its_password_and_a_drill_does_not() {
+    let home = home("drill = \"deletion\"\ndrill_every = \"2s\"\n");
+    let agent = Agent::start(&home);
+    wait_for_what("the agent to open the repository", || {
+        home.path(".retoma/agent/repositories.json").exists().then_some(())
+    });
+    for task in ["backup/models", "retention", "verify"] {
+        wait_for_good(&home, task, 1);
+    }
+    std::fs::remove_file(home.path("password")).unwrap();
+    assert_eq!(home.run(&["snapshots", "--json"]).expect(1).document()["code"], "R0102");
+    let last = journal(&home).iter().filter_map(|line| line["id"].as_u64()).max().unwrap();
+    for task in ["backup/models", "backup/database", "retention", "verify"] {
+        wait_for_what(task, || {
+            let is_it = |line: &serde_json::Value| line["task"] == task && line["outcome"] == "good";
+            journal(&home).iter().any(|line| is_it(line) && line["id"].as_u64() > Some(last)).then_some(())
+        });
+    }
+    wait_for_what("a drill that finds the password gone", || {
+        let is_it = |line: &serde_json::Value| line["task"] == "drill" && line["error_code"] == "R0102";
+        journal(&home).iter().any(is_it).then_some(())
+    });
+    assert_eq!(agent.stop().code(), Some(0));
+    home.write_private("password", crate::kit::PASSWORD);
+    home.run(&["verify", "--read-data"]).expect(0);
+}
+
+#[test]
 fn what_runs_and_watches_the_agent_is_printed_and_its_tools_take_it() {
     let home = Home::with(MODELS);
     let unit = home.run(&["agent", "--print", "systemd"]).expect(0).stdout;

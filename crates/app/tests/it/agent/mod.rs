@@ -1,6 +1,8 @@
 //! `retoma agent`, as its own process with real children.
 
 mod alerts;
+mod copies;
+mod drills;
 mod kills;
 mod life;
 
@@ -11,6 +13,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Child, ExitStatus};
 use std::time::Duration;
 
@@ -69,17 +72,22 @@ impl<'a> Agent<'a> {
 
     /// Asks it over HTTP; head and body.
     fn get(&self, path: &str) -> (String, String) {
-        wait_for_what("an answer", || {
-            let address = std::fs::read_to_string(self.home.path(".retoma/agent/address")).ok()?;
-            let mut stream = TcpStream::connect(address.trim()).ok()?;
-            stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-            write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).ok()?;
-            let (head, body) = answer.split_once("\r\n\r\n")?;
-            Some((head.to_owned(), body.to_owned()))
-        })
+        ask(&self.home.path(".retoma/agent/address"), path)
     }
+}
+
+/// Asks an agent over HTTP whose address is in this file; head and body.
+pub(crate) fn ask(address: &Path, path: &str) -> (String, String) {
+    wait_for_what("an answer", || {
+        let address = std::fs::read_to_string(address).ok()?;
+        let mut stream = TcpStream::connect(address.trim()).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        Some((head.to_owned(), body.to_owned()))
+    })
 }
 
 impl Drop for Agent<'_> {

@@ -2,17 +2,13 @@
 
 use super::{Site, setting};
 use retoma_testkit::Random;
-use std::process::Stdio;
 use std::time::Duration;
 
 #[test]
 fn a_stream_that_is_killed_leaves_no_gap() {
     let Some(site) = Site::start("mode = \"stream\"", &["wal_keep_size = 4GB"]) else { return };
     site.pgbench(&["-i", "-q", "-s", "1"]);
-    let mut pgbench = site.server.command("pgbench");
-    pgbench.args(site.pgbench_arguments(&["-n", "-c", "2", "-T", "3600"]));
-    let mut pgbench =
-        pgbench.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut pgbench = site.start_pgbench(2);
     let mut random = Random::new(setting("SEED", 7));
     site.streaming().kill();
     for number in 0..setting("RETOMA_KILLS", 5) {

@@ -12,29 +12,30 @@ use crate::kit::Run;
 use retoma_core::Secret;
 use retoma_core::postgres::{Lsn, SegmentName, SegmentSize, TimelineId, WalFileName};
 use retoma_repo::wal::{Archive, Listing};
-use retoma_testkit::{PostgresOptions, PostgresServer, wait_for_what};
+use retoma_testkit::{PostgresOptions, PostgresServer, wait_for_long, wait_for_what};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::time::Duration;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_retoma");
 const PASSWORD: &str = "a password for tests";
 const SLOT: &str = "retoma_db";
 
 /// A server with segments of 1 MiB and a manifest with two repositories; all of it, and the program, as the server's user.
-struct Site {
-    server: PostgresServer,
+pub(crate) struct Site {
+    pub(crate) server: PostgresServer,
 }
 
 impl Site {
     /// `None` where PostgreSQL is not installed. `wal` are lines of `[component.wal]`.
-    fn start(wal: &str, conf: &[&str]) -> Option<Self> {
+    pub(crate) fn start(wal: &str, conf: &[&str]) -> Option<Self> {
         Self::start_with(wal, conf, 1)
     }
 
     /// With segments of so many MiB.
-    fn start_with(wal: &str, conf: &[&str], segment_mib: u64) -> Option<Self> {
+    pub(crate) fn start_with(wal: &str, conf: &[&str], segment_mib: u64) -> Option<Self> {
         let usual = ["max_wal_size = 64MB", "synchronous_commit = on", "wal_sender_timeout = 10s"];
         let options = PostgresOptions {
             initdb: vec![format!("--wal-segsize={segment_mib}")],
@@ -49,7 +50,7 @@ impl Site {
         Some(site)
     }
 
-    fn write_manifest(&self, url: &str, wal: &str) {
+    pub(crate) fn write_manifest(&self, url: &str, wal: &str) {
         let repository = |name: &str| {
             let folder = self.home().join(name);
             let folder = folder.display();
@@ -69,29 +70,29 @@ impl Site {
     }
 
     /// The folder that belongs to the server's user.
-    fn home(&self) -> PathBuf {
+    pub(crate) fn home(&self) -> PathBuf {
         self.server.socket_dir()
     }
 
     /// The program with its manifest, as a line for a shell.
-    fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         format!("{PROGRAM} -q -f {}", self.home().join("retoma.toml").display())
     }
 
-    fn command(&self, arguments: &[&str]) -> std::process::Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> std::process::Command {
         let mut command = self.server.command(PROGRAM);
         command.env("HOME", self.home());
         command.args(["-f"]).arg(self.home().join("retoma.toml")).args(arguments);
         command
     }
 
-    fn retoma(&self, arguments: &[&str]) -> Run {
+    pub(crate) fn retoma(&self, arguments: &[&str]) -> Run {
         let output = self.command(arguments).output().unwrap();
         Run::new(format!("retoma {}", arguments.join(" ")), &output)
     }
 
     /// Starts a stream; it need not be connected yet.
-    fn stream(&self, name: &str) -> Stream {
+    pub(crate) fn stream(&self, name: &str) -> Stream {
         let (events, errors) =
             (self.home().join(format!("{name}.out")), self.home().join(format!("{name}.err")));
         let mut command = self.command(&["wal", "stream", "db", "--json"]);
@@ -101,18 +102,26 @@ impl Site {
     }
 
     /// Starts a stream and waits until it is connected.
-    fn streaming(&self) -> Stream {
+    pub(crate) fn streaming(&self) -> Stream {
         let stream = self.stream("stream");
         stream.wait_for("the stream to connect", |event| event["event"] == "connected");
         stream
     }
 
-    fn pgbench(&self, arguments: &[&str]) {
+    pub(crate) fn pgbench(&self, arguments: &[&str]) {
         let all = self.pgbench_arguments(arguments);
         self.server.run("pgbench", &all);
     }
 
-    fn pgbench_arguments(&self, arguments: &[&str]) -> Vec<String> {
+    /// pgbench in the background, with so many clients; until it is killed.
+    pub(crate) fn start_pgbench(&self, clients: u32) -> Child {
+        let mut pgbench = self.server.command("pgbench");
+        let clients = clients.to_string();
+        pgbench.args(self.pgbench_arguments(&["-n", "-c", &clients, "-T", "3600"]));
+        pgbench.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
+    pub(crate) fn pgbench_arguments(&self, arguments: &[&str]) -> Vec<String> {
         let mut all = vec!["-h".to_owned(), self.home().display().to_string()];
         all.extend(["-p".to_owned(), self.server.port().to_string()]);
         all.extend(
@@ -121,21 +130,23 @@ impl Site {
         all
     }
 
-    fn current(&self) -> String {
+    pub(crate) fn current(&self) -> String {
         self.server.psql("SELECT pg_current_wal_lsn()")
     }
 
     /// Waits until the stream has told the server that all that is written now is durable.
-    fn shipped(&self) -> Lsn {
+    pub(crate) fn shipped(&self) -> Lsn {
+        self.shipped_within(retoma_testkit::PATIENCE)
+    }
+
+    /// The same, after what takes long to catch up with.
+    pub(crate) fn shipped_within(&self, patience: Duration) -> Lsn {
         let lsn = self.current();
-        let sql = format!(
-            "SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{SLOT}' AND restart_lsn >= '{lsn}'"
-        );
-        wait_for_what("everything to be shipped", || (self.server.psql(&sql) == "1").then_some(()));
+        wait_shipped(&self.server, &lsn, patience);
         lsn.parse().unwrap()
     }
 
-    fn archive(&self, repository: &str) -> Archive {
+    pub(crate) fn archive(&self, repository: &str) -> Archive {
         let url = format!("file://{}", self.home().join(repository).display());
         let opened =
             retoma_control::open::open_address(&url, &Secret::new(PASSWORD.to_owned()), false).unwrap();
@@ -145,7 +156,7 @@ impl Site {
     }
 
     /// That an archive has everything of a timeline from its first segment on to `until`, as the server has it.
-    fn assert_whole(&self, repository: &str, until: Lsn) {
+    pub(crate) fn assert_whole(&self, repository: &str, until: Lsn) {
         let archive = self.archive(repository);
         let listing = archive.list(size()).unwrap();
         let number = size().number_of(until);
@@ -169,7 +180,7 @@ impl Site {
     }
 
     /// Backs the server up, as a snapshot that recovery begins from.
-    fn back_up(&self) {
+    pub(crate) fn back_up(&self) {
         self.retoma(&["backup", "db"]).expect(0);
     }
 
@@ -203,24 +214,37 @@ impl Site {
         restored
     }
 
-    fn rename(&self, from: &str, to: &str) {
+    pub(crate) fn rename(&self, from: &str, to: &str) {
         fs::rename(self.home().join(from), self.home().join(to)).unwrap();
     }
 
     /// Both repositories are no longer there.
-    fn take_away(&self) {
+    pub(crate) fn take_away(&self) {
         self.rename("near", "near-away");
         self.rename("far", "far-away");
     }
 
-    fn bring_back(&self) {
+    pub(crate) fn bring_back(&self) {
+        // As at a mount point: what was stored there while the disk was away is nobody's.
+        for name in ["near", "far"].map(|name| self.home().join(name)) {
+            assert!(!name.join("config").exists(), "a repository that is away was made anew");
+            fs::remove_dir_all(name).ok();
+        }
         self.rename("near-away", "near");
         self.rename("far-away", "far");
     }
 }
 
+/// Waits until a server was told that everything before `lsn` is durable.
+pub(crate) fn wait_shipped(server: &PostgresServer, lsn: &str, patience: Duration) {
+    let sql = format!(
+        "SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{SLOT}' AND restart_lsn >= '{lsn}'"
+    );
+    wait_for_long("everything to be shipped", patience, || (server.psql(&sql) == "1").then_some(()));
+}
+
 /// A running `wal stream`. Dropping it kills it.
-struct Stream {
+pub(crate) struct Stream {
     child: Option<Child>,
     events: PathBuf,
     errors: PathBuf,
@@ -228,7 +252,7 @@ struct Stream {
 
 impl Stream {
     /// What it has told.
-    fn events(&self) -> Vec<Value> {
+    pub(crate) fn events(&self) -> Vec<Value> {
         let text = fs::read_to_string(&self.events).unwrap();
         // The last line may be half.
         text.split_inclusive('\n')
@@ -238,24 +262,24 @@ impl Stream {
     }
 
     #[track_caller]
-    fn wait_for(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) fn wait_for(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
         wait_for_what(what, || self.events().into_iter().find(|event| is_it(event)))
     }
 
-    fn wait_for_alarm(&self, state: &str, alarm: &str) -> Value {
+    pub(crate) fn wait_for_alarm(&self, state: &str, alarm: &str) -> Value {
         self.wait_for(alarm, |event| event["event"] == state && event["alarm"] == alarm)
     }
 
-    fn errors(&self) -> String {
+    pub(crate) fn errors(&self) -> String {
         fs::read_to_string(&self.errors).unwrap()
     }
 
-    fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.as_ref().unwrap().id()
     }
 
     /// SIGKILL.
-    fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.kill_now();
     }
 
@@ -267,7 +291,7 @@ impl Stream {
     }
 
     /// SIGTERM; gives its exit code.
-    fn stop(mut self) -> Option<i32> {
+    pub(crate) fn stop(mut self) -> Option<i32> {
         let mut child = self.child.take().unwrap();
         let pid = rustix::process::Pid::from_child(&child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
@@ -275,7 +299,7 @@ impl Stream {
     }
 
     /// Waits for an end that nobody asked for.
-    fn ended(mut self) -> (Option<i32>, String) {
+    pub(crate) fn ended(mut self) -> (Option<i32>, String) {
         let mut child = self.child.take().unwrap();
         let status = wait_for_what("the stream to end", || child.try_wait().unwrap());
         (status.code(), self.errors())
@@ -288,7 +312,7 @@ impl Drop for Stream {
     }
 }
 
-fn size() -> SegmentSize {
+pub(crate) fn size() -> SegmentSize {
     SegmentSize::new(1 << 20).unwrap()
 }
 
@@ -308,7 +332,7 @@ fn assert_no_gap(listing: &Listing, last: u64) -> u64 {
 }
 
 /// A number from the environment, for long runs.
-fn setting(name: &str, usual: u64) -> u64 {
+pub(crate) fn setting(name: &str, usual: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
 }
 

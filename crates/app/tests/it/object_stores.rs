@@ -1,0 +1,167 @@
+//! Repositories in buckets, on real servers: the whole life of a repository, then the public restic on the same bucket.
+
+use crate::kit::{Home, MODELS, PASSWORD, Run, tree};
+use retoma_testkit::{AzuriteServer, GcsServer, SeaweedServer, Tunnel, in_namespace, require_tool};
+use serde_json::Value;
+use std::process::Command;
+
+type Variables = Vec<(String, String)>;
+
+/// A machine whose only repository is at `url`, with these variables for it.
+struct Machine {
+    home: Home,
+    url: String,
+    variables: Variables,
+}
+
+impl Machine {
+    fn new(url: &str, variables: Variables) -> Self {
+        let home = Home::empty();
+        home.write_private("password", PASSWORD);
+        let head = format!(
+            "version = 1\n\n[service]\nname = \"marabet\"\n\n[[repository]]\nname = \"far\"\nurl = \"{url}\"\npassword = \
+             \"file:password\"\n"
+        );
+        home.write("retoma.toml", format!("{head}{MODELS}").as_bytes());
+        home.seed_models();
+        Self { home, url: url.to_owned(), variables }
+    }
+
+    fn run(&self, arguments: &[&str]) -> Run {
+        let output = self.home.command().envs(self.variables.clone()).args(arguments).output().unwrap();
+        Run::new(format!("retoma {}", arguments.join(" ")), &output)
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        let all: Vec<&str> = arguments.iter().copied().chain(["--json"]).collect();
+        self.run(&all).expect(0).document()
+    }
+}
+
+/// Backs up twice, verifies, restores, forgets, prunes and recovers by the address alone; gives the state backed up last.
+fn lives(machine: &Machine) {
+    let home = &machine.home;
+    machine.run(&["backup"]).expect(0);
+    home.write("models/new.f32", &retoma_testkit::bytes(3, 700_000));
+    std::fs::remove_file(home.path("models/old/loser.f32")).unwrap();
+    machine.run(&["backup"]).expect(0);
+    let source = tree(&home.path("models"));
+    assert_eq!(machine.json(&["snapshots"])["snapshots"].as_array().unwrap().len(), 2);
+    machine.run(&["verify", "--read-data"]).expect(0);
+    machine.run(&["restore", "models", "--target", "restored"]).expect(0);
+    assert_eq!(tree(&home.path("restored")), source);
+
+    let first = machine.json(&["snapshots"])["snapshots"][0]["id"].as_str().unwrap().to_owned();
+    machine.run(&["forget", "--snapshot", &first, "--yes"]).expect(0);
+    let pruned = machine.json(&["prune", "--grace", "0s", "--yes"]);
+    assert!(pruned["done"]["removed_packs"].as_u64() > Some(0), "{pruned:#}");
+    assert_eq!(machine.json(&["snapshots"])["snapshots"].as_array().unwrap().len(), 1);
+    machine.run(&["verify", "--read-data"]).expect(0);
+
+    let arguments =
+        ["recover", "--repository-url", &machine.url, "--password-file", "password", "--to", "blank"];
+    machine.run(&[&arguments[..], &["--no-start"]].concat()).expect(0);
+    let root = home.path("blank").join(home.path("models").strip_prefix("/").unwrap());
+    assert_eq!(tree(&root), source);
+    assert!(!home.path("repository").exists(), "nothing of the repository is here");
+}
+
+/// The public restic checks every byte and restores the same.
+fn restic_agrees(machine: &Machine, url: &str, options: &[&str], variables: &[(&str, &str)]) {
+    let Some(restic) = require_tool("restic") else { return };
+    let home = &machine.home;
+    let run = |arguments: &[&str]| {
+        let mut command = home.through(Command::new(&restic));
+        command
+            .args(["--no-cache", "--repo", url, "--password-file", "password"])
+            .args(options)
+            .args(arguments);
+        let output = command.envs(variables.iter().copied()).output().unwrap();
+        Run::new(format!("restic {}", arguments.join(" ")), &output).expect(0)
+    };
+    let checked = run(&["check", "--read-data"]);
+    assert!(checked.stdout.contains("no errors were found"), "{}", checked.text());
+    run(&["restore", "latest", "--target", &home.text_path("by-restic")]);
+    let root = home.path("by-restic").join(home.path("models").strip_prefix("/").unwrap());
+    let contents = |path: &std::path::Path| -> Vec<_> {
+        tree(path).into_iter().map(|(name, (_, _, _, contents))| (name, contents)).collect()
+    };
+    assert_eq!(contents(&root), contents(&home.path("models")));
+}
+
+#[test]
+fn a_repository_on_s3_lives_and_restic_reads_it() {
+    let Some(server) = SeaweedServer::start() else { return };
+    server.make_bucket("backups");
+    let machine = Machine::new("s3://backups/zone/one", server.variables());
+    lives(&machine);
+    let keys = [("AWS_ACCESS_KEY_ID", SeaweedServer::KEY), ("AWS_SECRET_ACCESS_KEY", SeaweedServer::SECRET)];
+    restic_agrees(&machine, &format!("s3:{}/backups/zone/one", server.endpoint()), &[], &keys);
+
+    doctor_names_what_is_wrong(&machine, &server);
+}
+
+/// On the same server, since its start takes seconds.
+fn doctor_names_what_is_wrong(machine: &Machine, server: &SeaweedServer) {
+    let with = |url: &str, changes: &[(&str, &str)]| {
+        let mut variables = server.variables();
+        for (name, value) in changes {
+            let known = variables.iter_mut().find(|(known, _)| known == name).unwrap();
+            (*value).clone_into(&mut known.1);
+        }
+        Machine::new(url, variables)
+    };
+    let doctor = |machine: &Machine| {
+        let run = machine.run(&["doctor"]).expect(1);
+        assert!(!run.text().contains(SeaweedServer::SECRET), "{}", run.text());
+        assert!(!run.text().contains("another-secret"), "{}", run.text());
+        run
+    };
+    let snapshot = |name: &str, machine: &Machine| {
+        let run = doctor(machine);
+        machine.home.assert_snapshot(name, &run);
+    };
+    snapshot("doctor_missing_bucket", &with("s3://nobodys/zone", &[]));
+    snapshot("doctor_wrong_secret", &with(&machine.url, &[("AWS_SECRET_ACCESS_KEY", "another-secret")]));
+    // Nothing listens on port 1.
+    snapshot("doctor_no_endpoint", &with(&machine.url, &[("AWS_ENDPOINT_URL", "http://127.0.0.1:1")]));
+
+    // Who may only read can verify and restore, and is told what is refused.
+    let reader = Machine::new(&machine.url, server.reader_variables());
+    reader.run(&["restore", "models", "--target", "restored"]).expect(0);
+    let refused = reader.run(&["backup"]);
+    assert_eq!(refused.code, Some(1), "{}", refused.text());
+    assert!(refused.stderr.contains("R0306"), "{}", refused.text());
+}
+
+#[test]
+fn a_repository_on_azure_lives() {
+    let Some(server) = AzuriteServer::start() else { return };
+    server.make_container("backups");
+    lives(&Machine::new("az://backups/zone/one", server.variables()));
+}
+
+/// restic finds an emulator of Azure at one port alone, which may be taken: so it gets a network of its own.
+#[test]
+fn restic_reads_what_we_wrote_to_azure() {
+    in_namespace(|| {
+        let Some(server) = AzuriteServer::start_for_restic() else { return };
+        server.make_container("backups");
+        let machine = Machine::new("az://backups/zone/one", server.variables());
+        machine.run(&["backup"]).expect(0);
+        restic_agrees(&machine, "azure:backups:/zone/one", &[], &server.restic_variables());
+    });
+}
+
+#[test]
+fn a_repository_on_google_lives_and_restic_reads_it() {
+    let Some(server) = GcsServer::start() else { return };
+    server.make_bucket("backups");
+    let machine = Machine::new("gs://backups/zone/one", server.variables());
+    lives(&machine);
+    // restic knows Google's own address alone; a proxy leads it here, where a certificate of the test's own waits.
+    let tunnel = Tunnel::start(server.https_port());
+    let authority = server.authority().display().to_string();
+    let variables = [("GOOGLE_ACCESS_TOKEN", "x"), ("HTTPS_PROXY", &*tunnel.url())];
+    restic_agrees(&machine, "gs:backups:/zone/one", &["--cacert", &authority], &variables);
+}
