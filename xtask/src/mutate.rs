@@ -134,7 +134,16 @@ impl Scratch {
         let mut add = Command::new("git");
         add.args(["worktree", "add", "--quiet", "--detach"]).arg(&scratch.tree).arg("HEAD");
         sh::run(add.current_dir(sh::root()))?;
+        scratch.lend_tools()?;
         Ok(scratch)
+    }
+
+    /// Tests find the servers that were installed for them below the tree that they are in.
+    fn lend_tools(&self) -> Result {
+        let (tools, folder) = (sh::root().join("target/tools"), self.tree.join("target"));
+        std::fs::create_dir_all(&folder).map_err(|error| format!("make {}: {error}", folder.display()))?;
+        let link = folder.join("tools");
+        std::os::unix::fs::symlink(tools, &link).map_err(|error| format!("link {}: {error}", link.display()))
     }
 
     fn remove(&self) -> Result {
@@ -153,6 +162,8 @@ impl Scratch {
         let mut command = match red {
             Red::Tests { filter, packages, binaries } => {
                 let mut nextest = self.cargo();
+                // A test that is skipped would look like one that a mutant does not touch.
+                nextest.env("REQUIRE_SERVICES", "1");
                 nextest.args(["nextest", "run", "--no-fail-fast", "--status-level", "none", "-E", filter]);
                 nextest.args(binaries.arguments());
                 match packages.as_slice() {

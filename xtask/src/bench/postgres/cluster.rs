@@ -45,7 +45,7 @@ impl Cluster {
         let settings = format!(
             "listen_addresses = ''\nport = {PORT}\nunix_socket_directories = '{}'\nfsync = {fsync}\n\
              shared_buffers = 512MB\nmax_wal_size = 8GB\ncheckpoint_timeout = 1h\n\
-             archive_mode = on\narchive_command = 'true'\n",
+             archive_mode = on\narchive_command = 'true'\nautovacuum = off\n",
             self.folder.display()
         );
         let before = sh::read(&file)?;
@@ -104,6 +104,12 @@ impl Cluster {
 
     pub(super) fn checkpoint(&self) -> Result {
         self.sql("CHECKPOINT").map(|_| ())
+    }
+
+    /// Does all that the server would do in the background otherwise, and changes pages by.
+    pub(super) fn settle(&self) -> Result {
+        sh::run(self.client("psql").args(["-XAtqc", "VACUUM ANALYZE", "postgres"]))?;
+        self.checkpoint()
     }
 
     fn pgbench(&self, how: &[&str]) -> Command {

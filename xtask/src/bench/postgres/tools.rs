@@ -15,6 +15,8 @@ pub(super) struct Tool {
     pub(super) init: &'static str,
     /// The first backup.
     pub(super) full: &'static str,
+    /// The first backup of a server under load with the WAL that it needs to start; none: `full` has it in it.
+    pub(super) full_with_wal: Option<&'static str>,
     /// A later one, as small as the tool can make it.
     pub(super) again: Option<&'static str>,
     pub(super) restore: Option<&'static str>,
@@ -54,6 +56,18 @@ pg1-user=postgres
 CONF
 pgbackrest --config="$HOME_OF_TOOL/conf" --stanza=main --no-online stanza-create"#,
         full: r#"pgbackrest --config="$HOME_OF_TOOL/conf" --stanza=main --type=full backup"#,
+        // The server archives for itself, so everything belongs to its user.
+        full_with_wal: Some(
+            r#"echo archive-async=y >> "$HOME_OF_TOOL/conf"
+as_server() { if [ "$(id -u)" = 0 ]; then setpriv --reuid postgres --regid postgres --init-groups -- "$@"; else "$@"; fi; }
+sql() { as_server psql -qXAt -h "$SOCKET" -p "$PORT" -U postgres -c "$1" -c "SELECT pg_reload_conf()" postgres; }
+mkdir -p "$HOME_OF_TOOL/lock" "$HOME_OF_TOOL/spool"
+if [ "$(id -u)" = 0 ]; then chown -R postgres "$HOME_OF_TOOL" "$REPO"; fi
+cd /
+trap 'sql "ALTER SYSTEM RESET archive_command"' EXIT
+sql "ALTER SYSTEM SET archive_command = 'pgbackrest --config=$HOME_OF_TOOL/conf --stanza=main archive-push %p'"
+as_server pgbackrest --config="$HOME_OF_TOOL/conf" --stanza=main --type=full --archive-check backup"#,
+        ),
         again: Some(r#"pgbackrest --config="$HOME_OF_TOOL/conf" --stanza=main --type=incr backup"#),
         restore: Some(r#"pgbackrest --config="$HOME_OF_TOOL/conf" --stanza=main --pg1-path="$OUT" restore"#),
         delta: Some(
@@ -78,6 +92,7 @@ pgbackrest --config="$HOME_OF_TOOL/conf" --stanza=main --no-online stanza-create
         version: r#"PATH="$PATH:/usr/lib/postgresql/15/bin" pg_basebackup --version"#,
         init: "true",
         full: r#"PATH="$PATH:/usr/lib/postgresql/15/bin"; pg_basebackup -h "$SOCKET" -p "$PORT" -U postgres -D "$REPO/data" -c fast -X fetch"#,
+        full_with_wal: None,
         again: None,
         restore: None,
         delta: None,
@@ -92,6 +107,7 @@ pgbackrest --config="$HOME_OF_TOOL/conf" --stanza=main --no-online stanza-create
         version: "restic version",
         init: r#"restic -q -r "$REPO" -p "$PASSWORD" --cache-dir "$CACHE" init"#,
         full: r#"restic -q -r "$REPO" -p "$PASSWORD" --cache-dir "$CACHE" backup "$DATA" --exclude "$DATA/pg_wal/*""#,
+        full_with_wal: None,
         again: Some(
             r#"restic -q -r "$REPO" -p "$PASSWORD" --cache-dir "$CACHE" backup "$DATA" --exclude "$DATA/pg_wal/*""#,
         ),
@@ -113,6 +129,7 @@ pgbackrest --config="$HOME_OF_TOOL/conf" --stanza=main --no-online stanza-create
         // The first backup makes the repository.
         init: r#"mkdir "$HOME_OF_TOOL/seed"; echo seed > "$HOME_OF_TOOL/seed/file"; "$RETOMA" -q --manifest "$MANIFEST" backup seed"#,
         full: r#"XDG_CACHE_HOME="$CACHE" "$RETOMA" --manifest "$MANIFEST" backup database"#,
+        full_with_wal: None,
         again: Some(r#"XDG_CACHE_HOME="$CACHE" "$RETOMA" --manifest "$MANIFEST" backup database"#),
         restore: Some(
             r#"XDG_CACHE_HOME="$CACHE" "$RETOMA" --manifest "$MANIFEST" restore database --target "$OUT" --yes"#,
