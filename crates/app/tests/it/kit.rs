@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// The password of every repository here.
@@ -134,6 +135,29 @@ impl Home {
         command.env("HOME", &self.root).env("TMPDIR", self.root.join("tmp"));
         command.envs([("NO_COLOR", "1"), ("TZ", "UTC"), ("COLUMNS", "100"), ("LC_ALL", "C.UTF-8")]);
         command
+    }
+
+    /// Runs `command` of the program to its end; gives what it said, how long it took and the peak of its memory in bytes.
+    pub(crate) fn measured(&self, mut command: Command) -> (Run, Duration, u64) {
+        let (out, errors) = (self.path("tmp/out"), self.path("tmp/errors"));
+        command.stdout(Stdio::from(std::fs::File::create(&out).unwrap()));
+        command.stderr(Stdio::from(std::fs::File::create(&errors).unwrap()));
+        let began = Instant::now();
+        let mut child = command.spawn().unwrap();
+        let (mut peak, status) = (0, format!("/proc/{}/status", child.id()));
+        let ended = retoma_testkit::wait_for_long("the program to end", Duration::from_mins(20), || {
+            let text = std::fs::read_to_string(&status).unwrap_or_default();
+            let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+            peak =
+                line.map_or(peak, |line| line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10);
+            child.try_wait().unwrap()
+        });
+        let output = Output {
+            status: ended,
+            stdout: std::fs::read(out).unwrap(),
+            stderr: std::fs::read(errors).unwrap(),
+        };
+        (Run::new(format!("{command:?}"), &output), began.elapsed(), peak)
     }
 
     /// Runs the program to its end.

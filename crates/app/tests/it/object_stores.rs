@@ -1,8 +1,12 @@
 //! Repositories in buckets, on real servers: the whole life of a repository, then the public restic on the same bucket.
 
 use crate::kit::{Home, MODELS, PASSWORD, Run, tree};
-use retoma_testkit::{AzuriteServer, GcsServer, SeaweedServer, Tunnel, in_namespace, require_tool};
+use retoma_testkit::{
+    AzuriteServer, Canned, Fate, GcsServer, HttpProxy, SeaweedServer, Tunnel, in_namespace, noise,
+    require_tool,
+};
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::process::Command;
 
 type Variables = Vec<(String, String)>;
@@ -27,8 +31,14 @@ impl Machine {
         Self { home, url: url.to_owned(), variables }
     }
 
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.home.command();
+        command.envs(self.variables.clone()).args(arguments);
+        command
+    }
+
     fn run(&self, arguments: &[&str]) -> Run {
-        let output = self.home.command().envs(self.variables.clone()).args(arguments).output().unwrap();
+        let output = self.command(arguments).output().unwrap();
         Run::new(format!("retoma {}", arguments.join(" ")), &output)
     }
 
@@ -99,6 +109,37 @@ fn a_repository_on_s3_lives_and_restic_reads_it() {
     restic_agrees(&machine, &format!("s3:{}/backups/zone/one", server.endpoint()), &[], &keys);
 
     doctor_names_what_is_wrong(&machine, &server);
+}
+
+#[test]
+fn a_storm_of_failed_requests_costs_no_memory() {
+    let Some(server) = SeaweedServer::start() else { return };
+    server.make_bucket("backups");
+    let proxy = HttpProxy::start(server.port());
+    let mut variables = server.variables();
+    let endpoint = variables.iter_mut().find(|(name, _)| name == "AWS_ENDPOINT_URL").unwrap();
+    endpoint.1 = format!("http://127.0.0.1:{}", proxy.port());
+    let machine = Machine::new("s3://backups/zone", variables);
+    // Three times what a backup may hold: one that kept what it has to send again would be seen.
+    let peak = |seed| {
+        machine.home.write("models/large", &noise(seed, 256 << 20));
+        let (run, _, peak) = machine.home.measured(machine.command(&["backup"]));
+        run.expect(0);
+        peak
+    };
+    let calm = peak(1);
+    let mut met = BTreeSet::new();
+    proxy.restart(move |seen| {
+        let is_new = met.insert((seen.method.clone(), seen.target.clone()));
+        let slow_down = Canned::s3("503 Service Unavailable", "SlowDown", "Please reduce your request rate.");
+        let fate = if seen.number % 2 == 0 { Fate::ResetInRequest } else { Fate::Answer(slow_down) };
+        if is_new { fate } else { Fate::Pass }
+    });
+    let storm = peak(2);
+    assert!(proxy.faults() > 16, "{}", proxy.faults());
+    println!("{calm} bytes at most, {storm} in the storm");
+    assert!(storm < calm + (96 << 20), "{storm} bytes at most, {calm} without faults");
+    machine.run(&["verify", "--read-data"]).expect(0);
 }
 
 /// On the same server, since its start takes seconds.

@@ -3,12 +3,11 @@
 use super::load::{Load, WRITERS, is_of_load, replayed, seen};
 use super::same::{compare, sizes};
 use super::{component, dump_below, recovered};
-use crate::kit::{Home, Run};
+use crate::kit::Home;
 use retoma_testkit::{RedisClient, RedisServer, fill_redis};
 use std::collections::BTreeSet;
-use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// How many keys nobody writes to while the backup runs: `RETOMA_KEYS`, else a few.
 fn still_keys() -> u64 {
@@ -47,29 +46,6 @@ fn encodings(server: &RedisServer) -> BTreeSet<String> {
     found
 }
 
-/// Runs the program to its end; gives what it said, how long it took and the peak of its memory in bytes.
-fn measured(home: &Home, arguments: &[&str]) -> (Run, Duration, u64) {
-    let (out, errors) = (home.path("tmp/out"), home.path("tmp/errors"));
-    let mut command: Command = home.command();
-    command.args(arguments).stdout(Stdio::from(std::fs::File::create(&out).unwrap()));
-    command.stderr(Stdio::from(std::fs::File::create(&errors).unwrap()));
-    let began = Instant::now();
-    let mut child = command.spawn().unwrap();
-    let (mut peak, status) = (0, format!("/proc/{}/status", child.id()));
-    let ended = retoma_testkit::wait_for_long("the program to end", Duration::from_mins(20), || {
-        let text = std::fs::read_to_string(&status).unwrap_or_default();
-        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        peak = line.map_or(peak, |line| line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10);
-        child.try_wait().unwrap()
-    });
-    let output = std::process::Output {
-        status: ended,
-        stdout: std::fs::read(out).unwrap(),
-        stderr: std::fs::read(errors).unwrap(),
-    };
-    (Run::new(format!("retoma {}", arguments.join(" ")), &output), began.elapsed(), peak)
-}
-
 #[test]
 fn keys_of_all_types_backed_up_under_load_come_back_equal() {
     let Some(server) = RedisServer::start() else { return };
@@ -94,10 +70,12 @@ fn keys_of_all_types_backed_up_under_load_come_back_equal() {
     let still = sizes(&server);
     let home = Home::with(&component(&server.url()));
     let (stop, written) = (AtomicBool::new(false), [const { AtomicU64::new(0) }; WRITERS]);
+    let mut command = home.command();
+    command.args(["backup", "--json"]);
     let (before, after, took, peak) = std::thread::scope(|scope| {
         let load = Load::start(scope, &server, &stop, &written);
         let before = load.numbers();
-        let (run, took, peak) = measured(&home, &["backup", "--json"]);
+        let (run, took, peak) = home.measured(command);
         let after = load.numbers();
         run.expect(0);
         (before, after, took, peak)

@@ -2,9 +2,7 @@
 //! repository is whole either way, and nobody asks for ever.
 
 use crate::copy::copy;
-use crate::prune::kit::{
-    Files, PASSWORD, check_structure, files, new_repository, read_all, read_back, secret,
-};
+use crate::prune::kit::{Files, PASSWORD, check_structure, files, new_repository, read_all, secret};
 use retoma_core::error::codes;
 use retoma_core::{Code, Error, ErrorKind, Result};
 use retoma_repo::backup::{self, Progress};
@@ -16,7 +14,7 @@ use retoma_repo::ops::verify::{Options as VerifyOptions, ReadData, verify};
 use retoma_repo::store::layer::{Layers, RetryPolicy, TimeLimits, stack};
 use retoma_repo::store::{BlockingStore, cloud};
 use retoma_repo::{BlobId, Repository, SnapshotId, restore};
-use retoma_testkit::{Canned, Fate, HttpProxy, MemorySource, SeaweedServer, Seen, noise};
+use retoma_testkit::{Canned, Fate, HttpProxy, MemorySource, SeaweedServer, Seen};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -371,32 +369,4 @@ fn a_damaged_answer_is_never_taken_for_the_contents() {
     assert!(damaged >= 3 && noticed > 0 && went_through > 0, "{damaged} {noticed} {went_through}");
     assert_eq!(read_all(&direct), expected, "the repository itself is whole");
     check_structure(&direct);
-}
-
-/// The peak of this process's memory, in bytes.
-fn peak_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap() * 1024
-}
-
-#[test]
-fn a_storm_costs_no_memory() {
-    let Some(far) = Far::new() else { return };
-    let (direct, through) = far.repository("memory");
-    let large = |seed: u64| Files::from([("large".to_owned(), noise(seed, 80 << 20))]);
-    far.proxy.restart(|_| Fate::Pass);
-    save(&through, &large(1)).unwrap();
-    let calm = peak_bytes();
-    let mut met = BTreeSet::new();
-    far.proxy.restart(move |seen| {
-        let is_new = met.insert((seen.method.clone(), seen.target.clone()));
-        let fate = if seen.number % 2 == 0 { Fate::ResetInRequest } else { slow_down() };
-        if is_new { fate } else { Fate::Pass }
-    });
-    let id = save(&through, &large(2)).unwrap();
-    assert!(far.proxy.faults() > 3, "{}", far.proxy.faults());
-    let grown = peak_bytes().saturating_sub(calm);
-    assert!(grown < 64 << 20, "{grown} bytes more than without faults ({calm})");
-    assert!(read_back(&direct, id).unwrap() == large(2));
 }
