@@ -32,6 +32,8 @@ pub(super) struct Place {
     pub(super) out: PathBuf,
     /// What the manifest says of the component.
     component: String,
+    /// What it says of repositories, where they are not `repository` alone.
+    repositories: Option<String>,
     /// Further variables of the scripts.
     variables: Vec<(&'static str, PathBuf)>,
 }
@@ -47,7 +49,7 @@ impl Place {
     ) -> Self {
         let folder = work.join(tool).join(name);
         let (repository, out) = (folder.join("repository"), folder.join("out"));
-        Self { folder, repository, out, component, variables }
+        Self { folder, repository, out, component, repositories: None, variables }
     }
 
     /// For a tree of files.
@@ -57,6 +59,13 @@ impl Place {
             tree.display()
         );
         Self::new(work, tool, name, component, vec![("TREE", tree.to_owned())])
+    }
+
+    /// With other repositories in the manifest, and further variables of the scripts.
+    pub(super) fn with(mut self, repositories: String, variables: &[(&'static str, PathBuf)]) -> Self {
+        self.repositories = Some(repositories);
+        self.variables.extend_from_slice(variables);
+        self
     }
 
     /// Makes the folders, the password and the manifest.
@@ -73,13 +82,14 @@ impl Place {
     }
 
     fn manifest(&self) -> String {
-        format!(
-            "version = 1\n\n[service]\nname = \"bench\"\n\n\
-             [[repository]]\nname = \"local\"\nurl = \"file://{}\"\npassword = \"file:{}\"\n\n{}",
-            self.repository.display(),
-            self.folder.join("password").display(),
-            self.component,
-        )
+        let repositories = self.repositories.clone().unwrap_or_else(|| {
+            format!(
+                "[[repository]]\nname = \"local\"\nurl = \"file://{}\"\npassword = \"file:{}\"\n\n",
+                self.repository.display(),
+                self.folder.join("password").display(),
+            )
+        });
+        format!("version = 1\n\n[service]\nname = \"bench\"\n\n{repositories}{}", self.component)
     }
 
     /// A shell with the variables that scripts may use.

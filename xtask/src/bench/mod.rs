@@ -5,6 +5,7 @@ mod files;
 mod measure;
 mod postgres;
 mod report;
+mod stores;
 mod tools;
 
 use crate::args::Args;
@@ -12,12 +13,13 @@ use crate::sh::{self, Result};
 use report::{Report, Results};
 use std::path::Path;
 
-/// `xtask bench files|postgres [OPTIONS]`.
+/// `xtask bench files|postgres|stores [OPTIONS]`.
 pub(crate) fn run(mut args: Args) -> Result {
     match args.word().as_deref() {
         Some("files") => files::run(args),
         Some("postgres") => postgres::run(args),
-        _ => Err("the benchmarks are `files` and `postgres`".to_owned()),
+        Some("stores") => stores::run(args),
+        _ => Err("the benchmarks are `files`, `postgres` and `stores`".to_owned()),
     }
 }
 
