@@ -1,14 +1,23 @@
 //! What a long run tells whoever watches it. Notes are for people; results are returned.
 
+use crate::interrupt::Interrupt;
 use retoma_core::drill::{ControlOutcome, ControlResult, Seconds};
+use retoma_repo::backup::Progress;
+use std::any::Any;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Hears what is being done. Called from the thread that does it; must not block for long.
 pub trait Watch: Sync {
     /// Something begins or has ended.
     fn note(&self, note: &Note);
+
+    /// Something whose progress can be followed begins, in a few words; it is shown until what is given is dropped.
+    fn follow(&self, _doing: &str, _progress: &Arc<Progress>) -> Box<dyn Any> {
+        Box::new(())
+    }
 }
 
 /// Hears nothing.
@@ -17,6 +26,22 @@ pub struct Silent;
 
 impl Watch for Silent {
     fn note(&self, _note: &Note) {}
+}
+
+/// What can stop a restore, and who sees how far it is.
+#[derive(Clone, Copy)]
+pub(crate) struct Followed<'a> {
+    pub(crate) interrupt: &'a Interrupt,
+    pub(crate) watch: &'a dyn Watch,
+    /// In a few words.
+    pub(crate) doing: &'a str,
+}
+
+/// Seen by nobody.
+impl<'a> From<&'a Interrupt> for Followed<'a> {
+    fn from(interrupt: &'a Interrupt) -> Self {
+        Self { interrupt, watch: &Silent, doing: "" }
+    }
 }
 
 /// One thing that begins or has ended. `Display` is a line for people.

@@ -52,12 +52,8 @@ impl Display {
                 bar.set_message(counted(files, one, many));
                 if !terminal && said.elapsed() > LINE {
                     said = Instant::now();
-                    let elapsed = span(Duration::from_secs(start.elapsed().as_secs()));
-                    printer.note(&format!(
-                        "{doing}: {}, {}, {elapsed}",
-                        counted(files, one, many),
-                        ByteSize(bytes)
-                    ));
+                    let files = counted(files, one, many);
+                    printer.note(&format!("{doing}: {files}, {}", far(bytes, total, start.elapsed())));
                 }
             }
             bar.finish_and_clear();
@@ -76,6 +72,24 @@ impl Drop for Display {
     }
 }
 
+/// How far it is: bytes, time, and what is left of both where the whole is known, by what was done until now.
+fn far(bytes: u64, total_bytes: u64, elapsed: Duration) -> String {
+    let whole_seconds = |time: Duration| span(Duration::from_secs(time.as_secs()));
+    let (done, took) = (ByteSize(bytes), whole_seconds(elapsed));
+    if total_bytes == 0 {
+        return format!("{done}, {took}");
+    }
+    let text = format!("{done} of {}, {took}", ByteSize(total_bytes));
+    let left = u128::from(total_bytes.saturating_sub(bytes));
+    match (elapsed.as_millis() * left).checked_div(u128::from(bytes)) {
+        Some(millis) => {
+            let left = Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX));
+            format!("{text}, about {} left", whole_seconds(left))
+        }
+        None => text,
+    }
+}
+
 fn style(with_total: bool) -> ProgressStyle {
     let template = if with_total {
         "{prefix} {bar:24} {bytes} of {total_bytes}, {msg}, {binary_bytes_per_sec}, {eta} left"
@@ -89,4 +103,22 @@ fn bar(doing: &str) -> ProgressBar {
     let bar = ProgressBar::no_length().with_style(style(false));
     bar.set_prefix(doing.to_owned());
     bar
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_follows_from_what_was_done() {
+        let seconds = Duration::from_secs;
+        assert_eq!(far(2048, 0, seconds(10)), "2.0 KiB, 10 s");
+        assert_eq!(far(0, 4096, seconds(10)), "0 B of 4.0 KiB, 10 s", "no throughput is known yet");
+        assert_eq!(far(1024, 4096, seconds(10)), "1.0 KiB of 4.0 KiB, 10 s, about 30 s left");
+        assert_eq!(far(4096, 4096, seconds(10)), "4.0 KiB of 4.0 KiB, 10 s, about 0 s left");
+        // Files that were there already can make it more than the whole.
+        assert_eq!(far(5000, 4096, seconds(10)), "4.9 KiB of 4.0 KiB, 10 s, about 0 s left");
+        let far = far(1, u64::MAX, seconds(3600));
+        assert!(far.ends_with(" left"), "{far}");
+    }
 }

@@ -11,7 +11,7 @@ use crate::postgres;
 use crate::probe;
 use crate::service::{self, Ended, PROBE_LIMIT, Service, Start, Supervisor};
 use crate::timeline::Timeline;
-use crate::watch::{Note, Watch};
+use crate::watch::{Followed, Note, Watch};
 use jiff::Timestamp;
 use retoma_core::drill::{CheckOutcome, CheckResult, StepName};
 use retoma_core::manifest::{Command, ComponentKind, Source};
@@ -24,6 +24,7 @@ use retoma_sources::{redis, sqlite};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What is said when everything is restored and checked, before anything live is touched.
@@ -348,13 +349,15 @@ impl Run<'_> {
         let place = if is_redis { dump.as_path() } else { place };
         self.timeline.begin(StepName::Fetch, Some(name))?;
         let started = Instant::now();
-        let outcome = fetch(self.repository, index, planned, place, self.interrupt)
+        let doing = format!("restoring {name}");
+        let followed = Followed { interrupt: self.interrupt, watch: self.watch, doing: &doing };
+        let outcome = fetch(self.repository, index, planned, place, followed)
             .with_context(|| format!("restore `{name}` from snapshot {}", planned.snapshot.short()))?;
         let mut spaces = Vec::new();
         for space in &planned.spaces {
             let staged = space.unit.as_ref().map(|(unit, below)| self.staged(*unit, below));
             let staged = staged.as_deref();
-            spaces.push(server::tablespace(self.repository, index, planned, space, staged, self.interrupt)?);
+            spaces.push(server::tablespace(self.repository, index, planned, space, staged, followed)?);
         }
         let elapsed = started.elapsed();
         if planned.component.kind() == ComponentKind::Sqlite {
@@ -531,7 +534,7 @@ pub(crate) fn fetch(
     index: &Index,
     planned: &PlannedComponent,
     place: &Path,
-    interrupt: &Interrupt,
+    followed: Followed<'_>,
 ) -> Result<restore::Outcome> {
     let target = if planned.is_folder { place } else { place.parent().unwrap_or(place) };
     let from = as_bytes(&planned.from).to_vec();
@@ -543,24 +546,27 @@ pub(crate) fn fetch(
         whole: vec![from],
         ..restore::Options::default()
     };
-    run_restore(repository, index, planned.recorded.tree, &options, target, interrupt)
+    run_restore(repository, index, planned.recorded.tree, &options, target, followed)
 }
 
 /// Plans and applies a restore that must be complete.
 ///
 /// # Errors
 /// See [`fetch`].
-pub(crate) fn run_restore(
+pub(crate) fn run_restore<'a>(
     repository: &Repository,
     index: &Index,
     tree: retoma_repo::BlobId,
     options: &restore::Options,
     target: &Path,
-    interrupt: &Interrupt,
+    followed: impl Into<Followed<'a>>,
 ) -> Result<restore::Outcome> {
+    let Followed { interrupt, watch, doing } = followed.into();
     let plan = restore::plan(repository, index, tree, options, target)?;
-    let progress = Progress::default();
+    let progress = Arc::new(Progress::default());
+    let shown = watch.follow(doing, &progress);
     let mut outcome = interrupt.during(&progress, || restore::apply(plan, &progress))?;
+    drop(shown);
     if let Some(error) = outcome.stopped.take() {
         return Err(error);
     }

@@ -8,6 +8,7 @@ use crate::postgres::{self, Instance, Launch, Replayed, spaces};
 use crate::service::Supervisor;
 use crate::timeline::Timeline;
 use crate::wal::serve::{Served, Supply};
+use crate::watch::Followed;
 use jiff::Timestamp;
 use retoma_core::decide::observed::Mark;
 use retoma_core::decide::recovery::Goal;
@@ -60,7 +61,7 @@ pub(super) fn tablespace<'a>(
     planned: &PlannedComponent,
     space: &'a Space,
     staged: Option<&Path>,
-    interrupt: &Interrupt,
+    followed: Followed<'_>,
 ) -> Result<Restored<'a>> {
     let (from, place) = match staged {
         Some(staged) => (space.original.join(&space.version), staged.to_owned()),
@@ -81,7 +82,7 @@ pub(super) fn tablespace<'a>(
         whole: vec![bytes],
         ..restore::Options::default()
     };
-    run_restore(repository, index, planned.recorded.tree, &options, &place, interrupt)
+    run_restore(repository, index, planned.recorded.tree, &options, &place, followed)
         .with_context(|| format!("restore the tablespace `{}`", space.name))?;
     if is_new {
         let failed = |error| Error::io(space.to.display(), error);
