@@ -11,8 +11,10 @@ use retoma_core::error::{ErrorKind, codes};
 use retoma_repo::backup::Progress;
 use retoma_repo::{Folder, Repository};
 use retoma_testkit::wait_for;
+use std::any::Any;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 /// In place with the service, and what else is asked for.
 fn apply(
@@ -136,6 +138,46 @@ fn a_recovery_into_a_folder_that_was_stopped_is_run_again_and_one_that_ended_is_
     assert_eq!(rows(&root.join("data/marabet.sqlite")), 300);
     assert!(!blank.join(".retoma-recovering").exists());
     assert_eq!(into().unwrap_err().code(), codes::RESTORE_TARGET);
+}
+
+/// Keeps what can be followed, and how far it was when it was no longer shown: files and bytes, done and in all.
+#[derive(Default, Clone)]
+struct Follows(Arc<Mutex<Vec<Followed>>>);
+
+type Followed = (String, (u64, u64), (u64, u64));
+
+impl Watch for Follows {
+    fn note(&self, _note: &Note) {}
+
+    fn follow(&self, doing: &str, progress: &Arc<Progress>) -> Box<dyn Any> {
+        struct Shown(Follows, String, Arc<Progress>);
+        impl Drop for Shown {
+            fn drop(&mut self) {
+                let seen = (self.1.clone(), self.2.done(), self.2.total());
+                self.0.0.lock().unwrap().push(seen);
+            }
+        }
+        assert_eq!(progress.done(), (0, 0), "it is shown from the beginning");
+        Box::new(Shown(self.clone(), doing.to_owned(), Arc::clone(progress)))
+    }
+}
+
+#[test]
+fn the_restore_of_each_component_can_be_followed_to_its_end() {
+    let sample = Sample::new();
+    let repository = backed_up(&sample);
+    let watch = Follows::default();
+    let done = in_context(|context| {
+        let context = Context { watch: &watch, ..*context };
+        apply(&sample, &repository, (false, false), &context).0
+    });
+    assert!(done.unwrap().passed());
+    let seen = watch.0.lock().unwrap();
+    let doing: Vec<&str> = seen.iter().map(|(doing, _, _)| doing.as_str()).collect();
+    assert_eq!(doing, ["database", "models", "config", "logs"].map(|name| format!("restoring {name}")));
+    for (doing, done, total) in seen.iter() {
+        assert!(total.1 > 0 && done == total, "{doing}: {done:?} of {total:?}");
+    }
 }
 
 /// Asks for a stop as soon as the last component is restored.
