@@ -1,6 +1,7 @@
 use super::*;
 use retoma_core::decide::observed::Observed;
 use retoma_core::manifest::{Origin, parse};
+use std::path::Path;
 
 /// That nothing at all was observed.
 pub(super) fn nothing(now: Timestamp) -> Observed {
@@ -81,13 +82,20 @@ fn an_agent_that_is_asked_to_stop_does_so() {
     assert_eq!(board.metrics(Timestamp::now()), None);
 }
 
+/// One that has run nothing yet.
+fn agent(folder: &Path) -> Agent {
+    let state = State::take(&folder.join("state")).unwrap();
+    Agent::new(settings(folder, ""), state).unwrap()
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_800_000_000 + second).unwrap()
+}
+
 #[test]
 fn a_gap_asks_for_a_backup_that_begins_behind_it() {
     let folder = tempfile::tempdir().unwrap();
-    let state = State::take(&folder.path().join("state")).unwrap();
-    let mut agent = Agent::new(settings(folder.path(), ""), state).unwrap();
-    let at = |second: i64| Timestamp::from_second(1_800_000_000 + second).unwrap();
-    let mut wal = streams::Known::default();
+    let (mut agent, mut wal) = (agent(folder.path()), streams::Known::default());
     wal.stream.component = "db".to_owned();
     assert_eq!(view::gap_since(&agent.journal, &wal, None), None);
     let mut checked = |number: u64, second, open_gaps: u64| {
@@ -110,7 +118,6 @@ fn a_gap_asks_for_a_backup_that_begins_behind_it() {
 
 /// Writes the begin and the good end of a run.
 fn ran(agent: &mut Agent, task: &str, seconds: [i64; 2], mut details: Value) {
-    let at = |second: i64| Timestamp::from_second(1_800_000_000 + second).unwrap();
     let [started, ended] = seconds.map(at);
     if task == "wal-check" {
         let before = agent.journal.past(task).and_then(|past| past.good.clone());
@@ -129,10 +136,7 @@ fn ran(agent: &mut Agent, task: &str, seconds: [i64; 2], mut details: Value) {
 #[test]
 fn what_no_backup_closes_asks_for_one_and_is_told_until_it_is_gone() {
     let folder = tempfile::tempdir().unwrap();
-    let state = State::take(&folder.path().join("state")).unwrap();
-    let mut agent = Agent::new(settings(folder.path(), ""), state).unwrap();
-    let at = |second: i64| Timestamp::from_second(1_800_000_000 + second).unwrap();
-    let mut wal = streams::Known::default();
+    let (mut agent, mut wal) = (agent(folder.path()), streams::Known::default());
     wal.stream.component = "db".to_owned();
     let look = |agent: &Agent| {
         let stream = agent.stream(wal.clone());
@@ -161,9 +165,7 @@ fn what_no_backup_closes_asks_for_one_and_is_told_until_it_is_gone() {
 #[test]
 fn a_tablespace_behind_the_newest_backup_asks_for_one_and_is_told_until_it_is_done() {
     let folder = tempfile::tempdir().unwrap();
-    let state = State::take(&folder.path().join("state")).unwrap();
-    let mut agent = Agent::new(settings(folder.path(), ""), state).unwrap();
-    let at = |second: i64| Timestamp::from_second(1_800_000_000 + second).unwrap();
+    let mut agent = agent(folder.path());
     let look = |agent: &mut Agent, second: i64, oids: Option<&[u32]>| {
         let mut wal = streams::Known::default();
         wal.stream.component = "db".to_owned();
