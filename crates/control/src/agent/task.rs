@@ -133,6 +133,16 @@ mod tests {
     }
 
     #[test]
+    fn locks_are_renewed_before_anything_is_forgotten() {
+        let more =
+            "[[repository]]\nname = \"locked\"\nurl = \"s3://b/x\"\npassword = \"env:P\"\nlock_days = 7\n";
+        let retention = lines(more).into_iter().find(|line| line.starts_with("retention")).unwrap();
+        let own = "renew --yes --repository locked; forget --yes --repository locked; prune --yes --repository locked";
+        assert!(retention.ends_with(own), "{retention}");
+        assert_eq!(retention.matches("renew").count(), 1, "{retention}");
+    }
+
+    #[test]
     fn tasks_are_what_the_manifest_asks_for() {
         let usual = [
             "backup/models every 13m30s: backup models",

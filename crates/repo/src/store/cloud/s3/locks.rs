@@ -110,6 +110,8 @@ impl Locks {
             }
             Err(refused) => match refused.code() {
                 "NoSuchObjectLockConfiguration" | "ObjectLockConfigurationNotFoundError" => Ok(Held::Free),
+                // The newest version is a delete marker.
+                "MethodNotAllowed" => Ok(Held::Gone),
                 // The bucket has no object lock, so nothing in it is locked.
                 "InvalidRequest" => Ok(Held::Free),
                 _ => match self.signed.refusal(&refused) {
