@@ -76,6 +76,7 @@ fn pages_are_put_together_and_reads_name_the_version() {
         assert_eq!(names(&*store, "").await.unwrap(), ["data/a"]);
         assert_eq!(names(&*store, "data").await.unwrap(), ["data/a"]);
         assert_eq!(store.head(&key("data/a")).await.unwrap().size_bytes, 3);
+        assert_eq!(store.get(&key("data/a")).await.unwrap(), "abc");
         assert_eq!(store.get(&key("gone")).await.unwrap_err().code(), codes::OBJECT_NOT_FOUND);
         let refused: [Error; 2] = [
             store.put(&key("x"), "x".into(), PutMode::Create).await.unwrap_err(),
