@@ -1,7 +1,12 @@
 //! A small S3 client for tests: what an administrator and an intruder do. Signed by `object_store`'s signer.
 
 use super::exchange;
+use async_trait::async_trait;
+use object_store::ClientOptions;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::client::{
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
+};
 use object_store::path::Path;
 use object_store::signer::{Method, SignedUrlOptions, Signer as _};
 use std::time::Duration;
@@ -11,6 +16,23 @@ use std::time::Duration;
 pub struct S3Client {
     remote: AmazonS3,
     port: u16,
+}
+
+/// Only the signer is used; requests go their own way.
+#[derive(Debug)]
+struct Unconnected;
+
+impl HttpConnector for Unconnected {
+    fn connect(&self, _options: &ClientOptions) -> object_store::Result<HttpClient> {
+        Ok(HttpClient::new(Self))
+    }
+}
+
+#[async_trait]
+impl HttpService for Unconnected {
+    async fn call(&self, _request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        Err(HttpError::new(HttpErrorKind::Unknown, std::io::Error::other("nothing is sent this way")))
+    }
 }
 
 /// A version of an object, or the mark that it was deleted.
@@ -34,6 +56,7 @@ impl S3Client {
         let remote = AmazonS3Builder::new()
             .with_endpoint(format!("http://127.0.0.1:{port}"))
             .with_allow_http(true)
+            .with_http_connector(Unconnected)
             .with_region("us-east-1")
             .with_bucket_name(bucket)
             .with_access_key_id(key)
