@@ -315,7 +315,7 @@ fn a_copy_needs_a_source_that_backups_go_into() {
 #[test]
 fn locks_need_a_store_that_has_them_and_snapshots_that_are_kept_as_long() {
     let with = |repository: &str, retention: &str| {
-        let text = SMALL.replace("[[component]]", &format!("{repository}\n[[component]]"));
+        let text = SMALL.replacen("[[component]]", &format!("{repository}\n[[component]]"), 1);
         codes(&format!("{text}\n{retention}"))
     };
     let none: [&str; 0] = [];
