@@ -28,6 +28,22 @@ pub(crate) struct Loaded {
     pub(crate) text: String,
 }
 
+/// The repository as it was.
+#[derive(Debug, clap::Args)]
+pub(crate) struct AsOfArgs {
+    /// Read the repository as it was at this moment, before somebody changed or deleted objects: needs a bucket that keeps
+    /// versions. Nothing is written
+    #[arg(long, value_name = "TIME")]
+    as_of: Option<String>,
+}
+
+impl AsOfArgs {
+    /// The moment.
+    pub(crate) fn time(&self) -> Result<Option<jiff::Timestamp>> {
+        self.as_of.as_deref().map(timestamp).transpose()
+    }
+}
+
 impl Context {
     /// Reads the manifest; problems are printed with file, line and caret.
     pub(crate) fn manifest(&self) -> Result<Loaded> {
@@ -67,6 +83,14 @@ impl Context {
     /// Opens the chosen repository.
     pub(crate) fn open(&self, manifest: &Manifest) -> Result<Repository> {
         Ok(retoma_control::open::open_repository(self.chosen(manifest)?, false)?.repository)
+    }
+
+    /// Opens the chosen repository; read-only and as it was, where a moment is given.
+    pub(crate) fn open_as_of(&self, manifest: &Manifest, as_of: &AsOfArgs) -> Result<Repository> {
+        match as_of.time()? {
+            Some(time) => retoma_control::open::open_as_of(self.chosen(manifest)?, time),
+            None => self.open(manifest),
+        }
     }
 
     /// The index without the files that cannot be read, each of which is told: for who only looks.

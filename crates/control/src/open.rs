@@ -1,13 +1,16 @@
 //! From what the manifest says about a repository to an open one: secrets, address, layers.
 
 use crate::{durable, keyring};
+use jiff::Timestamp;
 use retoma_core::manifest::{self, SecretRef};
 use retoma_core::{Error, ErrorKind, Result, ResultExt, Secret, error::codes};
 use retoma_repo::Repository;
+use retoma_repo::store::cloud::Locks;
 use retoma_repo::store::layer::{Layers, RetryPolicy, stack};
-use retoma_repo::store::{self, Address, BlockingStore};
+use retoma_repo::store::{self, Address, BlockingStore, Store};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::sync::Arc;
 
 /// The largest file that is read as a secret, in bytes.
 const SECRET_LIMIT_BYTES: u64 = 64 * 1024;
@@ -106,13 +109,46 @@ pub struct Opened {
 pub fn open_repository(described: &manifest::Repository, create: bool) -> Result<Opened> {
     let opening = || format!("open repository `{}`", described.name);
     let address = address(described).with_context(opening)?;
-    if let Some(repository) = keyring::open(&open_store(&address)?).with_context(opening)? {
+    let store = layered(match described.lock {
+        Some(lock) => store::open_locked(&address, lock).with_context(opening)?,
+        None => store::open(&address).with_context(opening)?,
+    })?;
+    if let Some(repository) = keyring::open(&store).with_context(opening)? {
         return Ok(Opened { repository, created: false });
     }
     let password = secret(&described.password)?;
-    let opened = open_at(&address, &password, create).with_context(opening)?;
+    let opened = open_in(store, &password, create).with_context(opening)?;
     keyring::note(&opened.repository);
     Ok(opened)
+}
+
+/// The same, read-only and as it was at `time`.
+///
+/// # Errors
+/// As [`open_repository`]; `Unsupported` with `R0310` where no versions are kept, `Exhausted` with `R0313` where there are too many.
+pub fn open_as_of(described: &manifest::Repository, time: Timestamp) -> Result<Repository> {
+    let opening = || format!("open repository `{}` as of {time}", described.name);
+    let store = store::as_of(&address(described).with_context(opening)?, time).with_context(opening)?;
+    Repository::open(layered(store)?, &secret(&described.password)?).with_context(opening)
+}
+
+/// The repository at `url`, read-only and as it was at `time`.
+///
+/// # Errors
+/// As [`open_as_of`].
+pub fn open_address_as_of(url: &str, password: &Secret<String>, time: Timestamp) -> Result<Repository> {
+    Repository::open(layered(store::as_of(&url.parse()?, time)?)?, password)
+}
+
+/// The locks of the repository's objects, where the manifest asks for some.
+///
+/// # Errors
+/// `R0304` about the address; settings in the environment that cannot be used.
+pub fn locks(described: &manifest::Repository) -> Result<Option<Locks>> {
+    match (described.lock, address(described)?) {
+        (Some(lock), Address::Remote(url)) => Locks::open(&url, lock).map(Some),
+        _ => Ok(None),
+    }
 }
 
 /// Where the repository that a manifest describes lies. There, what follows `file://` is a path as it is; an address
@@ -133,7 +169,10 @@ pub fn open_address(url: &str, password: &Secret<String>, create: bool) -> Resul
 }
 
 fn open_at(address: &Address, password: &Secret<String>, create: bool) -> Result<Opened> {
-    let store = open_store(address)?;
+    open_in(open_store(address)?, password, create)
+}
+
+fn open_in(store: BlockingStore, password: &Secret<String>, create: bool) -> Result<Opened> {
     let (repository, created) = if create {
         Repository::open_or_init(store, password)?
     } else {
@@ -147,8 +186,12 @@ fn open_at(address: &Address, password: &Secret<String>, create: bool) -> Result
 /// # Errors
 /// `R0304` about the address.
 pub fn open_store(address: &Address) -> Result<BlockingStore> {
-    let layered = stack(store::open(address)?, layers()?);
-    BlockingStore::new(layered.store)
+    layered(store::open(address)?)
+}
+
+/// The store with all layers around it.
+fn layered(store: Arc<dyn Store>) -> Result<BlockingStore> {
+    BlockingStore::new(stack(store, layers()?).store)
 }
 
 /// The default layers; a store that fails is tried again in a rhythm of its own, so that not all come back together.
@@ -246,6 +289,7 @@ mod tests {
                 scheme: manifest::Scheme::File,
                 password: file(folder.path(), b"a password", 0o600),
                 copy_of: None,
+                lock: None,
             };
             assert!(open_repository(&described, true).unwrap().created, "{name}");
             assert!(folder.path().join(name).join("config").exists(), "{name}");
@@ -256,6 +300,7 @@ mod tests {
             scheme: manifest::Scheme::S3,
             password: file(folder.path(), b"a password", 0o600),
             copy_of: None,
+            lock: None,
         };
         assert!(matches!(address(&elsewhere).unwrap(), Address::Remote(_)));
     }

@@ -1,5 +1,6 @@
 //! `retoma doctor`: finds now what would fail later, each with its fix. Changes nothing.
 
+mod locks;
 mod space;
 
 use crate::context::{Context, Loaded};
@@ -91,9 +92,13 @@ pub(super) fn run(context: &Context) -> Result<Exit> {
             check_space(&mut findings, &subject, folder, &space::need(repository, &components));
         }
         match opened {
-            Ok(opened) => check_repository(&mut findings, &subject, &opened.repository, &manifest),
+            Ok(opened) => {
+                check_repository(&mut findings, &subject, &opened.repository, &manifest);
+                locks::check(&mut findings, &subject, configured, Some(&opened.repository));
+            }
             Err(error) if error.code() == retoma_core::error::codes::NO_REPOSITORY => {
                 findings.warn(&subject, "there is none yet", "the first `retoma backup` makes it");
+                locks::check(&mut findings, &subject, configured, None);
             }
             Err(error) => findings.bad(&subject, &error),
         }

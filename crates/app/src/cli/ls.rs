@@ -1,6 +1,6 @@
 //! `retoma ls`.
 
-use crate::context::{self, Context};
+use crate::context::{self, AsOfArgs, Context};
 use crate::exit::Exit;
 use crate::output::table;
 use retoma_core::Result;
@@ -20,6 +20,8 @@ pub(super) struct Args {
     recursive: bool,
     #[command(flatten)]
     which: WhichArgs,
+    #[command(flatten)]
+    as_of: AsOfArgs,
 }
 
 /// Which snapshot of a component.
@@ -68,7 +70,7 @@ pub(super) fn inside(component_path: &str, path: Option<&str>) -> String {
 
 pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     let loaded = context.manifest()?;
-    let repository = context.open(&loaded.manifest)?;
+    let repository = context.open_as_of(&loaded.manifest, &args.as_of)?;
     let (id, snapshot) = find::snapshot(&repository, &args.which.selector(&args.component)?)?;
     let index = context.readable_index(&repository)?;
     let root = snapshot.paths.first().map_or("/", String::as_str);

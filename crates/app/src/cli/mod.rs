@@ -18,6 +18,7 @@ mod plan;
 mod prune;
 mod record;
 mod recover;
+mod renew;
 mod repair;
 mod restore;
 mod restore_spaces;
@@ -119,6 +120,8 @@ enum Verb {
     Forget(forget::Args),
     /// Give back the space of what no snapshot needs: marked first, deleted a day later
     Prune(prune::Args),
+    /// Extend the locks of objects in the bucket before they end
+    Renew(renew::Args),
     /// Make the index again from the packs, and delete what cannot be read and is in the way
     Repair(repair::Args),
     /// Archive and fetch the WAL of PostgreSQL servers, and name what is missing of it
@@ -213,6 +216,7 @@ fn dispatch(context: &Context, verb: Verb) -> Result<Exit> {
         Verb::Verify(args) => verify::run(context, &args),
         Verb::Forget(args) => forget::run(context, &args),
         Verb::Prune(args) => prune::run(context, &args),
+        Verb::Renew(args) => renew::run(context, &args),
         Verb::Repair(args) => repair::run(context, &args),
         Verb::Wal(args) => wal::run(context, &args),
         Verb::Agent(args) => agent::run(context, &args),

@@ -5,35 +5,44 @@ use super::status;
 use crate::context::Context;
 use crate::exit::Exit;
 use retoma_control::durable;
-use retoma_core::Result;
 use retoma_core::drill::Seconds;
 use retoma_core::manifest::Manifest;
-use retoma_core::render::{Language, sheet};
+use retoma_core::render::{Language, policies, sheet};
+use retoma_core::{Error, ErrorKind, Result, error::codes};
 use retoma_repo::Repository;
 use retoma_repo::evidence::{Outcome, Payload, What};
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 #[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("what").required(true).args(["sheet", "policies"])))]
 pub(super) struct Args {
     /// The recovery sheet: a page to print that brings the service back with an address and a password
-    #[arg(long, required = true)]
+    #[arg(long)]
     sheet: bool,
+    /// Who may do what in the buckets: a policy for each bucket of S3, and the rule that frees what was deleted. Nothing is asked
+    /// or changed there
+    #[arg(long)]
+    policies: bool,
     /// The language of the page
     #[arg(long, value_name = "LANGUAGE", default_value = "en", value_parser = language)]
     language: Language,
-    /// Where to write it
-    #[arg(long, short = 'o', value_name = "FILE", default_value = "recovery-sheet.html")]
-    output: PathBuf,
+    /// Where to write it: a file (default: recovery-sheet.html), for policies a folder (default: policies)
+    #[arg(long, short = 'o', value_name = "PATH")]
+    output: Option<PathBuf>,
 }
 
 pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
+    if args.policies {
+        return policies(context, args.output.as_deref().unwrap_or(Path::new("policies")));
+    }
+    let output = args.output.as_deref().unwrap_or(Path::new("recovery-sheet.html"));
     let manifest = context.manifest()?.manifest;
     let repository = context.open(&manifest)?;
     let facts = facts(&manifest, &repository)?;
     let page = sheet::page(&first(&manifest, context.repository.as_deref()), &facts, args.language);
-    durable::write(&args.output, page.as_bytes(), durable::SHARED)?;
+    durable::write(output, page.as_bytes(), durable::SHARED)?;
     let never: Vec<&str> =
         facts.components.iter().filter(|it| it.snapshot.is_none()).map(|it| it.component.as_str()).collect();
     for component in &never {
@@ -41,11 +50,46 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     }
     context
         .printer
-        .data(&format!("wrote {}: print it, and keep it where the machines are not", args.output.display()));
-    let value = json!({ "sheet": args.output, "language": args.language.tag(), "manifest_hash": manifest.hash(),
+        .data(&format!("wrote {}: print it, and keep it where the machines are not", output.display()));
+    let value = json!({ "sheet": output, "language": args.language.tag(), "manifest_hash": manifest.hash(),
                         "never_backed_up": never });
     context.printer.json("retoma.plan/1", value);
     Ok(if never.is_empty() { Exit::Ok } else { Exit::Missed })
+}
+
+/// Writes a policy for each bucket of the manifest, or of the chosen repository.
+fn policies(context: &Context, folder: &Path) -> Result<Exit> {
+    let manifest = context.manifest()?.manifest;
+    let chosen = context.repository.is_some().then(|| context.chosen(&manifest)).transpose()?;
+    let files = match chosen {
+        Some(repository) => policies::files(std::iter::once(repository)),
+        None => policies::files(manifest.repositories.iter()),
+    };
+    let left_out: Vec<&str> = policies::without(&manifest)
+        .filter(|repository| chosen.is_none_or(|chosen| chosen.name == repository.name))
+        .map(|repository| repository.name.as_str())
+        .collect();
+    if files.is_empty() {
+        let message = format!("policies are made for `s3://`, and {} elsewhere", left_out.join(", "));
+        return Err(Error::new(ErrorKind::Unsupported, codes::USAGE, message)
+            .with_hint("docs/stores.md, docs/immutability.md say what rights other stores know"));
+    }
+    std::fs::create_dir_all(folder).map_err(|error| Error::io(folder.display(), error))?;
+    let mut written = Vec::new();
+    for file in &files {
+        let path = folder.join(&file.name);
+        durable::write(&path, file.text.as_bytes(), durable::SHARED)?;
+        context.printer.data(&format!("wrote {}", path.display()));
+        written.push(path);
+    }
+    context
+        .printer
+        .note("replace ACCOUNT by the number of the account, or the names by those of your users or roles");
+    for name in &left_out {
+        context.printer.warning(&format!("repository `{name}` is not on S3: no policy is made for it"));
+    }
+    context.printer.json("retoma.plan/1", json!({ "policies": written, "left_out": left_out }));
+    Ok(Exit::Ok)
 }
 
 /// The manifest with the chosen repository in front.

@@ -5,10 +5,13 @@ use crate::exit::Exit;
 use crate::output::progress::Display;
 use retoma_control::Interrupt;
 use retoma_control::wal::keep::{self, Removed, ServerPlan};
-use retoma_core::Result;
+use retoma_core::manifest;
 use retoma_core::units::{ByteSize, Duration, counted};
+use retoma_core::{ErrorKind, Result};
+use retoma_repo::PackId;
 use retoma_repo::host;
 use retoma_repo::ops::prune::{self, Options, PrunePlan, Pruned};
+use retoma_repo::ops::renew;
 use serde_json::json;
 
 #[derive(Debug, clap::Args)]
@@ -51,15 +54,16 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     let (plan, wal) = plan?;
     show(context, &plan);
     show_wal(context, &wal);
+    let locked = locked(context, context.chosen(&loaded.manifest)?, &plan)?;
     let nothing = plan.is_empty() && wal.iter().all(ServerPlan::is_empty);
     if args.dry_run || nothing {
-        context.printer.json("retoma.prune/1", object(&plan, &wal, args.dry_run));
+        context.printer.json("retoma.prune/1", object(&plan, &wal, &locked, args.dry_run));
         return Ok(Exit::Ok);
     }
     if !context.confirm("do this?")? {
         return Ok(Exit::Failed);
     }
-    let mut value = object(&plan, &wal, false);
+    let mut value = object(&plan, &wal, &locked, false);
     let display = Display::start(context.printer, "prune", &progress);
     let pruned = prune::apply(&repository, plan, &progress).and_then(|pruned| {
         Ok((
@@ -159,7 +163,12 @@ fn show_wal(context: &Context, plans: &[ServerPlan]) {
     }
 }
 
-fn object(plan: &PrunePlan, wal: &[ServerPlan], dry_run: bool) -> serde_json::Value {
+fn object(
+    plan: &PrunePlan,
+    wal: &[ServerPlan],
+    locked: &serde_json::Value,
+    dry_run: bool,
+) -> serde_json::Value {
     let at_once = plan.options.is_immediate();
     json!({
         "dry_run": dry_run,
@@ -172,8 +181,40 @@ fn object(plan: &PrunePlan, wal: &[ServerPlan], dry_run: bool) -> serde_json::Va
             "delete_objects": plan.objects.len(), "delete_bytes": plan.bytes, "notes_floor": plan.floor.is_some(),
             "without_snapshot": plan.is_without_snapshot, "postponed": plan.is_postponed,
         })).collect::<Vec<_>>(),
-        "done": null,
+        "locked": locked, "done": null,
     })
+}
+
+/// Which of the packs that go now are locked: their names go, and their bytes stay until the lock ends. That is no failure, and is said.
+fn locked(
+    context: &Context,
+    described: &manifest::Repository,
+    plan: &PrunePlan,
+) -> Result<serde_json::Value> {
+    let Some(locks) = retoma_control::open::locks(described)? else { return Ok(json!(null)) };
+    let packs: Vec<PackId> = if plan.options.is_immediate() {
+        plan.remove.iter().map(|pack| pack.id).chain(plan.repack.iter().map(|pack| pack.id)).collect()
+    } else {
+        plan.sweep.iter().flat_map(|mark| mark.indexed.iter().chain(&mark.unindexed)).copied().collect()
+    };
+    let (count, until) = match renew::locked_packs(&locks, &packs, plan.options.now.0) {
+        Ok(found) => found,
+        // Who prunes need not be allowed to look at locks.
+        Err(error) if error.kind() == ErrorKind::Unauthorized => {
+            context.printer.warning(&format!("what is deleted may be locked and stay: {error}"));
+            return Ok(json!(null));
+        }
+        Err(error) => return Err(error),
+    };
+    if let Some(until) = until {
+        context.printer.data(&format!(
+            "locked:   {} of them, until {} at the latest: deleted here, they stay as old versions, and no room is given back \
+             before the bucket's lifecycle rule removes those",
+            counted(count, "pack", "packs"),
+            until.strftime("%Y-%m-%dT%H:%M:%SZ")
+        ));
+    }
+    Ok(json!({ "packs": count, "until": until.map(|time| time.to_string()) }))
 }
 
 fn done(pruned: &Pruned, removed: Removed) -> serde_json::Value {

@@ -3,7 +3,7 @@
 use super::record;
 use super::several;
 use super::target;
-use crate::context::Context;
+use crate::context::{AsOfArgs, Context};
 use crate::exit::Exit;
 use crate::output::{self, table};
 use retoma_control::choose::{Chosen, Wanted};
@@ -41,6 +41,8 @@ pub(super) struct Args {
     at: Option<String>,
     #[command(flatten)]
     target: target::TargetArgs,
+    #[command(flatten)]
+    as_of: AsOfArgs,
     /// The snapshot that a PostgreSQL server is recovered from, by the beginning of its id (default: the newest before
     /// the target)
     #[arg(long, value_name = "ID")]
@@ -128,15 +130,17 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
 
 /// The repository that is read, with the others as its copies. One that is chosen on the command line is the only one.
 fn choose(context: &Context, args: &Args, goal: &Goal) -> Result<Chosen> {
+    let as_of = args.as_of.time()?;
     let candidates = if args.repository_url.is_empty() {
         let manifest = context.manifest()?.manifest;
-        match &context.repository {
-            Some(_) => vec![several::of_manifest(context.chosen(&manifest)?)],
-            None => manifest.repositories.iter().map(several::of_manifest).collect(),
+        if context.repository.is_some() || as_of.is_some() {
+            vec![several::of_manifest(context.chosen(&manifest)?, as_of)]
+        } else {
+            manifest.repositories.iter().map(|it| several::of_manifest(it, None)).collect()
         }
     } else if args.repository_url.len() == args.password_file.len() {
         let pairs = args.repository_url.iter().zip(&args.password_file);
-        pairs.map(|(url, file)| several::of_address(url, file)).collect::<Result<_>>()?
+        pairs.map(|(url, file)| several::of_address(url, file, as_of)).collect::<Result<_>>()?
     } else {
         let message = "each `--repository-url` needs a `--password-file`";
         return Err(Error::new(ErrorKind::Invalid, codes::USAGE, message)

@@ -5,7 +5,7 @@ use super::restore_spaces::Spaces;
 use super::restore_table::{self, Asked};
 use super::several;
 use super::target::{self, TargetArgs};
-use crate::context::Context;
+use crate::context::{AsOfArgs, Context};
 use crate::exit::Exit;
 use crate::output::progress::Display;
 use crate::output::{self, table};
@@ -62,6 +62,8 @@ pub(super) struct Args {
     which: WhichArgs,
     #[command(flatten)]
     point: TargetArgs,
+    #[command(flatten)]
+    as_of: AsOfArgs,
 }
 
 /// A database server that is not only laid down but recovered to a point in time.
@@ -195,14 +197,17 @@ fn announce(context: &Context, id: SnapshotId, plans: &[Plan<'_>], folder: &Path
 
 /// The repository that is read, with the component's others as its copies. One that is chosen on the command line is the only one.
 fn choose(context: &Context, args: &Args, manifest: &Manifest) -> Result<Chosen> {
-    let of_component = manifest.component(&args.component).filter(|_| context.repository.is_none());
+    let as_of = args.as_of.time()?;
+    // As it was is one repository alone: what its copies have now says nothing about then.
+    let is_free = context.repository.is_none() && as_of.is_none();
+    let of_component = manifest.component(&args.component).filter(|_| is_free);
     let candidates = match of_component {
         Some(component) => {
             let described = component.repositories.iter().chain(&component.copies);
             let described = described.filter_map(|name| manifest.repository(name));
-            described.map(several::of_manifest).collect()
+            described.map(|it| several::of_manifest(it, None)).collect()
         }
-        None => vec![several::of_manifest(context.chosen(manifest)?)],
+        None => vec![several::of_manifest(context.chosen(manifest)?, as_of)],
     };
     let selector = args.which.selector(&args.component)?;
     let wanted = move |repository: &Repository| several::selected(repository, &selector);

@@ -18,11 +18,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-/// A repository of the manifest.
-pub(super) fn of_manifest(described: &manifest::Repository) -> Candidate {
+/// A repository of the manifest; as it was, where a moment is given.
+pub(super) fn of_manifest(described: &manifest::Repository, as_of: Option<Timestamp>) -> Candidate {
     let (name, is_local) = (described.name.clone(), described.scheme == Scheme::File);
     let described = described.clone();
-    let open = Arc::new(move || open::open_repository(&described, false).map(|opened| opened.repository));
+    let open = Arc::new(move || match as_of {
+        Some(time) => open::open_as_of(&described, time),
+        None => open::open_repository(&described, false).map(|opened| opened.repository),
+    });
     Candidate { name, is_local, open }
 }
 
@@ -30,11 +33,14 @@ pub(super) fn of_manifest(described: &manifest::Repository) -> Candidate {
 ///
 /// # Errors
 /// `R0304` about the address; `R0102` about the password.
-pub(super) fn of_address(url: &str, password_file: &Path) -> Result<Candidate> {
+pub(super) fn of_address(url: &str, password_file: &Path, as_of: Option<Timestamp>) -> Result<Candidate> {
     let address: Address = url.parse()?;
     let password = open::secret(&SecretRef::File(password_file.to_owned()))?;
     let url = url.to_owned();
-    let open = Arc::new(move || open::open_address(&url, &password, false).map(|opened| opened.repository));
+    let open = Arc::new(move || match as_of {
+        Some(time) => open::open_address_as_of(&url, &password, time),
+        None => open::open_address(&url, &password, false).map(|opened| opened.repository),
+    });
     Ok(Candidate { name: address.to_string(), is_local: matches!(address, Address::Local(_)), open })
 }
 

@@ -1,7 +1,7 @@
 //! `retoma snapshots`.
 
 use super::target;
-use crate::context::{self, Context};
+use crate::context::{self, AsOfArgs, Context};
 use crate::exit::Exit;
 use crate::output::{self, table};
 use retoma_core::Result;
@@ -17,11 +17,13 @@ pub(super) struct Args {
     /// Also the snapshots of the manifest
     #[arg(long)]
     all: bool,
+    #[command(flatten)]
+    as_of: AsOfArgs,
 }
 
 pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     let loaded = context.manifest()?;
-    let repository = context.open(&loaded.manifest)?;
+    let repository = context.open_as_of(&loaded.manifest, &args.as_of)?;
     let (mut snapshots, damaged) = repository.readable_snapshots()?;
     for error in &damaged {
         context.printer.explain_warning(error);

@@ -1,6 +1,6 @@
 //! `retoma verify`.
 
-use crate::context::Context;
+use crate::context::{AsOfArgs, Context};
 use crate::exit::Exit;
 use crate::output::progress::Display;
 use crate::output::table;
@@ -17,6 +17,8 @@ pub(super) struct Args {
     /// Read only a part of the packs, chosen anew each time, such as 5%
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     sample: Option<f64>,
+    #[command(flatten)]
+    as_of: AsOfArgs,
 }
 
 fn percent(text: &str) -> std::result::Result<f64, String> {
@@ -30,7 +32,7 @@ fn percent(text: &str) -> std::result::Result<f64, String> {
 
 pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     let loaded = context.manifest()?;
-    let repository = context.open(&loaded.manifest)?;
+    let repository = context.open_as_of(&loaded.manifest, &args.as_of)?;
     let read_data = match (args.sample, args.read_data) {
         (Some(percent), _) => ReadData::Sample(percent, seed()?),
         (None, true) => ReadData::All,

@@ -16,6 +16,7 @@ mod evidence;
 mod exit_codes;
 mod faults;
 mod full_disk;
+mod immutability;
 mod init;
 mod interrupt;
 mod keys;

@@ -12,14 +12,14 @@ use std::process::Command;
 type Variables = Vec<(String, String)>;
 
 /// A machine whose only repository is at `url`, with these variables for it.
-struct Machine {
-    home: Home,
+pub(crate) struct Machine {
+    pub(crate) home: Home,
     url: String,
-    variables: Variables,
+    pub(crate) variables: Variables,
 }
 
 impl Machine {
-    fn new(url: &str, variables: Variables) -> Self {
+    pub(crate) fn new(url: &str, variables: Variables) -> Self {
         let home = Home::empty();
         home.write_private("password", PASSWORD);
         let head = format!(
@@ -37,12 +37,12 @@ impl Machine {
         command
     }
 
-    fn run(&self, arguments: &[&str]) -> Run {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Run {
         let output = self.command(arguments).output().unwrap();
         Run::new(format!("retoma {}", arguments.join(" ")), &output)
     }
 
-    fn json(&self, arguments: &[&str]) -> Value {
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
         let all: Vec<&str> = arguments.iter().copied().chain(["--json"]).collect();
         self.run(&all).expect(0).document()
     }

@@ -45,10 +45,12 @@ pub(super) fn tasks(manifest: &Manifest, host: &str) -> Vec<Task> {
         tasks.push(Task { name: name.to_owned(), verb: name, component: None, schedule, steps, limit });
     };
     let retention = each(&|name| {
-        vec![
-            words(&["forget", "--yes", "--repository", name]),
-            words(&["prune", "--yes", "--repository", name]),
-        ]
+        let has_lock = manifest.repository(name).is_some_and(|it| it.lock.is_some());
+        // First: locks must not end because something else fails.
+        let renew = has_lock.then(|| words(&["renew", "--yes", "--repository", name]));
+        let forget = words(&["forget", "--yes", "--repository", name]);
+        let prune = words(&["prune", "--yes", "--repository", name]);
+        renew.into_iter().chain([forget, prune]).collect()
     });
     add("retention", options.retention_every, retention, CHILD_LIMIT);
     let sample = format!("{}%", options.verify_sample_percent);
@@ -128,6 +130,16 @@ mod tests {
             format!("{} every {}: {}", task.name, task.schedule.every, steps.join("; "))
         };
         tasks(&manifest, "host").iter().map(line).collect()
+    }
+
+    #[test]
+    fn locks_are_renewed_before_anything_is_forgotten() {
+        let more =
+            "[[repository]]\nname = \"locked\"\nurl = \"s3://b/x\"\npassword = \"env:P\"\nlock_days = 7\n";
+        let retention = lines(more).into_iter().find(|line| line.starts_with("retention")).unwrap();
+        let own = "renew --yes --repository locked; forget --yes --repository locked; prune --yes --repository locked";
+        assert!(retention.ends_with(own), "{retention}");
+        assert_eq!(retention.matches("renew").count(), 1, "{retention}");
     }
 
     #[test]

@@ -148,6 +148,10 @@ codes! {
     STORE_UNSUPPORTED = "R0310";
     /// The bucket of a store does not exist.
     STORE_BUCKET = "R0311";
+    /// The bucket takes no objects with locks.
+    STORE_NO_LOCKS = "R0312";
+    /// There are more versions in a bucket than can be looked through.
+    STORE_VERSIONS = "R0313";
 
     // R04: backup and sources.
     /// A file or folder of the source could not be read.

@@ -2,7 +2,7 @@
 
 use super::component_kind as kind;
 use super::tier::Tier;
-use super::{agent, backup_way, mail, wal};
+use super::{agent, backup_way, mail, object_lock, wal};
 
 /// A table of the manifest.
 #[derive(Debug)]
@@ -226,6 +226,19 @@ static REPOSITORY: Section = Section {
              new in that one with `retoma copy`; `copy.md` describes it.",
         )
         .default("no copy: backups go into it"),
+        Field::new(
+            "lock_days",
+            Kind::Integer(1, object_lock::LONGEST_DAYS),
+            "For `s3://` alone, in a bucket with object lock: whatever a kept snapshot needs cannot be deleted or changed for so many \
+             days more, by nobody; `immutability.md` describes it.",
+        )
+        .default("nothing is locked"),
+        Field::new(
+            "lock_mode",
+            Kind::Choice(&object_lock::MODES),
+            "Who may take a lock away before it ends: nobody, or who has the right to bypass governance.",
+        )
+        .default("`compliance`"),
     ],
 };
 

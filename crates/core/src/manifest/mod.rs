@@ -19,6 +19,7 @@ mod fields;
 mod init;
 mod mail;
 mod model;
+mod object_lock;
 mod paths;
 mod problem;
 mod raw;
@@ -42,6 +43,7 @@ pub use model::{
     Check, Command, Component, DrillOptions, Evidence, HttpCheck, Manifest, Markers, Repository, Retention,
     Schedule, ServerUrl, Service, Source, SqlExpectation,
 };
+pub use object_lock::{LockMode, ObjectLock};
 pub use problem::{Problem, Severity, render, summary};
 pub use reference::{reference_markdown, with_reference};
 pub use schema::json_schema;

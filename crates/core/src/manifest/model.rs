@@ -6,6 +6,7 @@ use super::address::Scheme;
 use super::agent::{AgentOptions, AlertOptions};
 use super::backup_way::BackupWay;
 use super::component_kind::ComponentKind;
+use super::object_lock::ObjectLock;
 use super::problem::Problem;
 use super::secret_ref::SecretRef;
 use super::tier::{Objectives, Tier};
@@ -91,6 +92,8 @@ pub struct Repository {
     pub password: SecretRef,
     /// The repository that it is a copy of: `retoma copy` fills it, and no backup.
     pub copy_of: Option<String>,
+    /// How long its objects are locked in the bucket.
+    pub lock: Option<ObjectLock>,
 }
 
 /// A part of the service that is backed up and restored by itself.

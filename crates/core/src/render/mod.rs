@@ -4,6 +4,7 @@ mod html;
 pub mod language;
 pub mod metrics;
 pub mod monitoring;
+pub mod policies;
 pub mod report;
 pub mod sheet;
 pub mod systemd;

@@ -8,5 +8,6 @@ pub mod forget;
 pub mod keys;
 pub mod ls;
 pub mod prune;
+pub mod renew;
 pub mod repair;
 pub mod verify;

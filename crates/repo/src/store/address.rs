@@ -3,7 +3,9 @@
 //! An address may hold a user and a password; they never reach a message.
 
 use super::{LocalStore, ObjectStore, SftpOptions, SftpStore, Store, cloud};
+use jiff::Timestamp;
 use retoma_core::error::codes;
+use retoma_core::manifest::ObjectLock;
 use retoma_core::{Error, ErrorKind, Result};
 use std::fmt;
 use std::path::PathBuf;
@@ -118,6 +120,33 @@ pub fn open(address: &Address) -> Result<Arc<dyn Store>> {
         Address::Memory => Ok(Arc::new(ObjectStore::memory())),
         Address::Remote(url) if cloud::SCHEMES.contains(&url.scheme()) => cloud::open(url),
         Address::Remote(url) => Ok(Arc::new(SftpStore::new(url, SftpOptions::from_environment())?)),
+    }
+}
+
+/// As [`open`]; every object that is written gets this lock, but those that must be deletable.
+///
+/// # Errors
+/// As [`open`]; `Unsupported` for a store without locks.
+pub fn open_locked(address: &Address, lock: ObjectLock) -> Result<Arc<dyn Store>> {
+    match address {
+        Address::Remote(url) if cloud::SCHEMES.contains(&url.scheme()) => cloud::open_locked(url, lock),
+        _ => Err(refused(&address.to_string(), "objects there cannot be locked")
+            .with_hint("remove `lock_days` from the manifest")),
+    }
+}
+
+/// The store at `address` as it was at `time`, read-only.
+///
+/// # Errors
+/// As [`open`]; `Unsupported` where no versions are kept.
+pub fn as_of(address: &Address, time: Timestamp) -> Result<Arc<dyn Store>> {
+    match address {
+        Address::Remote(url) if cloud::SCHEMES.contains(&url.scheme()) => cloud::as_of(url, time),
+        _ => {
+            let message = format!("`{address}` keeps no versions: it cannot be read as it was");
+            Err(Error::new(ErrorKind::Unsupported, codes::STORE_UNSUPPORTED, message)
+                .with_hint("`--at TIME` takes an older snapshot of the repository as it is now"))
+        }
     }
 }
 

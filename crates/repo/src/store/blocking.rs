@@ -149,7 +149,7 @@ impl Drop for PutTicket {
     }
 }
 
-fn shared_runtime() -> Result<Handle> {
+pub(super) fn shared_runtime() -> Result<Handle> {
     static SHARED: OnceLock<std::io::Result<Runtime>> = OnceLock::new();
     let made = SHARED.get_or_init(|| {
         Builder::new_multi_thread()

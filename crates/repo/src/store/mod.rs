@@ -26,7 +26,7 @@ pub mod local;
 pub mod object;
 pub mod sftp;
 
-pub use address::{Address, open};
+pub use address::{Address, as_of, open, open_locked};
 pub use blocking::{BlockingStore, PutTicket};
 pub use clock::{Clock, SystemClock};
 pub use local::LocalStore;
@@ -107,7 +107,7 @@ pub struct Capabilities {
     pub conditional_create: bool,
     /// Objects can be deleted with these credentials; a lock can be left and taken away.
     pub delete: bool,
-    /// Older versions of an overwritten or deleted object can be read.
+    /// The store can be read as it was ([`as_of`]), where its owner has it keep versions.
     pub versions: bool,
 }
 

@@ -51,7 +51,7 @@ impl ObjectStore {
     }
 
     /// Reads the object as `options` say, and as many bytes of it as the answer announces.
-    async fn read(&self, key: &Key, options: GetOptions) -> Result<Bytes> {
+    pub(super) async fn read(&self, key: &Key, options: GetOptions) -> Result<Bytes> {
         let answer = self.remote.get_opts(&path(key), options).await.map_err(self.failed(key))?;
         let announced = answer.range.end.saturating_sub(answer.range.start);
         match collect(answer.into_stream(), announced, self.patience).await {

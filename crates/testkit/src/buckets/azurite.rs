@@ -116,6 +116,23 @@ impl AzuriteServer {
         String::from_utf8(openssl(&["base64", "-A"], &mac)).unwrap()
     }
 
+    /// The environment of a program that may only create blobs in a container, and list them: a shared access signature.
+    pub fn create_only_variables(&self, container: &str) -> Vec<(String, String)> {
+        let version = "2021-12-02";
+        let until = Timestamp::now() + jiff::SignedDuration::from_hours(1);
+        let until = until.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let resource = format!("/blob/{}/{container}", self.account);
+        // Rights, beginning, end, resource; identifier, address, protocol; version, kind; snapshot and what overrides headers.
+        let signed = format!("cl\n\n{until}\n{resource}\n\n\n\n{version}\nc\n\n\n\n\n\n\n");
+        let signature = self.sign(&signed).replace('+', "%2B").replace('/', "%2F").replace('=', "%3D");
+        let until = until.replace(':', "%3A");
+        let token = format!("sv={version}&sr=c&sp=cl&se={until}&sig={signature}");
+        let mut variables = self.variables();
+        variables.retain(|(name, _)| name != "AZURE_STORAGE_ACCOUNT_KEY");
+        variables.push(("AZURE_STORAGE_SAS_TOKEN".to_owned(), token));
+        variables
+    }
+
     /// The environment of restic, for the account of [`AzuriteServer::start_for_restic`].
     pub fn restic_variables(&self) -> [(&'static str, &'static str); 2] {
         [("AZURE_ACCOUNT_NAME", self.account), ("AZURE_ACCOUNT_KEY", self.key)]

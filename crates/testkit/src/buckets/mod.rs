@@ -5,10 +5,12 @@
 
 mod azurite;
 mod gcs;
+mod s3;
 mod seaweed;
 
 pub use azurite::AzuriteServer;
 pub use gcs::GcsServer;
+pub use s3::{S3Client, S3Version};
 pub use seaweed::SeaweedServer;
 
 use crate::{Folder, free_port, process, require_tool, wait_for_long};
@@ -98,6 +100,17 @@ fn dies_with_us(command: Command) -> Command {
 
 /// Sends one HTTP request to a loopback port; gives the status, or `None` when nothing answers.
 fn request(port: u16, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Option<u16> {
+    exchange(port, method, path, headers, body).map(|(status, _)| status)
+}
+
+/// As [`request`]; gives the answer's text, too.
+fn exchange(
+    port: u16,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
     let mut text = format!("{method} {path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nconnection: close\r\n");
@@ -109,5 +122,7 @@ fn request(port: u16, method: &str, path: &str, headers: &[(&str, &str)], body: 
     let mut answer = Vec::new();
     // A server that keeps the connection open is waited for in vain; the status has come by then.
     let _whole = stream.read_to_end(&mut answer).is_ok();
-    String::from_utf8_lossy(&answer).split(' ').nth(1)?.parse().ok()
+    let answer = String::from_utf8_lossy(&answer);
+    let status = answer.split(' ').nth(1)?.parse().ok()?;
+    Some((status, answer.split_once("\r\n\r\n").map(|(_, text)| text.to_owned()).unwrap_or_default()))
 }

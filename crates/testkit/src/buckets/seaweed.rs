@@ -1,5 +1,6 @@
 //! `SeaweedFS`, whose S3 gateway checks signatures, rights and conditional writes.
 
+use super::s3::S3Client;
 use super::{Server, free_port, request};
 use crate::require_local_tool;
 use std::fs;
@@ -22,6 +23,10 @@ impl SeaweedServer {
     pub const READER_KEY: &str = "retoma-reader-key";
     /// The secret of [`SeaweedServer::READER_KEY`].
     pub const READER_SECRET: &str = "retoma-reader-secret";
+
+    /// Users, each with a key of its name, who may do nothing but what a bucket's policy says.
+    pub const ROLES: [&str; 4] =
+        ["retoma-far-writer", "retoma-far-reader", "retoma-far-pruner", "retoma-other-writer"];
 
     /// Starts one, without buckets; `None`, with a printed reason, when it is not installed.
     ///
@@ -85,6 +90,26 @@ impl SeaweedServer {
         assert!(status.is_some_and(|status| status < 300), "make bucket {name}: {status:?}");
     }
 
+    /// Makes a bucket with object lock and versions.
+    pub fn make_locked_bucket(&self, name: &str) {
+        self.admin(name).must("PUT", "", &[], &[("x-amz-bucket-object-lock-enabled", "true")], "");
+    }
+
+    /// The bucket, with all rights.
+    pub fn admin(&self, bucket: &str) -> S3Client {
+        S3Client::new(self.port, bucket, (Self::KEY, Self::SECRET))
+    }
+
+    /// The bucket, with the rights that its policy gives one of [`SeaweedServer::ROLES`].
+    pub fn role(&self, bucket: &str, role: &str) -> S3Client {
+        S3Client::new(self.port, bucket, (role, &role_secret(role)))
+    }
+
+    /// The environment of a program that has the rights of one of [`SeaweedServer::ROLES`].
+    pub fn role_variables(&self, role: &str) -> Vec<(String, String)> {
+        variables(&self.endpoint(), role, &role_secret(role))
+    }
+
     /// The port of its S3 gateway.
     pub fn port(&self) -> u16 {
         self.port
@@ -118,6 +143,10 @@ fn variables(endpoint: &str, key: &str, secret: &str) -> Vec<(String, String)> {
     .to_vec()
 }
 
+fn role_secret(role: &str) -> String {
+    format!("secret-of-{role}")
+}
+
 fn identities() -> String {
     let identity = |name: &str, key: &str, secret: &str, actions: &str| {
         format!(
@@ -128,5 +157,7 @@ fn identities() -> String {
         identity("admin", SeaweedServer::KEY, SeaweedServer::SECRET, r#""Admin","Read","Write","List""#);
     let reader =
         identity("reader", SeaweedServer::READER_KEY, SeaweedServer::READER_SECRET, r#""Read","List""#);
-    format!(r#"{{"identities":[{admin},{reader}]}}"#)
+    let roles: Vec<String> =
+        SeaweedServer::ROLES.iter().map(|role| identity(role, role, &role_secret(role), "")).collect();
+    format!(r#"{{"identities":[{admin},{reader},{}]}}"#, roles.join(","))
 }

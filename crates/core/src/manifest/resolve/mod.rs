@@ -4,6 +4,7 @@
 
 mod agent;
 mod component;
+mod lock;
 mod schedule;
 mod view;
 
@@ -14,6 +15,7 @@ use super::component_kind::ComponentKind;
 use super::model::{
     Component, DrillOptions, Evidence, HttpCheck, Manifest, Markers, Repository, Retention, Service,
 };
+use super::object_lock::{LockMode, ObjectLock};
 use super::paths;
 use super::problem::{Draft, one_of, quoted};
 use super::raw::Entry;
@@ -83,6 +85,7 @@ pub(super) fn manifest(
     let service = service.and_then(|view| self::service(view, found));
     let repositories: Vec<Repository> = repositories.into_iter().collect::<Option<_>>()?;
     let components: Vec<Component> = components.into_iter().collect::<Option<_>>()?;
+    lock::check(&root.tables("repository"), &components, found);
     let service = service?;
     let agent = agent::agent(root.table("agent"), &origin.dir, found);
     let alerts = agent::alerts(root.table("alerts"), &origin.dir, found);
@@ -219,6 +222,10 @@ fn repository(view: View<'_>, dir: &Path) -> Option<Repository> {
         scheme: address::repository(url).ok()?,
         password: SecretRef::parse(view.text("password")?).ok()?.resolved(dir),
         copy_of: view.text("copy_of").map(str::to_owned),
+        lock: view.number("lock_days").map(|days| ObjectLock {
+            days,
+            mode: view.text("lock_mode").and_then(LockMode::from_name).unwrap_or_default(),
+        }),
     })
 }
 

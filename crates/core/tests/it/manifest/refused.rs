@@ -311,3 +311,24 @@ fn a_copy_needs_a_source_that_backups_go_into() {
     let only = SMALL.replace("[[component]]", "copy_of = \"local\"\n[[component]]");
     assert!(codes(&only).contains(&"R0117"));
 }
+
+#[test]
+fn locks_need_a_store_that_has_them_and_snapshots_that_are_kept_as_long() {
+    let with = |repository: &str, retention: &str| {
+        let text = SMALL.replacen("[[component]]", &format!("{repository}\n[[component]]"), 1);
+        codes(&format!("{text}\n{retention}"))
+    };
+    let none: [&str; 0] = [];
+    assert_eq!(with("lock_days = 30", ""), ["R0117"], "a local repository");
+    assert_eq!(with("lock_mode = \"governance\"", ""), ["R0117"]);
+    let far = |more: &str| {
+        format!("[[repository]]\nname = \"far\"\nurl = \"s3://b/x\"\npassword = \"env:P\"\n{more}")
+    };
+    assert_eq!(with(&far("lock_days = 30"), ""), none);
+    assert_eq!(with(&far("lock_days = 7\nlock_mode = \"governance\""), ""), none);
+    assert_eq!(with(&far("lock_days = 0"), ""), ["R0112"]);
+    assert_eq!(with(&far("lock_days = 7\nlock_mode = \"soft\""), ""), ["R0110"]);
+    assert_eq!(with(&far("lock_days = 14"), "[retention]\ndaily = 13"), ["R0117"]);
+    assert_eq!(with(&far("lock_days = 14"), "[retention]\ndaily = 13\nkeep_within = \"14d\""), none);
+    assert_eq!(with(&far("lock_days = 14"), "[retention]\nweekly = 2"), none);
+}

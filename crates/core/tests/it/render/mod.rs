@@ -3,6 +3,7 @@
 
 pub(crate) mod sample;
 
+mod policies;
 mod report;
 mod sheet;
 mod terminal;

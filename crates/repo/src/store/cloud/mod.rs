@@ -14,12 +14,15 @@ mod s3;
 
 pub(super) use answer::{remote as failure, slow};
 pub use pace::Patience;
+pub use s3::{BucketState, Held, Locks, is_locked};
 
 use super::{Capabilities, Key, ObjectStore, Store};
+use jiff::Timestamp;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{BackoffConfig, ClientConfigKey, RetryConfig};
 use retoma_core::error::codes;
+use retoma_core::manifest::ObjectLock;
 use retoma_core::{Error, ErrorKind, Result};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -79,10 +82,52 @@ fn place(url: &Url) -> Result<Place> {
 /// # Errors
 /// `Invalid` for an address that is none, or settings that contradict each other or lack a part.
 pub fn open(url: &Url) -> Result<Arc<dyn Store>> {
+    open_with(url, &environment())
+}
+
+/// As [`open`]; every object that is written gets this lock, but those that must be deletable.
+///
+/// # Errors
+/// As [`open`]; `Unsupported` for a store without locks.
+pub fn open_locked(url: &Url, lock: ObjectLock) -> Result<Arc<dyn Store>> {
+    open_locked_with(url, &environment(), lock)
+}
+
+/// As [`open_locked`], with these variables.
+///
+/// # Errors
+/// As [`open_locked`].
+pub fn open_locked_with(url: &Url, variables: &Variables, lock: ObjectLock) -> Result<Arc<dyn Store>> {
+    if url.scheme() == "s3" {
+        return s3::open(&place(url)?, variables, Patience::default(), Some(lock));
+    }
+    let message = format!("`{}://` has no locks that we know", url.scheme());
+    Err(Error::new(ErrorKind::Unsupported, codes::STORE_UNSUPPORTED, message)
+        .with_hint("remove `lock_days` from the manifest"))
+}
+
+/// The store at `url` as it was at `time`, read-only. Lists all versions there.
+///
+/// # Errors
+/// As [`open`]; `Unsupported` when it keeps no versions; `Exhausted` with `R0313` when there are too many.
+pub fn as_of(url: &Url, time: Timestamp) -> Result<Arc<dyn Store>> {
+    s3::as_of(url, &environment(), time)
+}
+
+/// As [`as_of`], with these variables.
+///
+/// # Errors
+/// As [`as_of`].
+pub fn as_of_with(url: &Url, variables: &Variables, time: Timestamp) -> Result<Arc<dyn Store>> {
+    s3::as_of(url, variables, time)
+}
+
+/// The variables of the process.
+fn environment() -> Variables {
     let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
         Some((name.into_string().ok()?, value.into_string().ok()?))
     };
-    open_with(url, &std::env::vars_os().filter_map(text).collect())
+    std::env::vars_os().filter_map(text).collect()
 }
 
 /// As [`open`], with these variables instead of the environment's.
@@ -100,7 +145,7 @@ pub fn open_with(url: &Url, variables: &Variables) -> Result<Arc<dyn Store>> {
 pub fn open_patient(url: &Url, variables: &Variables, patience: Patience) -> Result<Arc<dyn Store>> {
     let place = place(url)?;
     match url.scheme() {
-        "s3" => s3::open(&place, variables, patience),
+        "s3" => s3::open(&place, variables, patience, None),
         "az" => azure::open(&place, variables, patience),
         "gs" => gcs::open(&place, variables, patience),
         scheme => Err(Error::internal(format!("`{scheme}` is no scheme of a bucket"))),

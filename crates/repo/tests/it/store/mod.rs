@@ -1,5 +1,6 @@
 //! Every store and every layer keeps the same contract, also when things fail.
 
+mod as_of;
 mod blocking;
 mod buckets;
 mod cache;

@@ -1,0 +1,82 @@
+//! Writes with a lock: mode and date are part of the request that writes the object, so that it never lies there without.
+
+use super::is_locked;
+use super::locks::lock_headers;
+use super::signed::{Ask, Signed};
+use crate::store::{Capabilities, Key, Leftovers, ObjectMeta, ObjectStore, PutMode, Store, error};
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use jiff::Timestamp;
+use retoma_core::Result;
+use retoma_core::manifest::ObjectLock;
+use std::ops::Range;
+
+/// A bucket in which every object but locks and marks is written with a lock.
+#[derive(Debug)]
+pub(super) struct Locked {
+    inner: ObjectStore,
+    signed: Signed,
+    lock: ObjectLock,
+}
+
+impl Locked {
+    pub(super) fn new(inner: ObjectStore, signed: Signed, lock: ObjectLock) -> Self {
+        Self { inner, signed, lock }
+    }
+}
+
+#[async_trait]
+impl Store for Locked {
+    fn location(&self) -> String {
+        self.inner.location()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    async fn put(&self, key: &Key, data: Bytes, mode: PutMode) -> Result<()> {
+        if !is_locked(key.as_str()) {
+            return self.inner.put(key, data, mode).await;
+        }
+        let ask = Ask::put(&self.signed, key, &[], data)?;
+        let mut ask = lock_headers(ask, self.lock.mode, self.lock.until(Timestamp::now()))?;
+        if mode == PutMode::Create {
+            ask = ask.header("if-none-match", "*")?;
+        }
+        match self.signed.ask(ask).await? {
+            Ok(_) => Ok(()),
+            Err(refused) if refused.code() == "PreconditionFailed" => {
+                Err(error::exists(&self.location(), key))
+            }
+            // "Bucket is missing Object Lock Configuration"; others have other words.
+            Err(refused) if refused.code() == "InvalidRequest" => Err(self.signed.no_locks()),
+            Err(refused) => Err(self.signed.refusal(&refused)),
+        }
+    }
+
+    async fn get(&self, key: &Key) -> Result<Bytes> {
+        self.inner.get(key).await
+    }
+
+    async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
+        self.inner.get_range(key, range).await
+    }
+
+    async fn head(&self, key: &Key) -> Result<ObjectMeta> {
+        self.inner.head(key).await
+    }
+
+    fn list<'a>(&'a self, folder: &'a str) -> BoxStream<'a, Result<ObjectMeta>> {
+        self.inner.list(folder)
+    }
+
+    async fn delete(&self, key: &Key) -> Result<()> {
+        self.inner.delete(key).await
+    }
+
+    async fn remove_leftovers(&self, modified_before: Timestamp) -> Result<Leftovers> {
+        self.inner.remove_leftovers(modified_before).await
+    }
+}
