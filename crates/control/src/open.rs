@@ -1,9 +1,10 @@
 //! From what the manifest says about a repository to an open one: secrets, address, layers.
 
-use crate::{durable, keyring};
+use crate::{durable, keyring, unlock};
 use retoma_core::manifest::{self, SecretRef};
 use retoma_core::{Error, ErrorKind, Result, ResultExt, Secret, error::codes};
 use retoma_repo::Repository;
+use retoma_repo::shares;
 use retoma_repo::store::layer::{Layers, RetryPolicy, stack};
 use retoma_repo::store::{self, Address, BlockingStore};
 use std::os::unix::fs::MetadataExt as _;
@@ -99,20 +100,35 @@ pub struct Opened {
 }
 
 /// Opens the repository that the manifest describes; with `create`, makes it when there is none (what only the first
-/// backup does). Its password is read where no key of it is kept (see [`keyring`]).
+/// backup does). Its password is read where no key of it is kept (see [`keyring`]) and no shares were offered ([`unlock`]).
 ///
 /// # Errors
 /// `R0102` about the password; `R0304` about the address; otherwise as [`Repository::open`].
 pub fn open_repository(described: &manifest::Repository, create: bool) -> Result<Opened> {
     let opening = || format!("open repository `{}`", described.name);
     let address = address(described).with_context(opening)?;
+    if let Some(shares) = unlock::offered() {
+        let (repository, _) = shares::open(&open_store(&address)?, &shares).with_context(opening)?;
+        return Ok(Opened { repository, created: false });
+    }
     if let Some(repository) = keyring::open(&open_store(&address)?).with_context(opening)? {
         return Ok(Opened { repository, created: false });
     }
-    let password = secret(&described.password)?;
-    let opened = open_at(&address, &password, create).with_context(opening)?;
+    let opened = open_at(&address, &password(described)?, create).with_context(opening)?;
     keyring::note(&opened.repository);
     Ok(opened)
+}
+
+/// The password of the repository that the manifest describes: what its `password` names, or what the shares give that were
+/// offered.
+///
+/// # Errors
+/// As [`open_repository`].
+pub fn password(described: &manifest::Repository) -> Result<Secret<String>> {
+    match unlock::offered() {
+        Some(shares) => Ok(shares::open(&open_store(&address(described)?)?, &shares)?.1),
+        None => secret(&described.password),
+    }
 }
 
 /// Where the repository that a manifest describes lies. There, what follows `file://` is a path as it is; an address

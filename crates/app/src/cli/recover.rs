@@ -9,7 +9,7 @@ use crate::output::{self, table};
 use retoma_control::choose::{Chosen, Wanted};
 use retoma_control::recover::{self, Options, Place, Plan, Recovered, Request};
 use retoma_control::timeline::Timeline;
-use retoma_control::{Interrupt, Stopwatch, paths};
+use retoma_control::{Interrupt, Stopwatch, paths, unlock};
 use retoma_core::decide::recovery::{Goal, Target};
 use retoma_core::drill::{CheckOutcome, CheckResult, StepName, Waterfall};
 use retoma_core::{Error, ErrorKind, Result, error::codes};
@@ -25,9 +25,9 @@ use std::sync::Arc;
 pub(super) struct Args {
     /// The repository's address, on a machine without a manifest; may be given several times, and what one lacks comes from
     /// the others
-    #[arg(long, value_name = "URL", requires = "password_file")]
+    #[arg(long, value_name = "URL")]
     repository_url: Vec<String>,
-    /// The file with its password; one for each address, in the same order
+    /// The file with its password; one for each address, in the same order; none with `--share`
     #[arg(long, value_name = "FILE", requires = "repository_url")]
     password_file: Vec<PathBuf>,
     /// A folder that stands for `/`: /srv/shop comes back as DIR/srv/shop
@@ -134,13 +134,17 @@ fn choose(context: &Context, args: &Args, goal: &Goal) -> Result<Chosen> {
             Some(_) => vec![several::of_manifest(context.chosen(&manifest)?)],
             None => manifest.repositories.iter().map(several::of_manifest).collect(),
         }
+    } else if let Some(shares) = unlock::offered() {
+        let urls = args.repository_url.iter();
+        urls.map(|url| several::of_address_with_shares(url, &shares)).collect::<Result<_>>()?
     } else if args.repository_url.len() == args.password_file.len() {
         let pairs = args.repository_url.iter().zip(&args.password_file);
         pairs.map(|(url, file)| several::of_address(url, file)).collect::<Result<_>>()?
     } else {
-        let message = "each `--repository-url` needs a `--password-file`";
-        return Err(Error::new(ErrorKind::Invalid, codes::USAGE, message)
-            .with_hint("give both as often, in the same order"));
+        let message = "each `--repository-url` needs a `--password-file`, or the shares of its key";
+        return Err(Error::new(ErrorKind::Invalid, codes::USAGE, message).with_hint(
+            "give both as often, in the same order; or `--share FILE` for each share that people bring",
+        ));
     };
     let at = match goal.target {
         Target::Time(time) => Some(time),

@@ -6,12 +6,14 @@ use jiff::Timestamp;
 use retoma_control::choose::{Candidate, Chosen, Wanted, choose};
 use retoma_control::open;
 use retoma_core::manifest::{self, Scheme, SecretRef};
+use retoma_core::share::Share;
 use retoma_core::units::{ByteSize, counted};
 use retoma_core::{Error, Result, error::codes};
 use retoma_repo::Repository;
 use retoma_repo::copies::Taken;
 use retoma_repo::format::snapshot::TAG_MANIFEST;
 use retoma_repo::ops::find;
+use retoma_repo::shares;
 use retoma_repo::store::Address;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -36,6 +38,20 @@ pub(super) fn of_address(url: &str, password_file: &Path) -> Result<Candidate> {
     let url = url.to_owned();
     let open = Arc::new(move || open::open_address(&url, &password, false).map(|opened| opened.repository));
     Ok(Candidate { name: address.to_string(), is_local: matches!(address, Address::Local(_)), open })
+}
+
+/// The same, opened with shares. They may be of several sets, one for each repository.
+///
+/// # Errors
+/// `R0304` about the address.
+pub(super) fn of_address_with_shares(url: &str, shares: &Arc<Vec<Share>>) -> Result<Candidate> {
+    let address: Address = url.parse()?;
+    let (name, is_local) = (address.to_string(), matches!(address, Address::Local(_)));
+    let shares = Arc::clone(shares);
+    let open = Arc::new(move || {
+        shares::open(&open::open_store(&address)?, &shares).map(|(repository, _)| repository)
+    });
+    Ok(Candidate { name, is_local, open })
 }
 
 /// Opens the one that is to be read, and says what somebody should know about that.

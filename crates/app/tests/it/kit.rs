@@ -210,6 +210,7 @@ impl Home {
         settings.add_filter(&format!(r"\b{}\b", literal(&retoma_repo::host::hostname())), "[HOST]");
         settings.add_filter(r"\b[0-9a-f]{64}\b", "[ID64]");
         settings.add_filter(r"\b[0-9a-f]{8}\b( \*)?", "[ID]");
+        settings.add_filter(r"\bset [0-9a-f]{16}\b", "set [SET]");
         settings.add_filter(r"[A-Za-z0-9+/]{43}=", "[PUBLIC KEY]");
         settings.add_filter(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+)?Z?", "[TIME]");
         settings.add_filter(r"\d+(\.\d+)? ([KMGT]i)?B\b", "[SIZE]");

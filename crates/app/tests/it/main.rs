@@ -31,6 +31,7 @@ mod retention;
 mod service;
 mod several;
 mod sftp;
+mod shares;
 mod tablespaces;
 mod texts;
 mod usage;

@@ -4,5 +4,6 @@
 pub(crate) mod sample;
 
 mod report;
+mod share;
 mod sheet;
 mod terminal;
