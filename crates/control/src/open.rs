@@ -109,6 +109,7 @@ pub fn open_repository(described: &manifest::Repository, create: bool) -> Result
     let address = address(described).with_context(opening)?;
     if let Some(shares) = unlock::offered() {
         let (repository, _) = shares::open(&open_store(&address)?, &shares).with_context(opening)?;
+        keyring::note(&repository);
         return Ok(Opened { repository, created: false });
     }
     if let Some(repository) = keyring::open(&open_store(&address)?).with_context(opening)? {

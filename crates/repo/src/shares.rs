@@ -189,7 +189,7 @@ fn too_few(set: SetId, needed: u8, group: &Group<'_>) -> Error {
         here.join(", ")
     );
     Error::new(ErrorKind::Unauthorized, codes::SHARES_FEW, message)
-        .with_hint(format!("bring {} more of the same set", counted(missing as u64, "share", "shares")))
+        .with_hint(format!("bring {} of the same set", counted(missing as u64, "more share", "more shares")))
 }
 
 fn not_of_this(place: &str, set: SetId, known: &Known) -> Error {

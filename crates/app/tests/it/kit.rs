@@ -219,6 +219,7 @@ impl Home {
         // Columns of tables are as wide as what was left out; carets under a manifest's line stay where they are.
         settings.add_filter(r"([^|\s])  +", "$1  ");
         settings.add_filter(r"\[ID\]  [^\[\s]\S*  \[HOST\]", "[ID]  [USER]  [HOST]");
+        settings.add_filter(r"\[ID\]  (password|key file)  [^\[\s]\S*  \[HOST\]", "[ID]  $1  [USER]  [HOST]");
         settings.add_filter(r"data/[0-9a-f]{2}/", "data/[ID2]/");
         settings.add_filter(r" at \d+(: blob| of pack)", " at [OFFSET]$1");
         // One for each folder that leads to the temporary one.

@@ -44,7 +44,7 @@ pub(super) fn write(symbols: &[u8; SYMBOLS]) -> Vec<Zeroizing<String>> {
         for (at, symbol) in part.iter().chain(&check(at + 1, part)).enumerate() {
             match at {
                 0 | ON_A_LINE => text.push_str("  "),
-                at if at % 4 == 0 => text.push(' '),
+                at if at.is_multiple_of(4) => text.push(' '),
                 _ => {}
             }
             text.push(letter(*symbol));

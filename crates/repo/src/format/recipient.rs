@@ -36,7 +36,7 @@ pub enum Wrapping {
     Shares(ShareSet),
     /// It is in a file that somebody keeps.
     KeyFile,
-    /// The transit engine of OpenBao or Vault has sealed it.
+    /// The transit engine of `OpenBao` or Vault has sealed it.
     Transit(Sealed),
     /// A later version wraps it in a way that this one does not know.
     Unknown(String),
@@ -124,7 +124,7 @@ impl Recipient {
         let (mut shares, mut transit) = (None, None);
         match &self.wrapping {
             Wrapping::Shares(set) => {
-                let checks = set.checks.iter().map(|check| hex(check)).collect();
+                let checks = set.checks.iter().map(hex).collect();
                 shares = Some(RawShares { set: set.set.to_string(), threshold: set.threshold, checks });
             }
             Wrapping::Transit(Sealed { mount, name, ciphertext }) => {

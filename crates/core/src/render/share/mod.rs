@@ -101,14 +101,13 @@ fn steps(html: &mut Html, repository: &Repository, share: &Share, texts: &texts:
 
 /// The file of one share: what it is, and the lines.
 pub fn file(manifest: &Manifest, repository: &Repository, share: &Share) -> Zeroizing<String> {
-    let shown = |text: &str| clean(text);
     let mut text = Zeroizing::new(String::with_capacity(1024));
     text.push_str(&format!(
         "# Retoma: share {} of {} of the key of {}, repository {}, set {}.\n",
         share.index(),
         share.total(),
-        shown(&manifest.service.name),
-        shown(&repository.name),
+        clean(&manifest.service.name),
+        clean(&repository.name),
         share.set()
     ));
     text.push_str(&format!(
