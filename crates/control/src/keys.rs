@@ -3,8 +3,9 @@
 
 use crate::durable::{self, PRIVATE};
 use crate::open::secret;
+use crate::transit;
 use crate::unlock::read_share;
-use retoma_core::manifest::{self, Manifest, SecretRef};
+use retoma_core::manifest::{self, Manifest, SecretRef, TransitKey};
 use retoma_core::render::{Language, share as page};
 use retoma_core::{Error, ErrorKind, Result, ResultExt, Secret, error::codes};
 use retoma_repo::Repository;
@@ -34,6 +35,8 @@ pub enum Wanted {
     },
     /// A random password in a file.
     KeyFile(PathBuf),
+    /// A random password that a transit engine wraps.
+    Transit(TransitKey),
 }
 
 /// What the pages of shares say beside the share.
@@ -111,6 +114,11 @@ fn prepare(wanted: &Wanted, about: About<'_>) -> Result<New> {
             durable::write(path, text.as_bytes(), PRIVATE)?;
             Ok(New { password, wrapping: Some(Wrapping::KeyFile), files: vec![path.clone()] })
         }
+        Wanted::Transit(key) => {
+            let password = recipients::new_password()?;
+            let wrapping = Some(transit::wrap(key, &password)?);
+            Ok(New { password, wrapping, files: Vec::new() })
+        }
         Wanted::Shares { threshold, total, folder, language } => {
             let split = shares::split(*threshold, *total)?;
             let files = write_shares(&split.shares, folder, *language, about)?;
@@ -168,6 +176,7 @@ fn prove(opened: &Repository, new: &New, wanted: &Wanted) -> Result<()> {
             let password = secret(&SecretRef::File(path.clone()))?;
             password.expose() == new.password.expose()
         }
+        Wanted::Transit(key) => transit::open(opened.store(), key)?.1.expose() == new.password.expose(),
         Wanted::Shares { threshold, .. } => {
             let texts = new.files.iter().filter(|file| file.extension().is_some_and(|it| it == "txt"));
             let read = texts.map(|file| read_share(file)).collect::<Result<Vec<_>>>()?;

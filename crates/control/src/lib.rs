@@ -22,6 +22,7 @@ pub mod probe;
 pub mod recover;
 pub mod service;
 pub mod timeline;
+pub mod transit;
 pub mod unlock;
 pub mod wal;
 pub mod watch;

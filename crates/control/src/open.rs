@@ -1,6 +1,6 @@
 //! From what the manifest says about a repository to an open one: secrets, address, layers.
 
-use crate::{durable, keyring, unlock};
+use crate::{durable, keyring, transit, unlock};
 use retoma_core::manifest::{self, SecretRef};
 use retoma_core::{Error, ErrorKind, Result, ResultExt, Secret, error::codes};
 use retoma_repo::Repository;
@@ -30,6 +30,12 @@ pub fn secret(reference: &SecretRef) -> Result<Secret<String>> {
             Ok(text) => text,
             Err(_) => return missing("is not set", format!("set it for this command: `export {name}=…`")),
         },
+        SecretRef::Transit(_) => {
+            return missing(
+                "is not known before the repository is asked",
+                "a transit engine opens repositories; name a file or variable here".to_owned(),
+            );
+        }
         SecretRef::File(path) => match read_private(path)? {
             Ok(text) => text,
             Err((why, hint)) => return missing(&why, hint),
@@ -40,6 +46,7 @@ pub fn secret(reference: &SecretRef) -> Result<Secret<String>> {
         let fix = match reference {
             SecretRef::Env(name) => format!("set it for this command: `export {name}=…`"),
             SecretRef::File(path) => put_back(path),
+            SecretRef::Transit(_) => String::new(),
         };
         return missing("is empty", fix);
     }
@@ -115,20 +122,27 @@ pub fn open_repository(described: &manifest::Repository, create: bool) -> Result
     if let Some(repository) = keyring::open(&open_store(&address)?).with_context(opening)? {
         return Ok(Opened { repository, created: false });
     }
-    let opened = open_at(&address, &password(described)?, create).with_context(opening)?;
+    if let SecretRef::Transit(key) = &described.password {
+        let (repository, _) = transit::open(&open_store(&address)?, key).with_context(opening)?;
+        keyring::note(&repository);
+        return Ok(Opened { repository, created: false });
+    }
+    let opened = open_at(&address, &secret(&described.password)?, create).with_context(opening)?;
     keyring::note(&opened.repository);
     Ok(opened)
 }
 
-/// The password of the repository that the manifest describes: what its `password` names, or what the shares give that were
-/// offered.
+/// The password of the repository that the manifest describes: what its `password` names, where need be with the help of a transit
+/// engine, or what the shares give that were offered.
 ///
 /// # Errors
 /// As [`open_repository`].
 pub fn password(described: &manifest::Repository) -> Result<Secret<String>> {
-    match unlock::offered() {
-        Some(shares) => Ok(shares::open(&open_store(&address(described)?)?, &shares)?.1),
-        None => secret(&described.password),
+    let store = || open_store(&address(described)?);
+    match (unlock::offered(), &described.password) {
+        (Some(shares), _) => Ok(shares::open(&store()?, &shares)?.1),
+        (None, SecretRef::Transit(key)) => Ok(transit::open(&store()?, key)?.1),
+        (None, other) => secret(other),
     }
 }
 

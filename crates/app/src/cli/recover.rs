@@ -30,6 +30,9 @@ pub(super) struct Args {
     /// The file with its password; one for each address, in the same order; none with `--share`
     #[arg(long, value_name = "FILE", requires = "repository_url")]
     password_file: Vec<PathBuf>,
+    /// The key of a transit engine that opens the repository, in place of passwords; the token is in `VAULT_TOKEN`
+    #[arg(long, value_name = "URL", requires = "repository_url", conflicts_with = "password_file")]
+    transit: Option<String>,
     /// A folder that stands for `/`: /srv/shop comes back as DIR/srv/shop
     #[arg(long, value_name = "DIR")]
     to: Option<PathBuf>,
@@ -137,6 +140,10 @@ fn choose(context: &Context, args: &Args, goal: &Goal) -> Result<Chosen> {
     } else if let Some(shares) = unlock::offered() {
         let urls = args.repository_url.iter();
         urls.map(|url| several::of_address_with_shares(url, &shares)).collect::<Result<_>>()?
+    } else if let Some(url) = &args.transit {
+        let key = super::key::new::key_of_engine(url)?;
+        let urls = args.repository_url.iter();
+        urls.map(|url| several::of_address_with_transit(url, &key)).collect::<Result<_>>()?
     } else if args.repository_url.len() == args.password_file.len() {
         let pairs = args.repository_url.iter().zip(&args.password_file);
         pairs.map(|(url, file)| several::of_address(url, file)).collect::<Result<_>>()?

@@ -4,8 +4,8 @@ use crate::context::Context;
 use crate::output;
 use jiff::Timestamp;
 use retoma_control::choose::{Candidate, Chosen, Wanted, choose};
-use retoma_control::open;
-use retoma_core::manifest::{self, Scheme, SecretRef};
+use retoma_control::{open, transit};
+use retoma_core::manifest::{self, Scheme, SecretRef, TransitKey};
 use retoma_core::share::Share;
 use retoma_core::units::{ByteSize, counted};
 use retoma_core::{Error, Result, error::codes};
@@ -51,6 +51,19 @@ pub(super) fn of_address_with_shares(url: &str, shares: &Arc<Vec<Share>>) -> Res
     let open = Arc::new(move || {
         shares::open(&open::open_store(&address)?, &shares).map(|(repository, _)| repository)
     });
+    Ok(Candidate { name, is_local, open })
+}
+
+/// The same, opened with what a transit engine unwraps.
+///
+/// # Errors
+/// `R0304` about the address.
+pub(super) fn of_address_with_transit(url: &str, key: &TransitKey) -> Result<Candidate> {
+    let address: Address = url.parse()?;
+    let (name, is_local) = (address.to_string(), matches!(address, Address::Local(_)));
+    let key = key.clone();
+    let open =
+        Arc::new(move || transit::open(&open::open_store(&address)?, &key).map(|(repository, _)| repository));
     Ok(Candidate { name, is_local, open })
 }
 

@@ -34,6 +34,7 @@ mod sftp;
 mod shares;
 mod tablespaces;
 mod texts;
+mod transit;
 mod usage;
 mod wal;
 mod wal_stream;

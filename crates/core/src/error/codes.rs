@@ -130,6 +130,8 @@ codes! {
     SHARES_FEW = "R0232";
     /// A share that is none of those that were made, or shares that do not belong together.
     SHARE_WRONG = "R0233";
+    /// A transit engine does not unwrap, or wrap, a key.
+    TRANSIT = "R0234";
 
     // R03: stores.
     /// The store has no such object.

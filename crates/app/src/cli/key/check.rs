@@ -22,7 +22,11 @@ pub(super) fn run(
     let listed = keys::list_all(repository)?;
     let own = on_this_host(repository, described);
     let now = jiff::Timestamp::now();
-    let facts: Vec<Key> = listed.keys.iter().map(|key| fact(key, own, now)).collect();
+    let engine = match &described.password {
+        manifest::SecretRef::Transit(key) if key.is_local() => Place::ThisHost,
+        _ => Place::Elsewhere,
+    };
+    let facts: Vec<Key> = listed.keys.iter().map(|key| fact(key, (own, engine), now)).collect();
     let warnings = decide::check(&facts, now);
     let rows = listed.keys.iter().zip(&facts).map(|(key, fact)| {
         vec![fact.id.clone(), table::printable(&in_words(key)), place(fact.place).to_owned()]
@@ -59,17 +63,19 @@ fn on_this_host(repository: &Repository, described: &manifest::Repository) -> Op
     Repository::open(repository.store().clone(), &password).ok().map(|opened| opened.key_id())
 }
 
-fn fact(key: &KeyInfo, own: Option<KeyId>, now: jiff::Timestamp) -> Key {
+fn fact(key: &KeyInfo, (own, engine): (Option<KeyId>, Place), now: jiff::Timestamp) -> Key {
     let (kind, place) = match &key.wrapping {
         None => (Kind::Password, Place::Unknown),
         Some(Wrapping::KeyFile) => (Kind::KeyFile, Place::Unknown),
         Some(Wrapping::Shares(set)) => {
             (Kind::Shares { threshold: set.threshold, total: set.total() }, Place::Elsewhere)
         }
-        Some(Wrapping::Transit(_)) => (Kind::Transit, Place::Elsewhere),
+        Some(Wrapping::Transit(_)) => (Kind::Transit, engine),
         Some(Wrapping::Unknown(_)) => (Kind::Unknown, Place::Unknown),
     };
-    let place = if own == Some(key.id) { Place::ThisHost } else { place };
+    // A transit engine decides itself who opens, and where; a password that the manifest names is had here.
+    let is_here = own == Some(key.id) && kind != Kind::Transit;
+    let place = if is_here { Place::ThisHost } else { place };
     let tried = if key.is_current { now } else { key.created.0 };
     Key { id: key.id.short(), kind, place, tried }
 }

@@ -1,7 +1,7 @@
 //! `retoma key`.
 
 mod check;
-mod new;
+pub(super) mod new;
 
 use crate::context::Context;
 use crate::exit::Exit;
@@ -23,7 +23,7 @@ pub(super) struct Args {
 enum Action {
     /// List the keys (the default)
     List,
-    /// Add a way in: a password, shares of a split key, or a key file
+    /// Add a way in: a password, shares of a split key, a key file, or a transit engine
     Add(new::Args),
     /// Put a new way in in the place of another; the data stay as they are
     Rotate {

@@ -4,7 +4,7 @@ use crate::cli::drill::language;
 use crate::context::Context;
 use retoma_control::keys::{About, Made, Wanted, make};
 use retoma_control::open;
-use retoma_core::manifest::{self, Manifest, SecretRef};
+use retoma_core::manifest::{self, Manifest, SecretRef, TransitKey};
 use retoma_core::render::Language;
 use retoma_core::{Error, ErrorKind, Result, error::codes};
 use retoma_repo::Repository;
@@ -12,7 +12,7 @@ use serde_json::json;
 use std::path::PathBuf;
 
 #[derive(Debug, clap::Args)]
-#[command(group(clap::ArgGroup::new("way").required(true).args(["new_password", "shares", "key_file"])))]
+#[command(group(clap::ArgGroup::new("way").required(true).args(["new_password", "shares", "key_file", "transit"])))]
 pub(super) struct Args {
     /// A password; where the new one is: `file:PATH` or `env:NAME`
     #[arg(long, value_name = "REFERENCE")]
@@ -26,6 +26,9 @@ pub(super) struct Args {
     /// A random key in a file
     #[arg(long, requires = "output")]
     key_file: bool,
+    /// A random key, wrapped by a transit engine: `https://host:8200/v1/transit/keys/NAME`; the token is in `VAULT_TOKEN`
+    #[arg(long, value_name = "URL")]
+    transit: Option<String>,
     /// Where the key file, or the folder with the shares, is written
     #[arg(long, short = 'o', value_name = "PATH")]
     output: Option<PathBuf>,
@@ -43,6 +46,9 @@ impl Args {
             })?;
             return open::secret(&reference).map(Wanted::Password);
         }
+        if let Some(url) = &self.transit {
+            return key_of_engine(url).map(Wanted::Transit);
+        }
         let Some(output) = self.output.clone() else {
             return Err(Error::internal("the command line let a key without a place through"));
         };
@@ -53,6 +59,21 @@ impl Args {
             _ => Wanted::KeyFile(output),
         })
     }
+}
+
+/// Reads the address of a transit engine's key.
+///
+/// # Errors
+/// `R0304`, which does not repeat the address.
+pub(in crate::cli) fn key_of_engine(url: &str) -> Result<TransitKey> {
+    TransitKey::parse(url).map_err(|reason| {
+        Error::new(
+            ErrorKind::Invalid,
+            codes::STORE_ADDRESS,
+            format!("the address of the transit key cannot be used: {reason}"),
+        )
+        .with_hint("write it as `https://bao.example:8200/v1/transit/keys/NAME`")
+    })
 }
 
 fn about<'a>(manifest: &'a Manifest, described: &'a manifest::Repository) -> About<'a> {
@@ -108,7 +129,7 @@ pub(super) fn rotate(
 fn say(context: &Context, wanted: &Wanted, made: &Made) {
     made.files.iter().for_each(|file| context.printer.data(&format!("wrote {}", file.display())));
     match wanted {
-        Wanted::Password(_) => {}
+        Wanted::Password(_) | Wanted::Transit(_) => {}
         Wanted::KeyFile(_) => {
             context.printer.note("keep the file where this machine is not, and delete it here: whoever has it can read every backup");
         }
