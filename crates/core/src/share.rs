@@ -227,7 +227,7 @@ mod tests {
     }
 
     fn typed(share: &Share) -> String {
-        share.lines().iter().map(|line| format!("{}\n", line.as_str())).collect()
+        share.lines().iter().flat_map(|line| [line.as_str(), "\n"]).collect()
     }
 
     proptest! {

@@ -139,7 +139,7 @@ pub fn check(keys: &[Key], now: Timestamp) -> Vec<Warning> {
         [] if keys.is_empty() => {}
         [] => warnings.push(Warning::OnlyThisHost),
         some if some.iter().all(|key| key.place == Place::Unknown) => {
-            warnings.push(Warning::NoneKnownElsewhere)
+            warnings.push(Warning::NoneKnownElsewhere);
         }
         _ => {}
     }
