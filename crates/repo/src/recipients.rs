@@ -73,7 +73,7 @@ pub fn read(store: &BlockingStore) -> Result<Known> {
         match load(store, RecipientId(id), meta.size_bytes) {
             Ok(recipient) => known.recipients.push((RecipientId(id), recipient)),
             Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported) => {
-                known.damaged.push(error)
+                known.damaged.push(error);
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error),

@@ -98,7 +98,7 @@ fn join(shares: &[&Share]) -> Result<Secret<String>> {
         return Err(wrong());
     }
     secret.copy_from_slice(&joined);
-    if SetId::of(&secret) != first.set() { Err(wrong()) } else { Ok(password_of(&secret)) }
+    if SetId::of(&secret) == first.set() { Ok(password_of(&secret)) } else { Err(wrong()) }
 }
 
 /// The shares of one set by their numbers. The same one twice counts once.
@@ -128,7 +128,7 @@ pub fn open(store: &BlockingStore, shares: &[Share]) -> Result<(Repository, Secr
     let place = store.store().location();
     Err(match (few, opens_nothing) {
         (Some(few), _) => few,
-        (None, Some(set)) => not_of_this(&place.to_string(), set, &known),
+        (None, Some(set)) => not_of_this(&place, set, &known),
         (None, None) => Error::new(ErrorKind::Invalid, codes::USAGE, "no share was given")
             .with_hint("name files with `--share FILE`"),
     })

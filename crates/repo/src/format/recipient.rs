@@ -213,7 +213,7 @@ fn sealed(raw: RawTransit) -> Result<Sealed> {
 }
 
 fn hex(bytes: &[u8; 16]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    format!("{:032x}", u128::from_be_bytes(*bytes))
 }
 
 fn unhex(text: &str) -> Option<[u8; 16]> {
