@@ -79,12 +79,12 @@ pub fn make(
     about: About<'_>,
 ) -> Result<Made> {
     let new = prepare(wanted, about)?;
-    let write = || match instead_of {
-        Some(old) => keys::rotate(repository, old, &new.password, new.wrapping.clone()),
-        None => {
-            keys::add_wrapped(repository, &new.password, new.wrapping.clone())?;
-            Repository::open(repository.store().clone(), &new.password).context("open with the new key")
+    let write = || {
+        if let Some(old) = instead_of {
+            return keys::rotate(repository, old, &new.password, new.wrapping.clone());
         }
+        keys::add_wrapped(repository, &new.password, new.wrapping.clone())?;
+        Repository::open(repository.store().clone(), &new.password).context("open with the new key")
     };
     match write() {
         Ok(opened) => {

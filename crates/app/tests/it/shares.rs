@@ -17,7 +17,9 @@ fn share(number: u8) -> String {
 /// `--share` for each number, after `verb`.
 fn opened<'a>(verb: &[&'a str], files: &'a [String]) -> Vec<&'a str> {
     let mut arguments = verb.to_vec();
-    files.iter().for_each(|file| arguments.extend(["--share", file.as_str()]));
+    for file in files {
+        arguments.extend(["--share", file.as_str()]);
+    }
     arguments
 }
 

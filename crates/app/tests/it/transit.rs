@@ -1,4 +1,4 @@
-//! A repository whose password OpenBao's transit engine wraps, whole commands.
+//! A repository whose password `OpenBao`'s transit engine wraps, whole commands.
 
 use crate::kit::{Home, MODELS, Run};
 use retoma_testkit::BaoServer;

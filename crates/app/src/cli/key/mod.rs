@@ -120,7 +120,7 @@ fn object(key: &KeyInfo) -> Value {
                 json!({ "set": set.set.to_string(), "threshold": set.threshold, "total": set.total() });
         }
         Some(Wrapping::Transit(sealed)) => {
-            object["transit"] = json!({ "mount": sealed.mount, "name": sealed.name })
+            object["transit"] = json!({ "mount": sealed.mount, "name": sealed.name });
         }
         _ => {}
     }

@@ -111,7 +111,7 @@ pub(super) fn rotate(
     let after = made.repository.list(retoma_repo::repository::Folder::Keys)?;
     let is_left = |id: &[u8; 32]| after.iter().any(|(left, _)| left == id);
     let gone = before.iter().map(|(id, _)| retoma_repo::id::KeyId(*id)).find(|id| !is_left(&id.0));
-    let replaced = gone.map_or_else(|| id.to_owned(), |id| id.short());
+    let replaced = gone.map_or_else(|| id.to_owned(), retoma_repo::KeyId::short);
     context.printer.data(&format!("key {} is in the place of {replaced}", made.id.short()));
     say(context, &wanted, &made);
     if gone == Some(repository.key_id()) {
@@ -119,7 +119,7 @@ pub(super) fn rotate(
             "the key that opened the repository just now is gone: whatever names it (the manifest's `password`) must name another now",
         );
     }
-    let removed = gone.map(|id| id.to_hex());
+    let removed = gone.map(retoma_repo::KeyId::to_hex);
     context
         .printer
         .json("retoma.key/1", json!({ "added": made.id.to_hex(), "removed": removed, "files": made.files }));
