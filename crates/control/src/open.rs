@@ -1,10 +1,11 @@
 //! From what the manifest says about a repository to an open one: secrets, address, layers.
 
-use crate::{durable, keyring};
+use crate::{durable, keyring, transit, unlock};
 use jiff::Timestamp;
 use retoma_core::manifest::{self, SecretRef};
 use retoma_core::{Error, ErrorKind, Result, ResultExt, Secret, error::codes};
 use retoma_repo::Repository;
+use retoma_repo::shares;
 use retoma_repo::store::cloud::Locks;
 use retoma_repo::store::layer::{Layers, RetryPolicy, stack};
 use retoma_repo::store::{self, Address, BlockingStore, Store};
@@ -32,6 +33,12 @@ pub fn secret(reference: &SecretRef) -> Result<Secret<String>> {
             Ok(text) => text,
             Err(_) => return missing("is not set", format!("set it for this command: `export {name}=…`")),
         },
+        SecretRef::Transit(_) => {
+            return missing(
+                "is not known before the repository is asked",
+                "a transit engine opens repositories; name a file or variable here".to_owned(),
+            );
+        }
         SecretRef::File(path) => match read_private(path)? {
             Ok(text) => text,
             Err((why, hint)) => return missing(&why, hint),
@@ -42,6 +49,7 @@ pub fn secret(reference: &SecretRef) -> Result<Secret<String>> {
         let fix = match reference {
             SecretRef::Env(name) => format!("set it for this command: `export {name}=…`"),
             SecretRef::File(path) => put_back(path),
+            SecretRef::Transit(_) => String::new(),
         };
         return missing("is empty", fix);
     }
@@ -102,7 +110,7 @@ pub struct Opened {
 }
 
 /// Opens the repository that the manifest describes; with `create`, makes it when there is none (what only the first
-/// backup does). Its password is read where no key of it is kept (see [`keyring`]).
+/// backup does). Its password is read where no key of it is kept (see [`keyring`]) and no shares were offered ([`unlock`]).
 ///
 /// # Errors
 /// `R0102` about the password; `R0304` about the address; otherwise as [`Repository::open`].
@@ -113,13 +121,27 @@ pub fn open_repository(described: &manifest::Repository, create: bool) -> Result
         Some(lock) => store::open_locked(&address, lock).with_context(opening)?,
         None => store::open(&address).with_context(opening)?,
     })?;
-    if let Some(repository) = keyring::open(&store).with_context(opening)? {
+    if let Some(repository) = unlocked(&store, &described.password).with_context(opening)? {
         return Ok(Opened { repository, created: false });
     }
-    let password = secret(&described.password)?;
-    let opened = open_in(store, &password, create).with_context(opening)?;
+    let opened = open_in(store, &secret(&described.password)?, create).with_context(opening)?;
     keyring::note(&opened.repository);
     Ok(opened)
+}
+
+/// Opened without a password that is read here: with the shares that were offered, a key that is kept, or by a transit engine.
+fn unlocked(store: &BlockingStore, password: &SecretRef) -> Result<Option<Repository>> {
+    let repository = if let Some(shares) = unlock::offered() {
+        shares::open(store, &shares)?.0
+    } else if let Some(kept) = keyring::open(store)? {
+        return Ok(Some(kept));
+    } else if let SecretRef::Transit(key) = password {
+        transit::open(store, key)?.0
+    } else {
+        return Ok(None);
+    };
+    keyring::note(&repository);
+    Ok(Some(repository))
 }
 
 /// The same, read-only and as it was at `time`.
@@ -128,16 +150,12 @@ pub fn open_repository(described: &manifest::Repository, create: bool) -> Result
 /// As [`open_repository`]; `Unsupported` with `R0310` where no versions are kept, `Exhausted` with `R0313` where there are too many.
 pub fn open_as_of(described: &manifest::Repository, time: Timestamp) -> Result<Repository> {
     let opening = || format!("open repository `{}` as of {time}", described.name);
-    let store = store::as_of(&address(described).with_context(opening)?, time).with_context(opening)?;
-    Repository::open(layered(store)?, &secret(&described.password)?).with_context(opening)
-}
-
-/// The repository at `url`, read-only and as it was at `time`.
-///
-/// # Errors
-/// As [`open_as_of`].
-pub fn open_address_as_of(url: &str, password: &Secret<String>, time: Timestamp) -> Result<Repository> {
-    Repository::open(layered(store::as_of(&url.parse()?, time)?)?, password)
+    let address = address(described).with_context(opening)?;
+    let store = open_store_as_of(&address, Some(time)).with_context(opening)?;
+    match unlocked(&store, &described.password).with_context(opening)? {
+        Some(repository) => Ok(repository),
+        None => Repository::open(store, &secret(&described.password)?).with_context(opening),
+    }
 }
 
 /// The locks of the repository's objects, where the manifest asks for some.
@@ -148,6 +166,20 @@ pub fn locks(described: &manifest::Repository) -> Result<Option<Locks>> {
     match (described.lock, address(described)?) {
         (Some(lock), Address::Remote(url)) => Locks::open(&url, lock).map(Some),
         _ => Ok(None),
+    }
+}
+
+/// The password of the repository that the manifest describes: what its `password` names, where need be with the help of a transit
+/// engine, or what the shares give that were offered.
+///
+/// # Errors
+/// As [`open_repository`].
+pub fn password(described: &manifest::Repository) -> Result<Secret<String>> {
+    let store = || open_store(&address(described)?);
+    match (unlock::offered(), &described.password) {
+        (Some(shares), _) => Ok(shares::open(&store()?, &shares)?.1),
+        (None, SecretRef::Transit(key)) => Ok(transit::open(&store()?, key)?.1),
+        (None, other) => secret(other),
     }
 }
 
@@ -165,11 +197,7 @@ pub fn address(described: &manifest::Repository) -> Result<Address> {
 /// # Errors
 /// As [`open_repository`].
 pub fn open_address(url: &str, password: &Secret<String>, create: bool) -> Result<Opened> {
-    open_at(&url.parse()?, password, create)
-}
-
-fn open_at(address: &Address, password: &Secret<String>, create: bool) -> Result<Opened> {
-    open_in(open_store(address)?, password, create)
+    open_in(open_store(&url.parse()?)?, password, create)
 }
 
 fn open_in(store: BlockingStore, password: &Secret<String>, create: bool) -> Result<Opened> {
@@ -186,7 +214,18 @@ fn open_in(store: BlockingStore, password: &Secret<String>, create: bool) -> Res
 /// # Errors
 /// `R0304` about the address.
 pub fn open_store(address: &Address) -> Result<BlockingStore> {
-    layered(store::open(address)?)
+    open_store_as_of(address, None)
+}
+
+/// The same, read-only and as it was, where a moment is given.
+///
+/// # Errors
+/// As [`open_as_of`].
+pub fn open_store_as_of(address: &Address, time: Option<Timestamp>) -> Result<BlockingStore> {
+    layered(match time {
+        Some(time) => store::as_of(address, time)?,
+        None => store::open(address)?,
+    })
 }
 
 /// The store with all layers around it.

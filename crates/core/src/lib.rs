@@ -10,6 +10,7 @@ pub mod manifest;
 pub mod postgres;
 pub mod render;
 pub mod secret;
+pub mod share;
 pub mod units;
 
 pub use error::{Code, Error, ErrorKind, Result, ResultExt};

@@ -116,6 +116,8 @@ ids! {
     SnapshotId
     /// A key file: the SHA-256 of the stored file.
     KeyId
+    /// A recipient: the SHA-256 of the stored file.
+    RecipientId
     /// A lock: the SHA-256 of the stored file.
     LockId
     /// A mark of prune: the SHA-256 of the stored file.

@@ -33,6 +33,8 @@ pub enum Folder {
     Locks,
     /// Marks of prune: a lane of ours, which restic ignores.
     Marks,
+    /// How the passwords of key files are had: a lane of ours.
+    Recipients,
 }
 
 impl Folder {
@@ -45,6 +47,7 @@ impl Folder {
             Self::Keys => "keys",
             Self::Locks => "locks",
             Self::Marks => "marks",
+            Self::Recipients => "recipients",
         }
     }
 
@@ -405,13 +408,28 @@ impl Repository {
     /// `Invalid` for an empty password; `Exhausted` with `R0219` when there are so many that it might never be tried;
     /// what the store says.
     pub fn add_key(&self, password: &Secret<String>) -> Result<KeyId> {
+        let (id, file) = self.new_key(password)?;
+        self.save_key(id, file)?;
+        Ok(id)
+    }
+
+    /// A key file that would open this repository with `password`, and its name. Nothing is stored.
+    ///
+    /// # Errors
+    /// As [`Repository::add_key`].
+    pub(crate) fn new_key(&self, password: &Secret<String>) -> Result<(KeyId, Bytes)> {
         if self.list(Folder::Keys)?.len() >= KEYS_TRIED {
             let message =
                 format!("the repository has {KEYS_TRIED} keys, and no more are tried when it is opened");
             return Err(Error::new(ErrorKind::Exhausted, codes::TOO_MANY_KEYS, message)
                 .with_hint("remove one that is no longer used: `retoma key list`, `retoma key remove ID`"));
         }
-        add_key_file(&self.store, &self.key, password)
+        new_key_file(&self.key, password)
+    }
+
+    /// Stores what [`Repository::new_key`] gave.
+    pub(crate) fn save_key(&self, id: KeyId, file: Bytes) -> Result<()> {
+        save_key_file(&self.store, id, file)
     }
 
     /// Every key file.
@@ -473,7 +491,7 @@ fn exists(store: &BlockingStore) -> Result<bool> {
     }
 }
 
-fn list_ids(store: &BlockingStore, folder: Folder) -> Result<Vec<([u8; 32], ObjectMeta)>> {
+pub(crate) fn list_ids(store: &BlockingStore, folder: Folder) -> Result<Vec<([u8; 32], ObjectMeta)>> {
     let objects = store.list(folder.name()).with_context(|| format!("list {}", folder.name()))?;
     let with_id = |meta: ObjectMeta| {
         let name = meta.key.as_str().rsplit('/').next()?;
@@ -527,13 +545,19 @@ fn take_key_back(store: &BlockingStore, key: &MasterKey, id: KeyId) -> Result<()
 }
 
 fn add_key_file(store: &BlockingStore, master: &MasterKey, password: &Secret<String>) -> Result<KeyId> {
+    let (id, file) = new_key_file(master, password)?;
+    save_key_file(store, id, file)?;
+    Ok(id)
+}
+
+fn new_key_file(master: &MasterKey, password: &Secret<String>) -> Result<(KeyId, Bytes)> {
     let maker = Maker { username: host::username(), hostname: host::hostname(), now: host::now() };
     let json = KeyFile::create(master, password, maker)?.to_json()?;
-    let id = KeyId::of(&json);
-    store
-        .put(&Folder::Keys.key(&id.to_hex())?, Bytes::from(json), PutMode::Create)
-        .context("write a key file")?;
-    Ok(id)
+    Ok((KeyId::of(&json), Bytes::from(json)))
+}
+
+fn save_key_file(store: &BlockingStore, id: KeyId, file: Bytes) -> Result<()> {
+    store.put(&Folder::Keys.key(&id.to_hex())?, file, PutMode::Create).context("write a key file")
 }
 
 /// What only a repository that was in use has. Keys are not among it: a new one has them before its config.

@@ -28,7 +28,7 @@ pub mod wait;
 pub mod wal;
 
 pub use blank::BlankMachine;
-pub use buckets::{AzuriteServer, GcsServer, S3Client, S3Version, SeaweedServer};
+pub use buckets::{AzuriteServer, BaoServer, GcsServer, S3Client, S3Version, SeaweedServer};
 pub use clock::ManualClock;
 pub use data::{Random, bytes};
 pub use faulty::{Call, Fault, FaultyStore, Rates, Rule, When};

@@ -39,6 +39,7 @@ use crate::exit::Exit;
 use crate::output::Printer;
 use crate::signals::Interrupt;
 use clap::{Parser, Subcommand};
+use retoma_control::unlock;
 use retoma_core::Result;
 use std::path::PathBuf;
 
@@ -65,6 +66,9 @@ pub(crate) struct Cli {
     /// The repository to use, by its name in the manifest (default: the first)
     #[arg(long, short = 'r', global = true, value_name = "NAME")]
     repository: Option<String>,
+    /// A share of a split key; given so often as it takes, the repository is opened with them and not with its password
+    #[arg(long, global = true, value_name = "FILE")]
+    share: Vec<PathBuf>,
     /// Print the result as JSON, described in docs/cli-json.md
     #[arg(long, global = true)]
     json: bool,
@@ -128,7 +132,7 @@ enum Verb {
     Wal(wal::Args),
     /// Run what is due, stream WAL, and tell what is wrong, until it is stopped
     Agent(agent::Args),
-    /// List, add and remove the passwords of a repository
+    /// List, add, replace, remove and judge the ways into a repository
     Key(key::Args),
     /// Print a completion script for a shell
     Completions(shell::CompletionArgs),
@@ -188,7 +192,12 @@ pub(crate) fn run() -> Exit {
         let kept = retoma_control::keyring::receive()?;
         Ok((kept, retoma_control::agent::begin_task(lock, agent)?))
     });
-    match begun.transpose().and_then(|_begun| dispatch(&context, cli.verb)) {
+    let run = |_begun| {
+        let shares = cli.share.iter().map(|file| unlock::read_share(file)).collect::<Result<Vec<_>>>()?;
+        let _offered = (!shares.is_empty()).then(|| unlock::offer(shares));
+        dispatch(&context, cli.verb)
+    };
+    match begun.transpose().and_then(run) {
         Ok(exit) => exit,
         Err(error) => {
             printer.error(&error);

@@ -56,7 +56,9 @@ fn append(
 pub(super) fn signing_key(reference: &SecretRef) -> Result<SigningKey> {
     match reference {
         SecretRef::File(path) => SigningKey::load(path),
-        SecretRef::Env(_) => SigningKey::parse(&retoma_control::open::secret(reference)?),
+        SecretRef::Env(_) | SecretRef::Transit(_) => {
+            SigningKey::parse(&retoma_control::open::secret(reference)?)
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! `retoma recover`.
 
 use super::record;
-use super::several;
+use super::several::{self, Way};
 use super::target;
 use crate::context::{AsOfArgs, Context};
 use crate::exit::Exit;
@@ -9,9 +9,10 @@ use crate::output::{self, table};
 use retoma_control::choose::{Chosen, Wanted};
 use retoma_control::recover::{self, Options, Place, Plan, Recovered, Request};
 use retoma_control::timeline::Timeline;
-use retoma_control::{Interrupt, Stopwatch, paths};
+use retoma_control::{Interrupt, Stopwatch, open, paths, unlock};
 use retoma_core::decide::recovery::{Goal, Target};
 use retoma_core::drill::{CheckOutcome, CheckResult, StepName, Waterfall};
+use retoma_core::manifest::SecretRef;
 use retoma_core::{Error, ErrorKind, Result, error::codes};
 use retoma_repo::Repository;
 use retoma_repo::evidence::{Outcome, SubjectComponent, What};
@@ -25,11 +26,14 @@ use std::sync::Arc;
 pub(super) struct Args {
     /// The repository's address, on a machine without a manifest; may be given several times, and what one lacks comes from
     /// the others
-    #[arg(long, value_name = "URL", requires = "password_file")]
+    #[arg(long, value_name = "URL")]
     repository_url: Vec<String>,
-    /// The file with its password; one for each address, in the same order
+    /// The file with its password; one for each address, in the same order; none with `--share`
     #[arg(long, value_name = "FILE", requires = "repository_url")]
     password_file: Vec<PathBuf>,
+    /// The key of a transit engine that opens the repository, in place of passwords; the token is in `VAULT_TOKEN`
+    #[arg(long, value_name = "URL", requires = "repository_url", conflicts_with = "password_file")]
+    transit: Option<String>,
     /// A folder that stands for `/`: /srv/shop comes back as DIR/srv/shop
     #[arg(long, value_name = "DIR")]
     to: Option<PathBuf>,
@@ -138,13 +142,9 @@ fn choose(context: &Context, args: &Args, goal: &Goal) -> Result<Chosen> {
         } else {
             manifest.repositories.iter().map(|it| several::of_manifest(it, None)).collect()
         }
-    } else if args.repository_url.len() == args.password_file.len() {
-        let pairs = args.repository_url.iter().zip(&args.password_file);
-        pairs.map(|(url, file)| several::of_address(url, file, as_of)).collect::<Result<_>>()?
     } else {
-        let message = "each `--repository-url` needs a `--password-file`";
-        return Err(Error::new(ErrorKind::Invalid, codes::USAGE, message)
-            .with_hint("give both as often, in the same order"));
+        let of_address = |(url, way): (&String, Way)| several::of_address(url, way, as_of);
+        args.repository_url.iter().zip(ways(args)?).map(of_address).collect::<Result<_>>()?
     };
     let at = match goal.target {
         Target::Time(time) => Some(time),
@@ -153,6 +153,26 @@ fn choose(context: &Context, args: &Args, goal: &Goal) -> Result<Chosen> {
     let (id, only) = (args.snapshot.clone(), args.only.clone());
     let wanted = move |repository: &Repository| several::newest(repository, at, id.as_deref(), &only);
     several::choose_and_say(context, candidates, &(Arc::new(wanted) as Arc<Wanted>))
+}
+
+/// What opens each of the repositories that are given by their addresses.
+fn ways(args: &Args) -> Result<Vec<Way>> {
+    let urls = args.repository_url.len();
+    if let Some(shares) = unlock::offered() {
+        return Ok((0..urls).map(|_| Way::Shares(Arc::clone(&shares))).collect());
+    }
+    if let Some(url) = &args.transit {
+        let key = super::key::new::key_of_engine(url)?;
+        return Ok(vec![Way::Transit(key); urls]);
+    }
+    if urls != args.password_file.len() {
+        let message = "each `--repository-url` needs a `--password-file`, or the shares of its key";
+        return Err(Error::new(ErrorKind::Invalid, codes::USAGE, message).with_hint(
+            "give both as often, in the same order; or `--share FILE` for each share that people bring",
+        ));
+    }
+    let read = |file: &PathBuf| open::secret(&SecretRef::File(file.clone())).map(Way::Password);
+    args.password_file.iter().map(read).collect()
 }
 
 fn show(context: &Context, plan: &Plan) {

@@ -4,18 +4,19 @@ use crate::context::Context;
 use crate::output;
 use jiff::Timestamp;
 use retoma_control::choose::{Candidate, Chosen, Wanted, choose};
-use retoma_control::open;
-use retoma_core::manifest::{self, Scheme, SecretRef};
+use retoma_control::{open, transit};
+use retoma_core::manifest::{self, Scheme, TransitKey};
+use retoma_core::share::Share;
 use retoma_core::units::{ByteSize, counted};
-use retoma_core::{Error, Result, error::codes};
+use retoma_core::{Error, Result, Secret, error::codes};
 use retoma_repo::Repository;
 use retoma_repo::copies::Taken;
 use retoma_repo::format::snapshot::TAG_MANIFEST;
 use retoma_repo::ops::find;
+use retoma_repo::shares;
 use retoma_repo::store::Address;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
 /// A repository of the manifest; as it was, where a moment is given.
@@ -29,19 +30,33 @@ pub(super) fn of_manifest(described: &manifest::Repository, as_of: Option<Timest
     Candidate { name, is_local, open }
 }
 
-/// A repository by its address, on a machine without a manifest.
+/// What opens a repository by its address, on a machine without a manifest.
+#[derive(Clone)]
+pub(super) enum Way {
+    /// A password.
+    Password(Secret<String>),
+    /// Shares; they may be of several sets, one for each repository.
+    Shares(Arc<Vec<Share>>),
+    /// What a transit engine unwraps.
+    Transit(TransitKey),
+}
+
+/// The repository at `url`; as it was, where a moment is given.
 ///
 /// # Errors
-/// `R0304` about the address; `R0102` about the password.
-pub(super) fn of_address(url: &str, password_file: &Path, as_of: Option<Timestamp>) -> Result<Candidate> {
+/// `R0304` about the address.
+pub(super) fn of_address(url: &str, way: Way, as_of: Option<Timestamp>) -> Result<Candidate> {
     let address: Address = url.parse()?;
-    let password = open::secret(&SecretRef::File(password_file.to_owned()))?;
-    let url = url.to_owned();
-    let open = Arc::new(move || match as_of {
-        Some(time) => open::open_address_as_of(&url, &password, time),
-        None => open::open_address(&url, &password, false).map(|opened| opened.repository),
+    let (name, is_local) = (address.to_string(), matches!(address, Address::Local(_)));
+    let open = Arc::new(move || {
+        let store = open::open_store_as_of(&address, as_of)?;
+        match &way {
+            Way::Password(password) => Repository::open(store, password),
+            Way::Shares(shares) => shares::open(&store, shares).map(|(repository, _)| repository),
+            Way::Transit(key) => transit::open(&store, key).map(|(repository, _)| repository),
+        }
     });
-    Ok(Candidate { name: address.to_string(), is_local: matches!(address, Address::Local(_)), open })
+    Ok(Candidate { name, is_local, open })
 }
 
 /// Opens the one that is to be read, and says what somebody should know about that.

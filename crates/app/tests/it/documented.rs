@@ -11,7 +11,8 @@ use std::path::Path;
 /// The verbs whose output is text, also with `--json`.
 const TEXT: [&str; 3] = ["agent", "completions", "man"];
 /// Fields that only appear when something is damaged, killed or full: other tests look at them.
-const RARE: [&str; 27] = [
+const RARE: [&str; 28] = [
+    "transit",
     "blobs",
     "bytes",
     "error",
@@ -172,7 +173,9 @@ fn everything() -> BTreeMap<String, Vec<Value>> {
     seen.run(&["evidence", "new-key", "another"], 0);
     seen.home.write_private("second", "a second password");
     let added = seen.run(&["key", "add", "--new-password", "file:second"], 0);
+    seen.run(&["key", "add", "--shares", "2", "--threshold", "2", "-o", "shares"], 0);
     seen.run(&["key", "list"], 0);
+    seen.run(&["key", "check"], 4);
     seen.run(&["key", "remove", added["added"].as_str().unwrap()], 0);
     seen.run(&["forget", "--dry-run"], 0);
     let held = seen.run(&["forget", "--hold", &first], 0);

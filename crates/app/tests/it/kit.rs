@@ -210,6 +210,7 @@ impl Home {
         settings.add_filter(&format!(r"\b{}\b", literal(&retoma_repo::host::hostname())), "[HOST]");
         settings.add_filter(r"\b[0-9a-f]{64}\b", "[ID64]");
         settings.add_filter(r"\b[0-9a-f]{8}\b( \*)?", "[ID]");
+        settings.add_filter(r"\bset [0-9a-f]{16}\b", "set [SET]");
         settings.add_filter(r"[A-Za-z0-9+/]{43}=", "[PUBLIC KEY]");
         settings.add_filter(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+)?Z?", "[TIME]");
         settings.add_filter(r"\d+(\.\d+)? ([KMGT]i)?B\b", "[SIZE]");
@@ -218,6 +219,7 @@ impl Home {
         // Columns of tables are as wide as what was left out; carets under a manifest's line stay where they are.
         settings.add_filter(r"([^|\s])  +", "$1  ");
         settings.add_filter(r"\[ID\]  [^\[\s]\S*  \[HOST\]", "[ID]  [USER]  [HOST]");
+        settings.add_filter(r"\[ID\]  (password|key file)  [^\[\s]\S*  \[HOST\]", "[ID]  $1  [USER]  [HOST]");
         settings.add_filter(r"data/[0-9a-f]{2}/", "data/[ID2]/");
         settings.add_filter(r" at \d+(: blob| of pack)", " at [OFFSET]$1");
         // One for each folder that leads to the temporary one.

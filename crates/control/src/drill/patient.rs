@@ -125,7 +125,7 @@ impl ScratchRepository {
     ) -> Result<Self> {
         let folder = scratch_folder(manifest)?;
         live::refuse_live(folder.path(), manifest)?;
-        let password = open::secret(&described.password)?;
+        let password = open::password(described)?;
         let dir = folder.path().join("repository");
         match open::address(described)? {
             Address::Local(real_dir) => copy_repository(&real_dir, &dir),

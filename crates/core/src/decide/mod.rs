@@ -8,6 +8,7 @@ pub mod archiving;
 pub mod drill;
 pub mod gaps;
 pub mod keep;
+pub mod keys;
 pub mod observed;
 pub mod recovery;
 pub mod redis;

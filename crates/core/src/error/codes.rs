@@ -124,6 +124,14 @@ codes! {
     TOO_MANY_KEYS = "R0219";
     /// Only the config of a repository is gone; its data are there.
     CONFIG_MISSING = "R0220";
+    /// A share of a split key cannot be read.
+    SHARE_MALFORMED = "R0231";
+    /// Fewer shares of a split key than it takes.
+    SHARES_FEW = "R0232";
+    /// A share that is none of those that were made, or shares that do not belong together.
+    SHARE_WRONG = "R0233";
+    /// A transit engine does not unwrap, or wrap, a key.
+    TRANSIT = "R0234";
 
     // R03: stores.
     /// The store has no such object.

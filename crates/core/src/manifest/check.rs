@@ -90,7 +90,7 @@ fn example(field: &Field) -> String {
         Kind::Table(section) | Kind::Tables(section) => {
             format!("add a table `{}`: {}", section.title, lower(field.doc))
         }
-        Kind::SecretRef => format!("add `{name} = \"file:/path\"` or `{name} = \"env:NAME\"`"),
+        Kind::SecretRef | Kind::KeyRef => format!("add `{name} = \"file:/path\"` or `{name} = \"env:NAME\"`"),
         _ => format!("add `{name}`: {}", lower(field.doc)),
     }
 }
@@ -181,7 +181,7 @@ fn wrong_type(node: &Node, field: &Field) -> Draft {
         (Kind::Integer(..) | Kind::Version, Value::String(_)) => {
             draft.hint("write the number without quotes")
         }
-        (Kind::SecretRef, _) => {
+        (Kind::SecretRef | Kind::KeyRef, _) => {
             draft.hint("write `env:NAME` or `file:PATH`; if the secret itself stood here, change it")
         }
         _ => draft,
@@ -276,6 +276,12 @@ fn text(content: &str, node: &Node, field: &Field, kind: Option<&str>) -> Option
             let message = format!("`{}` is no reference to a secret: {reason}", field.name);
             Draft::error(codes::MANIFEST_SECRET_VALUE, &node.span, message)
                 .hint("write `env:NAME` or `file:PATH`; if the secret itself stood here, change it")
+        }),
+        Kind::KeyRef => SecretRef::parse_key(content).err().map(|reason| {
+            let message = format!("`{}` is no reference to a key: {reason}", field.name);
+            Draft::error(codes::MANIFEST_SECRET_VALUE, &node.span, message).hint(
+                "write `env:NAME`, `file:PATH` or `transit:https://…`; if the secret itself stood here, change it",
+            )
         }),
         Kind::RepositoryUrl => {
             address::repository(content).err().map(|fault| bad_address(node, field, &fault))

@@ -60,6 +60,8 @@ pub(super) enum Kind {
     DatabaseTables,
     /// `env:NAME` or `file:PATH`.
     SecretRef,
+    /// The same, or `transit:URL`.
+    KeyRef,
     /// The address of a repository.
     RepositoryUrl,
     /// An address that is probed over HTTP.
@@ -216,7 +218,12 @@ static REPOSITORY: Section = Section {
              `gs://bucket/prefix`, whose credentials come from the environment; `stores.md` describes each.",
         )
         .required(),
-        Field::new("password", Kind::SecretRef, "The password that opens the repository, for `restic` too.")
+        Field::new(
+            "password",
+            Kind::KeyRef,
+            "The password that opens the repository, for `restic` too; or the key of a transit engine that wraps one, \
+             `transit:https://host:8200/v1/transit/keys/NAME`; `keys.md` describes it.",
+        )
             .required()
             .secret(),
         Field::new(
@@ -558,7 +565,12 @@ mod tests {
     fn secrets_are_marked_as_such() {
         each(&ROOT, &mut |section| {
             for field in section.fields {
-                assert_eq!(field.secret, matches!(field.kind, Kind::SecretRef), "{}", field.name);
+                assert_eq!(
+                    field.secret,
+                    matches!(field.kind, Kind::SecretRef | Kind::KeyRef),
+                    "{}",
+                    field.name
+                );
             }
         });
     }

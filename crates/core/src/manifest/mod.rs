@@ -31,6 +31,7 @@ mod secret_ref;
 mod source;
 mod suggest;
 pub mod tier;
+mod transit;
 mod wal;
 
 pub use address::Scheme;
@@ -49,6 +50,7 @@ pub use reference::{reference_markdown, with_reference};
 pub use schema::json_schema;
 pub use secret_ref::SecretRef;
 pub use tier::{Objectives, Tier};
+pub use transit::TransitKey;
 pub use wal::{SlotPolicy, WalMode, WalSettings};
 
 use crate::error::codes;

@@ -72,6 +72,7 @@ fn type_of(field: &Field) -> String {
         Kind::DatabaseTables => "array of names of tables".into(),
         Kind::Patterns => "array of patterns".into(),
         Kind::SecretRef => "`env:NAME` or `file:PATH`".into(),
+        Kind::KeyRef => "`env:NAME`, `file:PATH` or `transit:URL`".into(),
         Kind::RepositoryUrl | Kind::HttpUrl => "address".into(),
         Kind::Listen => "address and port".into(),
         Kind::MailServer => "host and port".into(),

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 const DURATION: &str = "^(?=.)([0-9]+w)?([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?$";
 /// A reference to a secret.
 const REFERENCE: &str = "^(env:[A-Za-z_][A-Za-z0-9_]*|file:[^~].*)$";
+const KEY_REFERENCE: &str = "^(env:[A-Za-z_][A-Za-z0-9_]*|file:[^~].*|transit:https?://.+/v1/.+/keys/.+)$";
 
 /// The schema as indented JSON that ends with a line end; the same text each time.
 pub fn json_schema() -> String {
@@ -86,6 +87,7 @@ fn value(field: &Field) -> Value {
         }
         Kind::Patterns => json!({ "type": "array", "items": { "type": "string", "minLength": 1 } }),
         Kind::SecretRef => json!({ "type": "string", "pattern": REFERENCE }),
+        Kind::KeyRef => json!({ "type": "string", "pattern": KEY_REFERENCE }),
         Kind::RepositoryUrl => address_of(&address::Scheme::NAMES),
         Kind::HttpUrl => address_of(address::HTTP),
         Kind::Receiver => {

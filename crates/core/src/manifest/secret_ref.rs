@@ -1,5 +1,6 @@
 //! References to secrets. The manifest never holds a secret itself.
 
+use super::transit::TransitKey;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +11,8 @@ pub enum SecretRef {
     Env(String),
     /// The contents of this file, without the line end that it may end with: `file:/path`.
     File(PathBuf),
+    /// What a transit engine unwraps: `transit:https://host/v1/MOUNT/keys/NAME`. For the keys of repositories alone.
+    Transit(TransitKey),
 }
 
 impl SecretRef {
@@ -38,12 +41,23 @@ impl SecretRef {
         }
     }
 
+    /// As [`SecretRef::parse`], and `transit:URL` too.
+    ///
+    /// # Errors
+    /// A reason that does not repeat `text`, which may be the secret itself.
+    pub fn parse_key(text: &str) -> Result<Self, &'static str> {
+        match text.strip_prefix("transit:") {
+            Some(url) => TransitKey::parse(url).map(Self::Transit),
+            None => Self::parse(text),
+        }
+    }
+
     /// The same reference with a relative path taken from `dir`.
     #[must_use]
     pub(super) fn resolved(self, dir: &Path) -> Self {
         match self {
             Self::File(path) => Self::File(super::paths::resolve(dir, &path)),
-            Self::Env(name) => Self::Env(name),
+            other @ (Self::Env(_) | Self::Transit(_)) => other,
         }
     }
 }
@@ -53,6 +67,7 @@ impl fmt::Display for SecretRef {
         match self {
             Self::Env(name) => write!(f, "env:{name}"),
             Self::File(path) => write!(f, "file:{}", path.display()),
+            Self::Transit(key) => write!(f, "transit:{key}"),
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod lock;
 pub mod mark;
 pub mod pack;
 pub mod polynomial;
+pub mod recipient;
 pub mod snapshot;
 pub mod time;
 pub mod tree;

@@ -78,6 +78,7 @@ pub fn verify(repository: &Repository, options: &Options, progress: &Progress) -
     objects::check_config(&run)?;
     objects::check_locks(&run)?;
     objects::check_marks(&run)?;
+    objects::check_recipients(&run)?;
     let snapshots = objects::load_snapshots(&run)?;
     let loaded = objects::load_index(&run)?;
     let listed = objects::list_packs(&run, &loaded)?;

@@ -1,14 +1,17 @@
-//! Servers of object stores on the loopback address: `SeaweedFS` (S3), Azurite (Azure Blob) and `fake-gcs-server` (Google).
+//! Servers of object stores on the loopback address: `SeaweedFS` (S3), Azurite (Azure Blob) and `fake-gcs-server` (Google);
+//! and `OpenBao`, which wraps keys.
 //!
 //! `cargo xtask setup` installs them below `target/tools`. Each server takes seconds to start, so one serves all that a
 //! test wants to see, in buckets of its own.
 
 mod azurite;
+mod bao;
 mod gcs;
 mod s3;
 mod seaweed;
 
 pub use azurite::AzuriteServer;
+pub use bao::BaoServer;
 pub use gcs::GcsServer;
 pub use s3::{S3Client, S3Version};
 pub use seaweed::SeaweedServer;

@@ -220,7 +220,7 @@ fn repository(view: View<'_>, dir: &Path) -> Option<Repository> {
         name: view.text("name")?.to_owned(),
         url: url.to_owned(),
         scheme: address::repository(url).ok()?,
-        password: SecretRef::parse(view.text("password")?).ok()?.resolved(dir),
+        password: SecretRef::parse_key(view.text("password")?).ok()?.resolved(dir),
         copy_of: view.text("copy_of").map(str::to_owned),
         lock: view.number("lock_days").map(|days| ObjectLock {
             days,

@@ -75,6 +75,11 @@ pub fn page(manifest: &Manifest, facts: &Facts, language: Language) -> String {
     html.finish()
 }
 
+/// A repository's address as one word of a command.
+pub(super) fn quoted_address(repository: &Repository) -> String {
+    steps::quoted(&steps::address(repository))
+}
+
 /// The manifest's components in the order in which they come back.
 fn in_order(manifest: &Manifest) -> Vec<&Component> {
     let mut components: Vec<&Component> = manifest.components.iter().collect();

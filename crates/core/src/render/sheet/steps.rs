@@ -70,7 +70,7 @@ pub(super) fn credentials(repository: &Repository, texts: &Texts) -> &'static st
 }
 
 /// As a shell reads it as one word.
-fn quoted(word: &str) -> String {
+pub(super) fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/:.@_-~%".contains(c);
     if word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::assigning_clones)]
 
 mod drill;
+mod keys;
 mod markers;
 mod result;
 mod retention;

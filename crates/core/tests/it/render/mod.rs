@@ -5,5 +5,6 @@ pub(crate) mod sample;
 
 mod policies;
 mod report;
+mod share;
 mod sheet;
 mod terminal;

@@ -3,7 +3,7 @@ use retoma_core::manifest::{Manifest, Origin, parse};
 use retoma_core::render::Language;
 use retoma_core::render::sheet::{ComponentFacts, Facts, Measured, page};
 
-const SHOP: &str = r#"
+pub(super) const SHOP: &str = r#"
 version = 1
 
 [service]
@@ -36,7 +36,7 @@ url = "postgres://shop@/shop"
 mode = "stream"
 "#;
 
-fn manifest(text: &str) -> Manifest {
+pub(super) fn manifest(text: &str) -> Manifest {
     parse(text, &Origin { file_name: "retoma.toml".into(), dir: "/srv/shop".into() }).unwrap()
 }
 

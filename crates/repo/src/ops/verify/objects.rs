@@ -7,8 +7,9 @@ use crate::format::config::Config;
 use crate::format::index::IndexPack;
 use crate::format::key::KeyFile;
 use crate::format::pack::PackedBlob;
-use crate::id::{IndexId, KeyId, LockId, MarkId, PackId, SnapshotId, unhex};
+use crate::id::{IndexId, KeyId, LockId, MarkId, PackId, RecipientId, SnapshotId, unhex};
 use crate::index::Index;
+use crate::recipients;
 use crate::repository::{Folder, Repository};
 use crate::store::Key;
 use crate::threads;
@@ -99,6 +100,13 @@ pub(super) fn check_locks(run: &Run<'_>) -> Result<()> {
 /// A mark that can't be read hits no snapshot, but stops every backup and prune: damage.
 pub(super) fn check_marks(run: &Run<'_>) -> Result<()> {
     each_readable(run, Folder::Marks, Severity::Damage, |id| run.repository.mark(MarkId(id)).map(drop))
+}
+
+/// A recipient that can't be read hits no snapshot; the way in that it tells of may be lost: a note.
+pub(super) fn check_recipients(run: &Run<'_>) -> Result<()> {
+    each_readable(run, Folder::Recipients, Severity::Note, |id| {
+        recipients::read_one(run.repository.store(), RecipientId(id)).map(drop)
+    })
 }
 
 /// What can't be read in a folder whose objects come and go becomes a finding that hits no snapshot.

@@ -1,6 +1,8 @@
 //! The process dies at every single write of every operation. Afterwards: every committed snapshot reads back, restic
 //! finds nothing wrong, and the next prune gives all space back.
 
+mod wrapped_keys;
+
 use crate::prune::disk::{Death, Disk, Objects};
 use crate::prune::kit::*;
 use retoma_core::{ErrorKind, Result, error::codes};

@@ -1,5 +1,7 @@
 //! restic works on our repositories, we on restic's, in turns.
 
+mod wrapped;
+
 use crate::prune::kit::*;
 use retoma_repo::Repository;
 use retoma_repo::ops::keys;
