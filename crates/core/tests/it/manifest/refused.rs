@@ -328,7 +328,11 @@ fn locks_need_a_store_that_has_them_and_snapshots_that_are_kept_as_long() {
     assert_eq!(with(&far("lock_days = 7\nlock_mode = \"governance\""), ""), none);
     assert_eq!(with(&far("lock_days = 0"), ""), ["R0112"]);
     assert_eq!(with(&far("lock_days = 7\nlock_mode = \"soft\""), ""), ["R0110"]);
-    assert_eq!(with(&far("lock_days = 14"), "[retention]\ndaily = 13"), ["R0117"]);
+    assert_eq!(
+        with(&far("lock_days = 14"), "[retention]\ndaily = 13"),
+        ["R0117"; 2],
+        "each of two components"
+    );
     assert_eq!(with(&far("lock_days = 14"), "[retention]\ndaily = 13\nkeep_within = \"14d\""), none);
     assert_eq!(with(&far("lock_days = 14"), "[retention]\nweekly = 2"), none);
 }
