@@ -18,7 +18,8 @@ fn each_role_gets_what_it_needs_and_nothing_else() {
          [[repository]]\nname = \"whole\"\nurl = \"s3://own\"\npassword = \"env:P\"\n",
     );
     let files = policies::files(manifest.repositories.iter());
-    let text: String = files.iter().map(|file| format!("# {}\n{}", file.name, file.text)).collect();
+    let text: Vec<String> = files.iter().map(|file| format!("# {}\n{}", file.name, file.text)).collect();
+    let text = text.concat();
     insta::assert_snapshot!("policies", text);
     let without: Vec<_> = policies::without(&manifest).map(|it| it.name.as_str()).collect();
     assert_eq!(without, ["near"]);

@@ -109,11 +109,12 @@ impl Locks {
                 read_retention(&text).ok_or_else(|| self.signed.unreadable(key.as_str()))
             }
             Err(refused) => match refused.code() {
-                "NoSuchObjectLockConfiguration" | "ObjectLockConfigurationNotFoundError" => Ok(Held::Free),
+                // The object has no lock; or the bucket has no object lock, so nothing in it is locked.
+                "NoSuchObjectLockConfiguration"
+                | "ObjectLockConfigurationNotFoundError"
+                | "InvalidRequest" => Ok(Held::Free),
                 // The newest version is a delete marker.
                 "MethodNotAllowed" => Ok(Held::Gone),
-                // The bucket has no object lock, so nothing in it is locked.
-                "InvalidRequest" => Ok(Held::Free),
                 _ => match self.signed.refusal(&refused) {
                     gone if gone.kind() == ErrorKind::NotFound => Ok(Held::Gone),
                     error => Err(error),

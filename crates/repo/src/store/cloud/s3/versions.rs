@@ -279,7 +279,9 @@ mod tests {
         };
         let found = |entries: &[Entry]| {
             let mut at_time = AtTime::new(at(0), String::new());
-            entries.iter().for_each(|entry| at_time.add(entry.clone()).unwrap());
+            for entry in entries {
+                at_time.add(entry.clone()).unwrap();
+            }
             at_time.finish().into_values().map(|version| version.id.into_string()).collect::<Vec<_>>()
         };
         assert_eq!(found(&[entry("b", false, false), entry("a", false, false)]), ["b"]);
