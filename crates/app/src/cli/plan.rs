@@ -70,9 +70,9 @@ fn policies(context: &Context, folder: &Path) -> Result<Exit> {
         .map(|repository| repository.name.as_str())
         .collect();
     if files.is_empty() {
-        let message = format!("policies are made for `s3://`, and {} elsewhere", left_out.join(", "));
+        let message = format!("policies are made for `s3://` alone; elsewhere: {}", left_out.join(", "));
         return Err(Error::new(ErrorKind::Unsupported, codes::USAGE, message)
-            .with_hint("docs/stores.md, docs/immutability.md say what rights other stores know"));
+            .with_hint("docs/stores.md and docs/immutability.md say what rights other stores know"));
     }
     std::fs::create_dir_all(folder).map_err(|error| Error::io(folder.display(), error))?;
     let mut written = Vec::new();

@@ -55,6 +55,16 @@ fn a_plan_that_cannot_be_made() {
     home.assert_snapshot("error_plan_repository", &home.run(&["plan", "--sheet"]).expect(10));
     home.assert_snapshot("error_plan_nothing", &home.run(&["plan"]).expect(1));
     let away = Home::backed_up();
+    away.assert_snapshot("error_plan_policies", &away.run(&["plan", "--policies"]).expect(1));
+    assert!(!away.path("policies").exists());
     let nowhere = ["plan", "--sheet", "--output", "nowhere/sheet.html"];
     away.assert_snapshot("error_plan_output", &away.run(&nowhere).expect(1));
+}
+
+#[test]
+fn what_only_buckets_can_is_refused_elsewhere() {
+    let home = Home::backed_up();
+    home.assert_snapshot("error_renew", &home.run(&["renew"]).expect(1));
+    home.assert_snapshot("error_as_of", &home.run(&["snapshots", "--as-of", "2026-11-20"]).expect(1));
+    home.assert_snapshot("error_as_of_time", &home.run(&["ls", "models", "--as-of", "yesterday"]).expect(1));
 }
