@@ -83,7 +83,9 @@ pub(super) fn render(results: &Results, report: &Report<'_>) -> String {
     table(&mut text, &wall_title, report, report.rows, wall, true);
     table(&mut text, &cpu_title, report, report.rows, cpu, true);
     table(&mut text, "Peak memory of the largest process, MiB", report, report.rows, peak, false);
-    table(&mut text, "Size of the repository after the step, MiB", report, report.sized, size, false);
+    if !report.sized.is_empty() {
+        table(&mut text, "Size of the repository after the step, MiB", report, report.sized, size, false);
+    }
     text + &report.notes
 }
 

@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 /// For so long it may start.
 const PATIENCE: Duration = Duration::from_mins(1);
 
+/// Who may do what there: signatures are checked as elsewhere.
+const IDENTITIES: &str = r#"{"identities":[{"name":"bench","credentials":[{"accessKey":"key","secretKey":"secret"}],"actions":["Admin","Read","Write","List"]}]}"#;
+
 /// Runs until it is dropped.
 pub(super) struct Server {
     child: Child,
@@ -32,6 +35,8 @@ impl Server {
             "volume.port.grpc",
         ];
         sh::make_dir(folder)?;
+        let config = folder.with_extension("json");
+        sh::write(&config, IDENTITIES)?;
         let log = std::fs::File::create(folder.with_extension("log")).map_err(|error| error.to_string())?;
         let other = log.try_clone().map_err(|error| error.to_string())?;
         let mut command = Command::new(&weed);
@@ -43,12 +48,18 @@ impl Server {
             "-s3.port.lance=0",
         ]);
         command.args(names.iter().zip(ports).map(|(name, port)| format!("-{name}={port}")));
+        command.arg(format!("-s3.config={}", config.display()));
         command.arg(format!("-dir={}", folder.display())).stdin(Stdio::null()).stdout(log).stderr(other);
         let child = command.spawn().map_err(|error| format!("cannot start `{}`: {error}", weed.display()))?;
         let server = Self { child, port: ports[0] };
         let began = Instant::now();
         // A bucket is made, and a file stored, once the parts of the server know each other.
-        while !(says_yes(ports[1], "POST", "/buckets/bench/") && says_yes(ports[1], "PUT", "/probe")) {
+        let filer = |method, path| status(ports[1], method, path).unwrap_or_default();
+        while !(filer("PUT", "/probe").starts_with('2')
+            && status(ports[0], "GET", "/").is_some()
+            // 409: an earlier look has made it.
+            && ["200", "201", "409"].contains(&filer("POST", "/buckets/bench/").trim()))
+        {
             if began.elapsed() > PATIENCE {
                 return Err(format!(
                     "the S3 server did not start: see `{}`",
@@ -81,8 +92,8 @@ fn free_ports<const N: usize>() -> Result<[u16; N]> {
     Ok(ports)
 }
 
-/// Whether the server answers a request without contents with success.
-fn says_yes(port: u16, method: &str, path: &str) -> bool {
+/// The status of the answer to a request without contents.
+fn status(port: u16, method: &str, path: &str) -> Option<String> {
     let ask = || -> std::io::Result<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
@@ -94,5 +105,5 @@ fn says_yes(port: u16, method: &str, path: &str) -> bool {
         stream.read_exact(&mut answer)?;
         Ok(String::from_utf8_lossy(&answer).into_owned())
     };
-    ask().is_ok_and(|answer| answer.starts_with("HTTP/1.1 2"))
+    ask().ok()?.strip_prefix("HTTP/1.1 ").map(str::to_owned)
 }
