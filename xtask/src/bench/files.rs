@@ -9,7 +9,7 @@ use super::data::{self, Shape};
 use super::measure::{self, Place};
 use super::report::{Report, Results};
 use super::tools::{Step, TOOLS, Tool};
-use super::{clear, is_there, select, turned};
+use super::{clear, ready, select, turned};
 use crate::args::{self, Args};
 use crate::dist::target_dir;
 use crate::setup;
@@ -33,12 +33,8 @@ pub(super) fn run(args: Args) -> Result {
     setup::ensure("bench")?;
     let folder = PathBuf::from(target_dir()?).join("bench");
     let trees = data::ensure(&folder, &plan.shape)?;
-    if plan.tools.iter().any(|tool| tool.name == "retoma") {
-        sh::run_shown(sh::cargo().args(["build", "--release", "-p", "retoma"]))?;
-    }
     let work = folder.join("run");
-    let tools: Vec<&Tool> =
-        plan.tools.iter().copied().filter(|tool| is_there(tool.name, tool.available)).collect();
+    let tools = ready(&plan.tools, |tool| (tool.name, tool.available))?;
     let mut results = Results::default();
     for round in 0..plan.rounds {
         run_round(&plan, &trees, &work, &turned(&tools, round), &mut results)?;

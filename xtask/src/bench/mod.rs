@@ -54,6 +54,22 @@ fn turned<'a, T>(tools: &[&'a T], round: usize) -> Vec<&'a T> {
     turned
 }
 
+/// The tools that can be used, of which `of` tells the name and the script that succeeds then; one that cannot is told. Ours is
+/// built first.
+fn ready<T>(
+    tools: &[&'static T],
+    of: impl Fn(&T) -> (&'static str, &'static str),
+) -> Result<Vec<&'static T>> {
+    if tools.iter().any(|tool| of(tool).0 == "retoma") {
+        sh::run_shown(sh::cargo().args(["build", "--release", "-p", "retoma"]))?;
+    }
+    let is_there = |tool: &&T| {
+        let (name, available) = of(tool);
+        is_there(name, available)
+    };
+    Ok(tools.iter().copied().filter(|tool| is_there(tool)).collect())
+}
+
 /// Whether the script `available` succeeds; if not, that is said.
 fn is_there(name: &str, available: &str) -> bool {
     let there = measure::succeeds(available);

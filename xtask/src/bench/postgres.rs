@@ -10,7 +10,7 @@ mod tools;
 
 use super::measure::{self, Measured, Place};
 use super::report::{Report, Results, Row};
-use super::{is_there, select, turned};
+use super::{ready, select, turned};
 use crate::args::{self, Args};
 use crate::setup;
 use crate::sh::{self, Result};
@@ -51,11 +51,7 @@ pub(super) fn run(args: Args) -> Result {
     let plan = Plan::from_args(args)?;
     setup::ensure("bench")?;
     setup::ensure("test")?;
-    if plan.tools.iter().any(|tool| tool.name == "retoma") {
-        sh::run_shown(sh::cargo().args(["build", "--release", "-p", "retoma"]))?;
-    }
-    let tools: Vec<&Tool> =
-        plan.tools.iter().copied().filter(|tool| is_there(tool.name, tool.available)).collect();
+    let tools = ready(&plan.tools, |tool| (tool.name, tool.available))?;
     // Not below the project: the server's user must be able to go there.
     let folder =
         tempfile::Builder::new().prefix("retoma-bench-").tempdir().map_err(|error| error.to_string())?;

@@ -10,7 +10,7 @@ mod server;
 use super::data::{self, Shape};
 use super::measure::{self, Place};
 use super::report::{Report, Results, Row};
-use super::{is_there, select, turned};
+use super::{ready, select, turned};
 use crate::args::{self, Args};
 use crate::dist::target_dir;
 use crate::setup;
@@ -81,11 +81,7 @@ pub(super) fn run(args: Args) -> Result {
     let plan = Plan::from_args(args)?;
     setup::ensure("bench")?;
     setup::ensure("test")?;
-    if plan.tools.iter().any(|tool| tool.name == "retoma") {
-        sh::run_shown(sh::cargo().args(["build", "--release", "-p", "retoma"]))?;
-    }
-    let tools: Vec<&Tool> =
-        plan.tools.iter().copied().filter(|tool| is_there(tool.name, tool.available)).collect();
+    let tools = ready(&plan.tools, |tool| (tool.name, tool.available))?;
     let folder = PathBuf::from(target_dir()?).join("bench");
     let trees = data::ensure(&folder, &plan.shape)?;
     let work = folder.join("stores");
