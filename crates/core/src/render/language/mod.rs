@@ -28,9 +28,14 @@ impl Language {
     }
 
     pub(super) fn texts(self) -> &'static Texts {
+        self.pick(&english::TEXTS, &portuguese::TEXTS)
+    }
+
+    /// What is in this language, of something that each has.
+    pub(super) fn pick<T>(self, english: T, portuguese: T) -> T {
         match self {
-            Self::English => &english::TEXTS,
-            Self::Portuguese => &portuguese::TEXTS,
+            Self::English => english,
+            Self::Portuguese => portuguese,
         }
     }
 }

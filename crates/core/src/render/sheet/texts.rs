@@ -55,10 +55,7 @@ pub(super) struct Texts {
 }
 
 pub(super) fn of(language: Language) -> &'static Texts {
-    match language {
-        Language::English => &ENGLISH,
-        Language::Portuguese => &PORTUGUESE,
-    }
+    language.pick(&ENGLISH, &PORTUGUESE)
 }
 
 const ENGLISH: Texts = Texts {
