@@ -96,6 +96,15 @@ pub(crate) fn make_dir(path: &Path) -> Result {
     std::fs::create_dir_all(path).map_err(|error| format!("cannot make `{}`: {error}", path.display()))
 }
 
+/// What is in a folder, with its path; nothing where there is none.
+pub(crate) fn entries(path: &Path) -> Result<Vec<PathBuf>> {
+    let failed = |error| format!("read the folder {}: {error}", path.display());
+    match std::fs::read_dir(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        found => found.map_err(failed)?.map(|entry| Ok(entry.map_err(failed)?.path())).collect(),
+    }
+}
+
 /// Removes a folder with all that is in it; not being there is fine.
 pub(crate) fn remove_dir(path: &Path) -> Result {
     match std::fs::remove_dir_all(path) {

@@ -2,7 +2,7 @@
 //!
 //! Fairness: every tool gets the same tree (read once before, so that it is in memory), its own empty repository and
 //! cache on the same disk, its default options and all cores; what the previous one left in the page cache is written
-//! out before the clock starts; nothing is deleted within a round; the order changes from round to round; medians are
+//! out before the clock starts; nothing is deleted before the last round has ended; the order changes from round to round; medians are
 //! reported. Nothing is run as a benchmark in CI.
 
 use super::data::{self, Shape};
@@ -13,7 +13,7 @@ use super::{clear, ready, select, turned};
 use crate::args::{self, Args};
 use crate::dist::target_dir;
 use crate::setup;
-use crate::sh::{self, Result};
+use crate::sh::Result;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -40,7 +40,7 @@ pub(super) fn run(args: Args) -> Result {
         run_round(&plan, &trees, &work, &turned(&tools, round), &mut results)?;
         println!("bench: round {} of {} done", round + 1, plan.rounds);
     }
-    sh::remove_dir(&work)?;
+    super::remove(&work)?;
 
     let versions: Vec<_> = tools.iter().map(|tool| (tool.name, measure::version(tool.version))).collect();
     let row = |step: &Step| (step.name(), step.title());

@@ -11,7 +11,7 @@ mod tools;
 use crate::args::Args;
 use crate::sh::{self, Result};
 use report::{Report, Results};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// `xtask bench files|postgres|stores [OPTIONS]`.
 pub(crate) fn run(mut args: Args) -> Result {
@@ -79,17 +79,74 @@ fn is_there(name: &str, available: &str) -> bool {
     there
 }
 
-/// For so long, in seconds, ext4 passes over the inodes of deleted files, one by one, when it looks for free ones (`recently_deleted`
-/// in `fs/ext4/ialloc.c`: 60, and 300 more while the inode's block is dirty). Whoever writes files then pays for
-/// another one's deletion, up to ten times.
-const DELETED_SECONDS: u64 = 361;
-
-/// Removes what the round before left. Within a round nothing is deleted.
+/// Puts away what the round before left. Its files are emptied and stay, because deleting them would cost the next round: for 60 to 360 s ext4
+/// passes over the inodes of deleted files, one by one, when it looks for free ones (`recently_deleted` in `fs/ext4/ialloc.c`). Whoever
+/// writes files then pays for another one's deletion, up to ten times. [`remove`] deletes all in the end.
 fn clear(work: &Path) -> Result {
-    if work.exists() {
-        sh::remove_dir(work)?;
-        println!("bench: waits for {DELETED_SECONDS} s, until the deleted files cost nothing");
-        std::thread::sleep(std::time::Duration::from_secs(DELETED_SECONDS));
+    if !work.exists() {
+        return Ok(());
+    }
+    empty(work)?;
+    let number = spent(work)?.len();
+    let away = work.with_extension(format!("{SPENT}-{number}"));
+    std::fs::rename(work, &away)
+        .map_err(|error| format!("rename {} to {}: {error}", work.display(), away.display()))
+}
+
+/// Deletes what all rounds left.
+fn remove(work: &Path) -> Result {
+    sh::remove_dir(work)?;
+    spent(work)?.iter().try_for_each(|folder| sh::remove_dir(folder))
+}
+
+/// How the folders of earlier rounds end.
+const SPENT: &str = "spent";
+
+/// The folders of earlier rounds.
+fn spent(work: &Path) -> Result<Vec<PathBuf>> {
+    let (Some(parent), Some(stem)) = (work.parent(), work.file_stem()) else { return Ok(Vec::new()) };
+    let start = format!("{}.{SPENT}-", stem.to_string_lossy());
+    let found = sh::entries(parent)?;
+    Ok(found
+        .into_iter()
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&start)))
+        .collect())
+}
+
+/// Makes every file below `folder` an empty one; hard links to files elsewhere are none there.
+fn empty(folder: &Path) -> Result {
+    for path in sh::entries(folder)? {
+        let failed = |error| format!("empty {}: {error}", path.display());
+        let kind = std::fs::symlink_metadata(&path).map_err(failed)?.file_type();
+        if kind.is_dir() {
+            empty(&path)?;
+        } else if kind.is_file() {
+            std::fs::OpenOptions::new().write(true).truncate(true).open(&path).map_err(failed)?;
+        }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_round_is_put_away_empty_and_removed_in_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let work = folder.path().join("run");
+        for round in 0..3 {
+            clear(&work).unwrap();
+            assert!(!work.exists(), "round {round}");
+            std::fs::create_dir_all(work.join("out/deep")).unwrap();
+            std::fs::write(work.join("out/deep/file"), "bytes").unwrap();
+        }
+        let file = |name: &str| folder.path().join(name).join("out/deep/file");
+        let sizes =
+            ["run.spent-0", "run.spent-1", "run"].map(|name| std::fs::metadata(file(name)).unwrap().len());
+        assert_eq!(sizes, [0, 0, 5]);
+        std::fs::create_dir(folder.path().join("other")).unwrap();
+        remove(&work).unwrap();
+        assert_eq!(sh::entries(folder.path()).unwrap(), [folder.path().join("other")]);
+    }
 }

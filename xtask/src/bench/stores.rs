@@ -14,7 +14,7 @@ use super::{ready, select, turned};
 use crate::args::{self, Args};
 use crate::dist::target_dir;
 use crate::setup;
-use crate::sh::{self, Result};
+use crate::sh::Result;
 use far::Far;
 use server::Server;
 use std::collections::BTreeMap;
@@ -94,7 +94,7 @@ pub(super) fn run(args: Args) -> Result {
         round_of.run(&turned(&tools, round), &mut results, &mut requests)?;
         println!("bench: round {} of {} done", round + 1, plan.rounds);
     }
-    sh::remove_dir(&work)?;
+    super::remove(&work)?;
 
     let versions: Vec<_> = tools.iter().map(|tool| (tool.name, measure::version(tool.version))).collect();
     let report = Report {

@@ -29,6 +29,7 @@ struct Rule {
 }
 
 const CORE: &str = "retoma-core";
+const SHA256: &str = "retoma-sha256";
 const REPO: &str = "retoma-repo";
 const SOURCES: &str = "retoma-sources";
 const CONTROL: &str = "retoma-control";
@@ -37,7 +38,8 @@ const MARABET: &str = "retoma-marabet";
 
 const RULES: &[Rule] = &[
     Rule { name: CORE, uses: &[], dev: &[] },
-    Rule { name: REPO, uses: &[CORE], dev: &[TESTKIT] },
+    Rule { name: SHA256, uses: &[], dev: &[] },
+    Rule { name: REPO, uses: &[CORE, SHA256], dev: &[TESTKIT] },
     Rule { name: SOURCES, uses: &[CORE, REPO], dev: &[TESTKIT] },
     Rule { name: CONTROL, uses: &[CORE, REPO, SOURCES], dev: &[TESTKIT, MARABET] },
     Rule { name: "retoma", uses: &[CORE, REPO, SOURCES, CONTROL, MARABET], dev: &[TESTKIT] },

@@ -1,6 +1,6 @@
 //! Length of source files, module docs, and the share of tests.
 
-use super::source::{is_test_file, lines};
+use super::source::{Line, is_test_file, lines};
 use super::{File, Finding, Tree};
 
 /// No Rust file is longer.
@@ -30,14 +30,41 @@ pub(super) fn summary(tree: &Tree) -> String {
     let mut counts: Vec<usize> = files.iter().map(|file| file.text.lines().count()).collect();
     counts.sort_unstable();
     let total: usize = counts.iter().sum();
-    let tests = files.iter().flat_map(|file| lines(file)).filter(|line| line.is_test).count();
+    let is_code = |line: &Line<'_>| !line.text.trim().is_empty() && !line.is_comment();
+    let (mut all, mut code) = (Share::default(), Share::default());
+    for line in files.iter().flat_map(|file| lines(file)) {
+        all.add(line.is_test);
+        if is_code(&line) {
+            code.add(line.is_test);
+        }
+    }
     format!(
-        "{} Rust files, {total} lines, median {}, longest {}; tests {} % of the lines (the testkit counts as tests)",
+        "{} Rust files, {total} lines, median {}, longest {}; tests {} % of the lines, {} % of those that are code and not \
+         comment or blank (the testkit counts as tests)",
         files.len(),
         counts.get(counts.len() / 2).copied().unwrap_or(0),
         counts.last().copied().unwrap_or(0),
-        tests * 100 / total.max(1)
+        all.percent(),
+        code.percent()
     )
+}
+
+/// How many lines are tests.
+#[derive(Default)]
+struct Share {
+    tests: usize,
+    all: usize,
+}
+
+impl Share {
+    fn add(&mut self, is_test: bool) {
+        self.tests += usize::from(is_test);
+        self.all += 1;
+    }
+
+    fn percent(&self) -> usize {
+        self.tests * 100 / self.all.max(1)
+    }
 }
 
 #[cfg(test)]
@@ -64,7 +91,10 @@ mod tests {
     fn the_share_of_tests_counts_inline_ones_too() {
         let half = "//! Doc.\nfn a() {}\nfn b() {}\n#[cfg(test)]\nmod tests {\n}\n";
         let text = summary(&Tree::of(&[("crates/a/src/x.rs", half)]));
-        assert!(text.contains("6 lines") && text.contains("tests 50 %"), "{text}");
+        assert!(
+            text.contains("6 lines") && text.contains("tests 50 % of the lines, 60 % of those"),
+            "{text}"
+        );
         assert!(summary(&Tree::default()).starts_with("0 Rust files"));
     }
 }

@@ -190,23 +190,26 @@ impl<'a> Worker<'a> {
     /// `bytes` are those of the range; blobs are opened in them.
     fn write_range(&mut self, range: &PackRange, mut bytes: Vec<u8>) {
         let repository = self.shared.round.repository;
-        for (blob, chunks) in &range.blobs {
-            if self.run.is_stopping() {
-                return;
-            }
+        let place = |blob: &PackedBlob| {
             let start =
                 usize::try_from(u64::from(blob.offset_bytes) - range.bytes.start).unwrap_or(usize::MAX);
+            start..start.saturating_add(blob.length_bytes as usize)
+        };
+        let mut rest = &range.blobs[..];
+        while !rest.is_empty() && !self.run.is_stopping() {
+            let (group, behind) = rest.split_at(blob::group_length(rest.iter().map(|(blob, _)| blob)));
+            rest = behind;
             // Lent out, because writing needs all of `self`.
             let mut expanded = std::mem::take(&mut self.expanded);
-            let opened = match bytes.get_mut(start..start.saturating_add(blob.length_bytes as usize)) {
-                Some(sealed) => blob::open_in_place(repository.key(), blob, sealed, &mut expanded),
-                None => Err(Error::internal("the store gave fewer bytes than were asked for")),
-            };
-            match opened {
-                Ok(plaintext) => self.write_blob(chunks, Ok(plaintext)),
-                Err(error) => {
-                    let other = other_place(self.shared.round, range.pack, blob, error);
-                    self.write_blob(chunks, other.as_deref());
+            let places: Vec<_> = group.iter().map(|(blob, _)| (blob, place(blob))).collect();
+            let opened = blob::open_group(repository.key(), &mut bytes, &places, &mut expanded, None);
+            for ((blob, chunks), plaintext) in group.iter().zip(opened) {
+                match plaintext {
+                    Ok(plaintext) => self.write_blob(chunks, Ok(plaintext)),
+                    Err(error) => {
+                        let other = other_place(self.shared.round, range.pack, blob, error);
+                        self.write_blob(chunks, other.as_deref());
+                    }
                 }
             }
             self.expanded = expanded;

@@ -4,7 +4,6 @@ use super::files::finish;
 use super::layout::Kind;
 use super::run::{Run, add, state};
 use super::target::{Directories, create_file, open_file, stat};
-use crate::id::BlobId;
 use retoma_core::Result;
 use rustix::fd::OwnedFd;
 use rustix::fs::{FileType, Stat};
@@ -14,6 +13,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// Files, or chunks of a large one, that a thread takes at once.
 const BATCH: u32 = 64;
+/// Chunks of one file that are read and hashed together.
+const GROUP_BYTES: u64 = 4 << 20;
 /// From this size on, all threads look at one file together.
 const SHARED_BYTES: u64 = 64 << 20;
 
@@ -139,18 +140,69 @@ impl Known<'_, '_> {
         let is_first = chunks.start == layout.chunks(self.number).start;
         let mut start = if is_first { 0 } else { layout.chunk(chunks.start - 1).end };
         let mut all = true;
-        for chunk in chunks {
-            let (id, end) = (&layout.chunk(chunk).id, layout.chunk(chunk).end);
-            if self.trusted || end <= self.bytes && has(self.file, id, start, end, buffer)? {
-                run.set_reused(chunk);
-                add(&run.counts.reused, end - start);
-                run.progress.add_bytes(end - start);
-            } else {
-                all = false;
+        let mut rest = chunks;
+        while !rest.is_empty() {
+            // At least one; the others as long as they fit.
+            let fits = |chunk: &u32| *chunk == rest.start || layout.chunk(*chunk).end <= start + GROUP_BYTES;
+            let group = rest.start..rest.clone().take_while(fits).last().map_or(rest.end, |last| last + 1);
+            let same = if self.trusted { None } else { Some(self.has(group.clone(), start, buffer)?) };
+            for (at, chunk) in group.clone().enumerate() {
+                let end = layout.chunk(chunk).end;
+                if same.as_ref().is_none_or(|same| same[at]) {
+                    run.set_reused(chunk);
+                    add(&run.counts.reused, end - start);
+                    run.progress.add_bytes(end - start);
+                } else {
+                    all = false;
+                }
+                start = end;
             }
-            start = end;
+            rest.start = group.end;
         }
         Ok(all)
+    }
+
+    /// Which of the chunks are in the file; the first one begins at `start`.
+    fn has(&self, chunks: Range<u32>, start: u64, buffer: &mut Vec<u8>) -> rustix::io::Result<Vec<bool>> {
+        let layout = &self.run.plan.layout;
+        let (mut at, mut filled, mut read) = (start, 0, Vec::with_capacity(chunks.len()));
+        for chunk in chunks.clone() {
+            let end = layout.chunk(chunk).end;
+            let range = if end <= self.bytes { self.read(at..end, filled, buffer)? } else { None };
+            filled = range.as_ref().map_or(filled, |range| range.end);
+            read.push(range);
+            at = end;
+        }
+        let plaintexts: Vec<&[u8]> = read.iter().flatten().map(|range| &buffer[range.clone()]).collect();
+        let mut hashes = retoma_sha256::digests(&plaintexts).into_iter();
+        let same = |(chunk, read): (u32, &Option<_>)| {
+            read.is_some() && hashes.next() == Some(layout.chunk(chunk).id.0)
+        };
+        Ok(chunks.zip(&read).map(same).collect())
+    }
+
+    /// Reads these bytes of the file to `at` of the buffer, which grows when it must; where they are then. `None` where the file does
+    /// not have them all.
+    fn read(
+        &self,
+        bytes: Range<u64>,
+        at: usize,
+        buffer: &mut Vec<u8>,
+    ) -> rustix::io::Result<Option<Range<usize>>> {
+        let Ok(length) = usize::try_from(bytes.end - bytes.start) else { return Ok(None) };
+        buffer.resize(buffer.len().max(at + length), 0);
+        let mut filled = 0;
+        while filled < length {
+            let rest = &mut buffer[at + filled..at + length];
+            match rustix::io::pread(self.file, rest, bytes.start + filled as u64) {
+                // It ends before, or a sector is bad, which is overwritten.
+                Ok(0) | Err(Errno::IO) => return Ok(None),
+                Ok(count) => filled += count,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Some(at..at + length))
     }
 
     /// As [`Known::look`] for all chunks, by all threads: most bytes may lie in one file.
@@ -194,21 +246,4 @@ fn all_names_are_ours(run: &Run<'_>, directories: &mut Directories<'_>, number: 
         }
     }
     found.st_nlink == names
-}
-
-/// Whether bytes `start..end` of a file are the blob `id`.
-fn has(file: &OwnedFd, id: &BlobId, start: u64, end: u64, buffer: &mut Vec<u8>) -> rustix::io::Result<bool> {
-    let Ok(length) = usize::try_from(end - start) else { return Ok(false) };
-    buffer.resize(length, 0);
-    let mut filled = 0;
-    while filled < length {
-        match rustix::io::pread(file, &mut buffer[filled..], start + filled as u64) {
-            // It ends before, or a sector is bad, which is overwritten.
-            Ok(0) | Err(Errno::IO) => return Ok(false),
-            Ok(count) => filled += count,
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(BlobId::of(buffer) == *id)
 }

@@ -1,7 +1,7 @@
 //! Packs: listed against indexed, and every byte of those that are read.
 //!
-//! One pass over a pack's bytes does everything: a blob is hashed as stored, opened in place, expanded into a buffer that
-//! is used again, and hashed as plaintext while it is in the processor's cache. The header, which tells where blobs
+//! One pass over a pack's bytes does everything: some blobs are opened and expanded into buffers that are used again, and hashed
+//! together, as stored and as plaintext, while they are in the processor's cache. The header, which tells where blobs
 //! begin, is opened first; where it is damaged the blobs are found by the index instead ([`super::suspects`]).
 
 use super::objects::{LoadedIndex, PackInfo};
@@ -9,15 +9,14 @@ use super::report::{Draft, Scope, Severity};
 use super::suspects::{self, Bad, Suspects};
 use super::{ReadData, Run, object_name};
 use crate::blob;
-use crate::compress;
 use crate::crypto::MasterKey;
 use crate::format::pack::{self, PackedBlob, TRAILER_BYTES};
-use crate::id::{BlobId, PackId};
+use crate::id::PackId;
 use crate::repository::{Folder, Repository};
 use crate::store::{BlockingStore, Key};
 use crate::threads;
 use retoma_core::{Error, ErrorKind, Result, ResultExt as _, error::codes, units::counted};
-use sha2::{Digest, Sha256};
+use retoma_sha256::Sha256;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -44,7 +43,7 @@ pub(super) fn check(run: &Run<'_>, loaded: &LoadedIndex, listed: &HashMap<PackId
     let (next, large) = (AtomicUsize::new(0), Mutex::new(()));
     let suspects = Mutex::new(suspects);
     threads::on_threads("verify", run.workers().min(chosen.len()), || {
-        let mut scratch = Vec::new();
+        let mut scratch = Scratch::default();
         while let Some((id, size_bytes)) = chosen.get(next.fetch_add(1, Ordering::Relaxed)).copied() {
             run.check_not_cancelled()?;
             let alone =
@@ -113,7 +112,10 @@ fn choose(
         ReadData::All => packs,
         ReadData::Sample(percent, seed) => {
             let order = |id: &PackId| -> [u8; 32] {
-                Sha256::new().chain_update(seed.to_le_bytes()).chain_update(id.0).finalize().into()
+                let mut hash = Sha256::new();
+                hash.update(&seed.to_le_bytes());
+                hash.update(&id.0);
+                hash.finalize()
             };
             packs.sort_by_cached_key(|(id, _)| order(id));
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
@@ -138,7 +140,7 @@ fn read_pack(
     loaded: &LoadedIndex,
     id: PackId,
     size_bytes: u64,
-    scratch: &mut Vec<u8>,
+    scratch: &mut Scratch,
 ) -> Result<Outcome> {
     let mut outcome = Outcome::default();
     let object = object_name(Folder::Data, id.0);
@@ -160,7 +162,7 @@ fn read_all(
     loaded: &LoadedIndex,
     id: PackId,
     size_bytes: u64,
-    scratch: &mut Vec<u8>,
+    scratch: &mut Scratch,
     outcome: &mut Outcome,
 ) -> Result<()> {
     let object = object_name(Folder::Data, id.0);
@@ -179,17 +181,19 @@ fn read_all(
                 ));
                 outcome.look_again = true;
             }
-            for (position, blob) in blobs.iter().enumerate() {
-                let start = u64::from(blob.offset_bytes);
-                done_bytes = start + u64::from(blob.length_bytes);
-                bytes.load_blobs(&blobs[position..])?;
+            let mut rest = &blobs[..];
+            while let Some(first) = rest.first() {
+                bytes.load_blobs(rest)?;
+                let (group, behind) = rest.split_at(bytes.group_length(rest));
+                rest = behind;
+                let start = u64::from(first.offset_bytes);
+                done_bytes = group.last().map_or(start, end);
                 let sealed = bytes.slice(start..done_bytes)?;
-                hash.update(&*sealed);
-                // Where the index differs, what the index names counts.
-                if let Err(error) = check_blob(run.repository.key(), blob, sealed, scratch)
-                    && !outcome.look_again
-                {
-                    outcome.bad.push(Bad { pack: id, blob: *blob, error: run.is_finding(error)? });
+                for (blob, error) in scratch.check(run.repository.key(), group, sealed, &mut hash) {
+                    // Where the index differs, what the index names counts.
+                    if !outcome.look_again {
+                        outcome.bad.push(Bad { pack: id, blob, error: run.is_finding(error)? });
+                    }
                 }
             }
         }
@@ -208,7 +212,7 @@ fn read_all(
         done_bytes = piece.end;
         hash.update(bytes.slice(piece)?);
     }
-    let same = PackId(hash.finalize().into()) == id;
+    let same = PackId(hash.finalize()) == id;
     if !same && outcome.drafts.is_empty() && outcome.bad.is_empty() {
         let message = "the SHA-256 of the pack is not its name";
         outcome.drafts.push(Draft::new(Severity::Damage, codes::HASH_MISMATCH, object, message));
@@ -223,13 +227,44 @@ fn fits_index(loaded: &LoadedIndex, id: PackId, blobs: &[PackedBlob]) -> bool {
     loaded.packs.get(&id).is_some_and(|info| info.blobs as usize == blobs.len()) && blobs.iter().all(indexed)
 }
 
-/// Opens a blob in place and compares its plaintext with its name.
-fn check_blob(key: &MasterKey, blob: &PackedBlob, sealed: &mut [u8], scratch: &mut Vec<u8>) -> Result<()> {
-    let Some(length) = blob.uncompressed_bytes.filter(|length| *length > EXPANDED_BYTES) else {
-        return blob::open_in_place(key, blob, sealed, scratch).map(|_| ());
-    };
-    let id = BlobId(compress::hash_expanded(key.open_in_place(sealed)?, length as usize)?);
-    if id == blob.id { Ok(()) } else { Err(blob::other_contents(blob)) }
+/// Memory that is used again for each group of blobs.
+#[derive(Default)]
+struct Scratch {
+    sealed: Vec<u8>,
+    expanded: Vec<u8>,
+}
+
+impl Scratch {
+    /// Hashes `sealed`, which are the stored bytes of `blobs` one behind the other, opens each, and compares its plaintext with its
+    /// name. Gives those that are not what they should be.
+    fn check(
+        &mut self,
+        key: &MasterKey,
+        blobs: &[PackedBlob],
+        sealed: &mut [u8],
+        pack: &mut Sha256,
+    ) -> Vec<(PackedBlob, Error)> {
+        if let [blob] = blobs
+            && let Some(length) = blob.uncompressed_bytes.filter(|length| *length > EXPANDED_BYTES)
+        {
+            pack.update(sealed);
+            let checked = blob::check_huge(key, blob, sealed, length);
+            return checked.err().map(|error| (*blob, error)).into_iter().collect();
+        }
+        // Opened in a copy: what is hashed beside has to stay as it is stored.
+        self.sealed.clear();
+        self.sealed.extend_from_slice(sealed);
+        let places = blobs.iter().scan(0, |end, blob| {
+            let start = *end;
+            *end += blob.length_bytes as usize;
+            Some((blob, start..*end))
+        });
+        let places: Vec<_> = places.collect();
+        let opened =
+            blob::open_group(key, &mut self.sealed, &places, &mut self.expanded, Some((pack, sealed)));
+        let bad = |(blob, plaintext): (&PackedBlob, Result<&[u8]>)| Some((*blob, plaintext.err()?));
+        blobs.iter().zip(opened).filter_map(bad).collect()
+    }
 }
 
 /// A pack's bytes, piece by piece. What was given out may have been changed in place.
@@ -288,6 +323,12 @@ impl<'a> PackReader<'a> {
         }
         let fitting = blobs.iter().map(end).take_while(|end| *end <= start + PIECE_BYTES).last();
         self.load(start..fitting.unwrap_or_else(|| end(first)))
+    }
+
+    /// How many of `blobs`, of which the first is there, are checked together.
+    fn group_length(&self, blobs: &[PackedBlob]) -> usize {
+        let loaded = blobs.iter().take_while(|blob| self.has(&(u64::from(blob.offset_bytes)..end(blob))));
+        blob::group_length(loaded).max(1)
     }
 
     fn has(&self, range: &Range<u64>) -> bool {
