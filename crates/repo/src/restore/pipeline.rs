@@ -26,7 +26,7 @@ const WAITING: usize = 2;
 /// So many reads in a row that fail because the store is away end the restore where there are no copies; each was retried below us.
 const STORE_FAILURES: u32 = 8;
 /// After so many bytes the target's file systems are synced while the work goes on.
-const FLUSH_BYTES: u64 = 256 << 20;
+const FLUSH_BYTES: u64 = 768 << 20;
 
 type Fetched = (PackRange, Result<Bytes>);
 
