@@ -212,7 +212,6 @@ fn a_lost_region_takes_what_lies_in_it_and_a_copy_elsewhere_serves() {
     let home = seeded_in_several(&more, |text| {
         text.replacen("name = \"local\"", "name = \"local\"\nregion = \"cellar\"", 1)
     });
-    let before = (tree(&home.path("repository")), tree(&place.path("second")), tree(&place.path("third")));
     // A copy every hour is too rare for what may lose minutes.
     let document = home.json(&["drill", "lost-region", "-f", "srv/retoma.toml"], 4, "retoma.drill/1");
     let reasons = document["reasons"].as_array().unwrap();
@@ -221,6 +220,11 @@ fn a_lost_region_takes_what_lies_in_it_and_a_copy_elsewhere_serves() {
     let mut text = std::fs::read_to_string(home.path("srv/retoma.toml")).unwrap();
     text += "\n[schedule]\nevery = \"1m\"\n\n[agent]\ncopy_every = \"1m\"\n";
     home.write("srv/retoma.toml", text.as_bytes());
+    // It is read from the copy, as on a blank machine.
+    for verb in ["backup", "copy"] {
+        home.run(&[verb, "-f", "srv/retoma.toml"]).expect(0);
+    }
+    let before = (tree(&home.path("repository")), tree(&place.path("second")), tree(&place.path("third")));
     let document = drill(&home, "lost-region");
     assert_says_what_a_drill_must(&document, "lost-region");
     assert_eq!(became(&document), [("local", true, false), ("second", true, false), ("third", false, true)]);
@@ -244,6 +248,24 @@ fn a_lost_repository_that_alone_had_a_component_is_a_red_drill() {
     assert!(document["failure"]["message"].as_str().unwrap().contains("`models`"), "{document:#}");
     assert_eq!(became(&document), [("local", true, false), ("second", false, true)]);
     assert!(home.path("report/drill-lost-repository.html").exists());
+    assert_eq!(tree(&home.path("tmp")).len(), 0);
+}
+
+#[test]
+fn encrypted_data_come_back_and_what_a_local_copy_cannot_prove_is_said() {
+    let (home, _) = seeded();
+    let before = (tree(&home.path("srv")), tree(&home.path("repository")));
+    let document = drill(&home, "ransomware");
+    assert_says_what_a_drill_must(&document, "ransomware");
+    assert_eq!(control(&document, "backup of encrypted data")["found_code"], "R0703");
+    let open = document["not_proven"].to_string();
+    assert!(open.contains("Locks and versions are the store's alone"), "{open}");
+    for component in document["components"].as_array().unwrap() {
+        let checks = component["checks"].as_array().unwrap().iter();
+        let mut from = checks.filter(|check| check["name"] == "snapshot from before the attack");
+        assert_eq!(from.next().unwrap()["outcome"], "passed", "{component:#}");
+    }
+    assert_eq!((tree(&home.path("srv")), tree(&home.path("repository"))), before, "nothing real was touched");
     assert_eq!(tree(&home.path("tmp")).len(), 0);
 }
 

@@ -1,6 +1,7 @@
 //! What breaks in each scenario. Everything here destroys, and only below the drill's own scratch folder.
 
 use super::Patient;
+use super::ransom::encrypt;
 use super::several::Several;
 use crate::service::Service;
 use retoma_core::decide::losses::Extent;
@@ -25,10 +26,12 @@ pub enum Scenario {
     NewKey,
     /// As an application failure, and a repository is lost too; another one serves.
     LostRepository,
-    /// As a lost repository, with all that lie where it does or on this host.
+    /// The whole machine is lost, and a repository with all that lie where it does or on this host.
     LostRegion,
     /// The whole machine is lost, with the manifest.
     InfrastructureFailure,
+    /// All data are encrypted in place, backed up like that, and the repository is attacked.
+    Ransomware,
     /// A PostgreSQL server is killed under load, and its data directory is lost.
     DatabaseFailure,
     /// The largest table of a PostgreSQL server is dropped; it comes back as it was just before.
@@ -41,7 +44,7 @@ pub enum Scenario {
 
 impl Scenario {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::ApplicationFailure,
         Self::Deletion,
         Self::Corruption,
@@ -50,6 +53,7 @@ impl Scenario {
         Self::LostRepository,
         Self::LostRegion,
         Self::InfrastructureFailure,
+        Self::Ransomware,
         Self::DatabaseFailure,
         Self::DropTable,
         Self::WalGap,
@@ -70,6 +74,11 @@ impl Scenario {
         }
     }
 
+    /// Whether everything on this host is lost, so that a blank machine is what recovers.
+    pub fn loses_machine(self) -> bool {
+        matches!(self, Self::InfrastructureFailure | Self::LostRegion)
+    }
+
     /// What breaks, in a few words.
     pub fn about(self) -> &'static str {
         match self {
@@ -79,8 +88,9 @@ impl Scenario {
             Self::LostKey => "the service, and the key in use",
             Self::NewKey => "the service, after its key was replaced",
             Self::LostRepository => "the service, and the first repository",
-            Self::LostRegion => "the service, and every repository where the first one lies",
+            Self::LostRegion => "the whole machine, and every repository where the first one lies",
             Self::InfrastructureFailure => "the whole machine, with the manifest",
+            Self::Ransomware => "all data, encrypted in place, and what is backed up after that",
             Self::DatabaseFailure => "a PostgreSQL server and its data directory",
             Self::DropTable => "the largest table of a PostgreSQL server",
             Self::WalGap => "a PostgreSQL server, and a segment of its WAL",
@@ -99,6 +109,7 @@ impl Scenario {
             Self::LostRepository => "lost-repository",
             Self::LostRegion => "lost-region",
             Self::InfrastructureFailure => "infrastructure-failure",
+            Self::Ransomware => "ransomware",
             Self::DatabaseFailure => "database-failure",
             Self::DropTable => "drop-table",
             Self::WalGap => "wal-gap",
@@ -137,7 +148,7 @@ pub(super) fn strike(
         Scenario::ApplicationFailure | Scenario::NewKey => "folder lost",
         Scenario::LostKey => "folder lost, the key in use lost",
         Scenario::LostRepository => "folder and repository lost",
-        Scenario::LostRegion => "folder lost, and every repository of the region",
+        Scenario::LostRegion => "machine lost, and every repository of the region",
         Scenario::InfrastructureFailure => "machine lost",
         Scenario::Deletion => {
             return each_component(manifest, service, drop_table, |path| {
@@ -145,6 +156,12 @@ pub(super) fn strike(
             });
         }
         Scenario::Corruption => return each_component(manifest, service, flip_bytes, flip_bytes),
+        Scenario::Ransomware => {
+            for path in component_paths(patient) {
+                encrypt(&path)?;
+            }
+            return Ok(("every file encrypted under the running service".to_owned(), service));
+        }
         Scenario::DatabaseFailure | Scenario::DropTable | Scenario::WalGap | Scenario::BadPage => {
             return Err(Error::internal("a server's scenario for what is no server"));
         }
@@ -152,7 +169,7 @@ pub(super) fn strike(
     if let Some(service) = service {
         service.kill()?;
     }
-    let root = patient.root.clone().filter(|_| scenario == Scenario::InfrastructureFailure);
+    let root = patient.root.clone().filter(|_| scenario.loses_machine());
     let repositories = patient.several.iter().flat_map(Several::lost_dirs).map(Path::to_owned);
     for path in lost_paths(patient).into_iter().chain(root).chain(repositories) {
         remove(&path)?;
@@ -177,7 +194,12 @@ fn require_below(path: &Path, scratch: &Path) -> Result<()> {
 /// beside it.
 fn lost_paths(patient: &Patient) -> Vec<PathBuf> {
     let whole = (!patient.is_part).then(|| patient.manifest.dir().to_owned());
-    let mut paths: Vec<PathBuf> = whole.into_iter().collect();
+    whole.into_iter().chain(component_paths(patient)).collect()
+}
+
+/// Each component with what SQLite keeps beside it.
+fn component_paths(patient: &Patient) -> Vec<PathBuf> {
+    let mut paths = Vec::new();
     for component in &patient.manifest.components {
         let Some(path) = component.path() else { continue };
         for suffix in ["", "-wal", "-shm", "-journal"] {

@@ -18,6 +18,7 @@ pub mod live;
 pub mod markers;
 mod patient;
 pub mod port;
+mod ransom;
 mod report;
 mod run;
 mod several;

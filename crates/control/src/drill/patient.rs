@@ -57,11 +57,11 @@ fn refuse_servers(manifest: &Manifest) -> Result<()> {
     ))
 }
 
-fn whole_machine() -> Error {
+fn whole_machine(scenario: Scenario) -> Error {
     let message =
-        "`infrastructure-failure` loses the whole machine, so it is not drilled for some components alone";
+        format!("`{scenario}` loses the whole machine, so it is not drilled for some components alone");
     Error::new(ErrorKind::Invalid, codes::DRILL_UNSUITED, message)
-        .with_hint("leave `--component` away, or choose `application-failure`")
+        .with_hint("leave `--component` away, or choose `application-failure` or `lost-repository`")
 }
 
 /// A drill of a copy of a service, from the newest snapshots in `described` to the result. With `only`, just these
@@ -83,8 +83,8 @@ pub fn drill(
         return super::database::drill(manifest, manifest_text, described, only, scenario, context);
     }
     let losses = several::lost(manifest, &described.name, scenario)?;
-    if scenario == Scenario::InfrastructureFailure && !only.is_empty() {
-        return Err(whole_machine());
+    if scenario.loses_machine() && !only.is_empty() {
+        return Err(whole_machine(scenario));
     }
     let copy = ScratchCopy::make(manifest, described, only, context)?;
     let scratch_manifest = copy.manifest.clone();

@@ -162,21 +162,26 @@ fn component_result(
 }
 
 /// What a scenario leaves open beside what all do.
-fn of_scenario(scenario: Scenario) -> Option<&'static str> {
+fn of_scenario(scenario: Scenario) -> &'static [&'static str] {
+    const FILLED: &str =
+        "That your repositories get each backup, and in time: the drill filled its copies of them itself.";
+    const PROGRAMS: &str =
+        "That another machine has what it takes: the data and the manifest were lost, the programs were not.";
     match scenario {
-        Scenario::LostKey => Some(
+        Scenario::LostKey => &[
             "That your second key is at hand: the drill made one of its own in its copy, also where it was split.",
-        ),
-        Scenario::NewKey => Some(
-            "That the new key reaches everybody who needs it: the drill made one of its own in its copy.",
-        ),
-        Scenario::LostRepository | Scenario::LostRegion => Some(
-            "That your repositories get each backup, and in time: the drill filled its copies of them itself.",
-        ),
-        Scenario::InfrastructureFailure => Some(
-            "That another machine has what it takes: the data and the manifest were lost, the programs were not.",
-        ),
-        _ => None,
+        ],
+        Scenario::NewKey => {
+            &["That the new key reaches everybody who needs it: the drill made one of its own in its copy."]
+        }
+        Scenario::LostRepository => &[FILLED],
+        Scenario::LostRegion => &[FILLED, PROGRAMS],
+        Scenario::InfrastructureFailure => &[PROGRAMS],
+        Scenario::Ransomware => &[
+            "That nobody deletes or overwrites what is backed up: in a local copy anybody could, so the drill only added to it. \
+             Locks and versions are the store's alone.",
+        ],
+        _ => &[],
     }
 }
 
@@ -190,7 +195,7 @@ fn not_proven(manifest: &Manifest, scenario: Scenario) -> Vec<String> {
         "That the machine itself can be replaced: the copy was broken and recovered on one machine."
             .to_owned(),
     ];
-    open.extend(of_scenario(scenario).into_iter().map(str::to_owned));
+    open.extend(of_scenario(scenario).iter().map(|text| (*text).to_owned()));
     match &manifest.service.start {
         None => open.push("That the service starts: the manifest has no `start`.".to_owned()),
         Some(_) if manifest.service.health.is_none() => {

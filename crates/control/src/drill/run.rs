@@ -4,6 +4,7 @@ use super::disaster::strike;
 use super::inventory::Inventory;
 use super::markers::{Markers, Which};
 use super::patient::address_of;
+use super::ransom::Attack;
 use super::report::Facts;
 use super::several::{self, Exposed, Served};
 use super::steps::{complete, head, noticed, within_limit};
@@ -17,6 +18,7 @@ use crate::recover::{self, Place, Recovered, Request, STOP_GRACE};
 use crate::service::{PROBE_LIMIT, Service, Start};
 use crate::timeline::Timeline;
 use crate::watch::Note;
+use retoma_core::decide::recovery::{Goal, Target};
 use retoma_core::drill::{ControlResult, DrillReport, Failure, StepName};
 use retoma_core::manifest::Component;
 use retoma_core::{Error, ErrorKind, Result, ResultExt, error::codes};
@@ -132,8 +134,15 @@ impl<'a> Drill<'a> {
         // The copy's host is lost with it: what is written directly ends now. What goes through the service goes on.
         self.markers.close(Which::All);
         self.markers.open(Which::Service);
+        let sound_until = jiff::Timestamp::now();
         let (what, service) = strike(self.scenario, self.patient, service)?;
         self.context.watch.note(&Note::Disaster { what });
+        let attack = match self.scenario {
+            Scenario::Ransomware => {
+                Some(Attack::run(sound_until, self.patient, &ways.open()?, self.context)?)
+            }
+            _ => None,
+        };
         let saw = self.detect(&facts.inventories)?;
         let after = self.context.clock.elapsed().saturating_sub(timeline.disaster_at());
         self.context.watch.note(&Note::Detected { after, saw });
@@ -147,9 +156,12 @@ impl<'a> Drill<'a> {
         let ids = (served.repository.config().id.to_hex(), served.repository.key_id().to_hex());
         facts.served_by = Some(ids);
         facts.exposed = exposed.get(&served.name).cloned().unwrap_or_default();
-        let recovered = self.recover(&served.repository, timeline);
+        let recovered = self.recover(&served.repository, attack.as_ref(), timeline);
         served.tell(&mut facts.repositories);
         facts.recovered = recovered?;
+        if let Some(attack) = &attack {
+            attack.judge(&served.repository, &mut facts.recovered.components)?;
+        }
         if let Some(error) = facts.recovered.rolled_back.take() {
             return Err(error.context("recover the scratch copy"));
         }
@@ -162,7 +174,7 @@ impl<'a> Drill<'a> {
             facts.marks.push(self.markers.count(&component.name, disaster_at, recovered_at)?);
         }
         self.markers.stop();
-        facts.controls = self.controls(&facts.recovered, &served, &ways)?;
+        facts.controls = self.controls(&facts.recovered, &served, &ways, attack.as_ref())?;
         if let Some(service) = facts.recovered.service.take() {
             service.stop(STOP_GRACE)?;
         }
@@ -251,8 +263,13 @@ impl<'a> Drill<'a> {
         })
     }
 
-    fn recover(&self, repository: &Repository, timeline: &mut Timeline) -> Result<Recovered> {
-        let plan = self.plan(repository)?;
+    fn recover(
+        &self,
+        repository: &Repository,
+        attack: Option<&Attack>,
+        timeline: &mut Timeline,
+    ) -> Result<Recovered> {
+        let plan = self.plan(repository, attack)?;
         let options = recover::Options {
             supervisor: self.context.supervisor,
             starts_service: true,
@@ -264,12 +281,15 @@ impl<'a> Drill<'a> {
         recover::apply(&plan, repository, &options, timeline, watch, interrupt)
     }
 
-    /// In place; on a blank machine, into the empty folder that stands for it, from what the repository alone tells.
-    fn plan(&self, repository: &Repository) -> Result<recover::Plan> {
+    /// In place, after an attack as of the moment before it; on a blank machine, into the empty folder that stands for it, from what the repository alone tells.
+    fn plan(&self, repository: &Repository, attack: Option<&Attack>) -> Result<recover::Plan> {
         let (manifest, text) = (&self.patient.manifest, self.patient.manifest_text.as_str());
-        if self.scenario != Scenario::InfrastructureFailure {
+        if !self.scenario.loses_machine() {
             let told = (!self.patient.manifest_is_stored).then_some((manifest, text));
-            return recover::plan(&Request { manifest: told, ..Request::newest(repository, Place::InPlace) });
+            let target = attack.map_or(Target::Latest, |attack| Target::Time(attack.at));
+            let goal = Goal { target, ..Goal::default() };
+            let request = Request { manifest: told, goal, ..Request::newest(repository, Place::InPlace) };
+            return recover::plan(&request);
         }
         // It names the command that is started, on the machine of the live service.
         if recover::stored_manifest(repository, None)?.2 != text {
@@ -307,7 +327,13 @@ impl<'a> Drill<'a> {
         })
     }
 
-    fn controls(&self, recovered: &Recovered, served: &Served, ways: &Ways) -> Result<Vec<ControlResult>> {
+    fn controls(
+        &self,
+        recovered: &Recovered,
+        served: &Served,
+        ways: &Ways,
+        attack: Option<&Attack>,
+    ) -> Result<Vec<ControlResult>> {
         self.note("test the verifier");
         let scratch = tempfile::Builder::new()
             .prefix("controls-")
@@ -323,7 +349,12 @@ impl<'a> Drill<'a> {
             scratch: scratch.path(),
         };
         let mut results = controls::run(&bench, self.context.watch, self.context.interrupt)?;
-        for result in ways.controls() {
+        let mut more = ways.controls();
+        if let Some(attack) = attack {
+            let (repository, components) = (&served.repository, &recovered.components);
+            more.extend(attack.controls(repository, components, scratch.path(), self.context)?);
+        }
+        for result in more {
             self.context.watch.note(&Note::Control(result.clone()));
             results.push(result);
         }

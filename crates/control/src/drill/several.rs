@@ -196,7 +196,9 @@ impl Several {
         for (unusable, error) in &unusable {
             context.watch.note(&Note::Doing(format!("repository `{unusable}` is not used: {error}")));
         }
-        care.into_iter().for_each(|care| context.watch.note(&Note::Warning(care)));
+        for care in care {
+            context.watch.note(&Note::Warning(care));
+        }
         context.watch.note(&Note::Doing(format!("repository `{name}` is read")));
         let served = self.all.iter().find(|it| it.described.name == name);
         let served =

@@ -74,17 +74,15 @@ impl Ways {
         if scenario != Scenario::LostKey {
             return Ok(());
         }
-        match recipients::read(repository.store())?.share_sets().next() {
-            Some(set) => self.lose_all_but_shares(repository, set),
-            None => {
-                let other = recipients::new_password()?;
-                keys::add(repository, &other).context("add another key")?;
-                let lost = Folder::Keys.key(&repository.key_id().to_hex())?;
-                repository.store().delete(&lost).context("lose the key in use")?;
-                self.now(Way::Password(other), "lost key");
-                Ok(())
-            }
+        if let Some(set) = recipients::read(repository.store())?.share_sets().next() {
+            return self.lose_all_but_shares(repository, set);
         }
+        let other = recipients::new_password()?;
+        keys::add(repository, &other).context("add another key")?;
+        let lost = Folder::Keys.key(&repository.key_id().to_hex())?;
+        repository.store().delete(&lost).context("lose the key in use")?;
+        self.now(Way::Password(other), "lost key");
+        Ok(())
     }
 
     /// Splits a key of our own as the user's is, and loses every other one.

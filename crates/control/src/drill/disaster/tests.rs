@@ -217,3 +217,26 @@ fn neither_the_marks_nor_what_sqlite_keeps_for_itself_is_the_table_that_goes() {
     assert_eq!(tables(), ["retoma_markers", "sqlite_sequence"], "there is no table left that is the user's");
     assert_eq!(drop_table(&folder.path().join("absent")).unwrap_err().code(), codes::DRILL_UNSUITED);
 }
+
+#[test]
+fn every_file_of_the_components_is_encrypted_and_none_beside_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let patient = patient(folder.path(), folder.path());
+    std::fs::set_permissions(
+        patient.manifest.dir().join("models/small"),
+        std::os::unix::fs::PermissionsExt::from_mode(0o444),
+    )
+    .unwrap();
+    std::os::unix::fs::symlink(folder.path().join("beside"), patient.manifest.dir().join("models/link"))
+        .unwrap();
+    let before = listing(folder.path());
+    strike(Scenario::Ransomware, &patient, None).unwrap();
+    let after = listing(folder.path());
+    let sizes = |all: &[(String, Vec<u8>)]| {
+        all.iter().map(|(name, bytes)| (name.clone(), bytes.len())).collect::<Vec<_>>()
+    };
+    assert_eq!(sizes(&after), sizes(&before), "names and sizes stay");
+    let changed = before.iter().zip(&after).filter(|(before, after)| before != after);
+    let changed: Vec<&str> = changed.map(|(before, _)| before.0.as_str()).collect();
+    assert_eq!(changed, ["app/db", "app/models/last", "app/models/small", "app/models/sub/large"]);
+}
