@@ -108,7 +108,7 @@ impl Several {
     /// filled from there.
     ///
     /// # Errors
-    /// What backups and copies say; a copy that lacks something is `Unavailable` with `R0209`.
+    /// What backups and copies say; why a blob that a copy needs cannot be had.
     pub(super) fn fill(
         &self,
         manifest: &Manifest,
