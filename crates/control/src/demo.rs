@@ -116,10 +116,13 @@ struct State {
 /// Cleans up after earlier runs, then runs the demo.
 ///
 /// # Errors
-/// As [`drill::run`]; what seeding says. After an error the folder stays for a look, after a stop it goes.
+/// As [`drill::run`]; `R0713` for a scenario that needs several repositories; what seeding says. After an error the folder stays for a look, after a stop it goes.
 pub fn run(demo: &Demo<'_>) -> Result<Shown> {
     if demo.scenario.is_of_server() {
         return server::run(demo);
+    }
+    if demo.scenario.extent().is_some() {
+        return Err(drill::needs_several(demo.scenario));
     }
     in_a_run(demo, |folder| in_folder(demo, folder))
 }
@@ -167,7 +170,9 @@ fn in_folder(demo: &Demo<'_>, folder: &Path) -> Result<Shown> {
         is_part: false,
         repository_dir,
         password,
+        several: None,
         scratch: folder.to_owned(),
+        root: None,
         folder: None,
     };
     let repeat = format!("retoma demo --scenario {}", demo.scenario);

@@ -124,6 +124,7 @@ mod tests {
             scheme: Scheme::File,
             password: SecretRef::File(password),
             copy_of: None,
+            region: None,
             lock: None,
         }
     }

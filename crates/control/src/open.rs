@@ -328,6 +328,7 @@ mod tests {
                 scheme: manifest::Scheme::File,
                 password: file(folder.path(), b"a password", 0o600),
                 copy_of: None,
+                region: None,
                 lock: None,
             };
             assert!(open_repository(&described, true).unwrap().created, "{name}");
@@ -339,6 +340,7 @@ mod tests {
             scheme: manifest::Scheme::S3,
             password: file(folder.path(), b"a password", 0o600),
             copy_of: None,
+            region: None,
             lock: None,
         };
         assert!(matches!(address(&elsewhere).unwrap(), Address::Remote(_)));

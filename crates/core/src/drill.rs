@@ -53,6 +53,9 @@ pub struct DrillReport {
     pub verdict: VerdictKind,
     /// Why it is not green; empty when it is.
     pub reasons: Vec<Reason>,
+    /// Those of the manifest, where the scenario loses some of them; empty otherwise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub repositories: Vec<RepositoryResult>,
     /// What ended it before it had its result; absent when nothing did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
@@ -98,6 +101,17 @@ pub struct Environment {
     pub cpus: u32,
     /// Memory that the drill could use.
     pub memory_bytes: u64,
+}
+
+/// What became of a repository in a drill that loses some.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepositoryResult {
+    /// Its name in the manifest.
+    pub repository: String,
+    /// Whether the disaster took it.
+    pub lost: bool,
+    /// Whether data came from it afterwards.
+    pub read: bool,
 }
 
 /// What one component promised, and what the drill measured.

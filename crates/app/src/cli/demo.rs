@@ -1,6 +1,6 @@
 //! `retoma demo`: a real service, destroyed and brought back, in a folder of its own.
 
-use super::drill::{exit, language, show};
+use super::drill::{Scenarios, exit, language, show};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::output;
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// What breaks
-    #[arg(long, default_value = "application-failure", value_parser = super::drill::scenario)]
+    #[arg(long, default_value = "application-failure", value_parser = Scenarios { with_several: false })]
     scenario: Scenario,
     /// The folder in which each run makes its own (default: retoma-demo-USER in the folder for temporary files)
     #[arg(long, value_name = "DIR")]

@@ -4,6 +4,7 @@ use super::record;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::output;
+use clap::builder::{PossibleValue, TypedValueParser};
 use retoma_control::drill::{self, MARKS, Scenario};
 use retoma_control::{Interrupt, Stopwatch, durable};
 use retoma_core::decide::drill::exit_code;
@@ -12,12 +13,13 @@ use retoma_core::render::{Language, report, terminal};
 use retoma_core::{Error, Result};
 use retoma_repo::SnapshotId;
 use retoma_repo::evidence::{Outcome, SubjectComponent, What};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// What breaks
-    #[arg(value_parser = scenario)]
+    #[arg(value_parser = Scenarios { with_several: true })]
     scenario: Scenario,
     /// Only these components
     #[arg(long, value_name = "NAME")]
@@ -30,7 +32,33 @@ pub(super) struct Args {
     language: Language,
 }
 
-pub(super) fn scenario(name: &str) -> std::result::Result<Scenario, String> {
+/// Reads the name of a scenario; help and completions know all of them.
+#[derive(Debug, Clone)]
+pub(super) struct Scenarios {
+    /// Whether those count that need several repositories.
+    pub(super) with_several: bool,
+}
+
+impl TypedValueParser for Scenarios {
+    type Value = Scenario;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        argument: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> std::result::Result<Scenario, clap::Error> {
+        TypedValueParser::parse_ref(&scenario, command, argument, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        let value = |scenario: Scenario| PossibleValue::new(scenario.as_str()).help(scenario.about());
+        let counts = |scenario: &Scenario| self.with_several || scenario.extent().is_none();
+        Some(Box::new(Scenario::ALL.into_iter().filter(counts).map(value)))
+    }
+}
+
+fn scenario(name: &str) -> std::result::Result<Scenario, String> {
     let known: Vec<&str> = Scenario::ALL.iter().map(|scenario| scenario.as_str()).collect();
     Scenario::from_name(name).ok_or_else(|| format!("the scenarios are {}", known.join(", ")))
 }

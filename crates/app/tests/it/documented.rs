@@ -236,6 +236,7 @@ fn seen_copy(by_verb: &mut BTreeMap<String, Vec<Value>>) {
     let mut seen = Seen { home: crate::copy::two(), by_verb: BTreeMap::new() };
     seen.run(&["copy", "--dry-run"], 0);
     seen.run(&["copy"], 0);
+    seen.run(&["drill", "lost-repository"], 0);
     std::fs::remove_dir_all(seen.home.path("elsewhere")).unwrap();
     crate::copy::damage_largest_pack(&seen.home, "repository");
     seen.run(&["copy"], 3);
@@ -249,6 +250,7 @@ fn seen_copy(by_verb: &mut BTreeMap<String, Vec<Value>>) {
     by_verb.entry("status".to_owned()).or_default().append(seen.by_verb.get_mut("status").unwrap());
     by_verb.entry("repair".to_owned()).or_default().append(seen.by_verb.get_mut("repair").unwrap());
     by_verb.entry("copy".to_owned()).or_default().append(seen.by_verb.get_mut("copy").unwrap());
+    by_verb.entry("drill".to_owned()).or_default().append(seen.by_verb.get_mut("drill").unwrap());
 }
 
 #[test]

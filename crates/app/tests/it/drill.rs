@@ -1,6 +1,6 @@
 //! Whole drills of the sample service: the numbers that a drill must give, and its page.
 
-use crate::kit::{Home, Run, signal, tree, wait_for};
+use crate::kit::{Home, PASSWORD, Run, signal, tree, wait_for};
 use crate::service::{get, seeded};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -104,6 +104,168 @@ fn a_lost_key_is_no_lost_service() {
     assert_says_what_a_drill_must(&document, "lost-key");
     // The real repository still opens with the key that the copy lost.
     home.run(&["verify", "-f", "srv/retoma.toml"]).expect(0);
+    assert_eq!(tree(&home.path("tmp")).len(), 0);
+}
+
+#[test]
+fn a_replaced_key_is_no_lost_service() {
+    let (home, _) = seeded();
+    let before = tree(&home.path("repository"));
+    let document = drill(&home, "new-key");
+    assert_says_what_a_drill_must(&document, "new-key");
+    assert_eq!(control(&document, "old key")["found_code"], "R0202");
+    assert_eq!(tree(&home.path("repository")), before, "the real key is the old one");
+}
+
+#[test]
+fn a_lost_machine_comes_back_from_the_repository_alone_beside_the_live_service() {
+    let (home, port) = seeded();
+    let number = port.to_string();
+    let mut live = home.command();
+    let mut live = live.args(["__marabet", "serve", "--root", "srv", "--port", &number]).spawn().unwrap();
+    wait_for("the live service", || get(port, "/healthz"));
+    let models = tree(&home.path("srv/models"));
+    let document = drill(&home, "infrastructure-failure");
+    assert_says_what_a_drill_must(&document, "infrastructure-failure");
+    assert!(get(port, "/healthz").is_some(), "the live service runs on");
+    assert_eq!(tree(&home.path("srv/models")), models);
+    assert_eq!(tree(&home.path("tmp")).len(), 0);
+    live.kill().unwrap();
+    live.wait().unwrap();
+    // What a blank machine would get is another manifest than this one.
+    let mut text = std::fs::read_to_string(home.path("srv/retoma.toml")).unwrap();
+    text += "# changed since\n";
+    home.write("srv/retoma.toml", text.as_bytes());
+    let red = ["drill", "infrastructure-failure", "-f", "srv/retoma.toml"];
+    let document = home.json(&red, 4, "retoma.drill/1");
+    assert_eq!((&document["verdict"], &document["failure"]["code"]), (&"red".into(), &"R0703".into()));
+    assert_eq!(tree(&home.path("tmp")).len(), 0);
+}
+
+fn control<'a>(document: &'a Value, name: &str) -> &'a Value {
+    let controls = document["controls"].as_array().unwrap();
+    controls.iter().find(|control| control["name"] == name).unwrap_or_else(|| panic!("{document:#}"))
+}
+
+/// The seeded service with more repositories, which are told in `more` after the first one; all of them are filled.
+fn seeded_in_several(more: &str, change: impl FnOnce(String) -> String) -> Home {
+    let (home, _) = seeded();
+    let text = std::fs::read_to_string(home.path("srv/retoma.toml")).unwrap();
+    let text = text.replacen("\n[[component]]", &format!("{more}\n[[component]]"), 1);
+    home.write("srv/retoma.toml", change(text).as_bytes());
+    home.json(&["backup", "-f", "srv/retoma.toml"], 0, "retoma.backup/1");
+    if more.contains("copy_of") {
+        home.json(&["copy", "-f", "srv/retoma.toml"], 0, "retoma.copy/1");
+    }
+    home
+}
+
+/// A place for repositories that the drilled service does not lie in.
+fn elsewhere() -> Home {
+    let place = Home::empty();
+    place.write_private("password", PASSWORD);
+    place
+}
+
+fn repository(home: &Home, name: &str, more: &str) -> String {
+    let (folder, password) = (home.text_path(name), home.text_path("password"));
+    format!(
+        "[[repository]]\nname = \"{name}\"\nurl = \"file://{folder}\"\npassword = \"file:{password}\"\n{more}\n"
+    )
+}
+
+/// What became of the repositories: name, lost, read.
+fn became(document: &Value) -> Vec<(&str, bool, bool)> {
+    let all = document["repositories"].as_array().unwrap().iter();
+    all.map(|it| {
+        (it["repository"].as_str().unwrap(), it["lost"].as_bool().unwrap(), it["read"].as_bool().unwrap())
+    })
+    .collect()
+}
+
+#[test]
+fn a_lost_repository_is_no_lost_service_where_there_is_another() {
+    let place = elsewhere();
+    let home = seeded_in_several(&repository(&place, "second", ""), |text| text);
+    let before = (tree(&home.path("srv")), tree(&home.path("repository")), tree(&place.path("second")));
+    let document = drill(&home, "lost-repository");
+    assert_says_what_a_drill_must(&document, "lost-repository");
+    assert_eq!(became(&document), [("local", true, false), ("second", false, true)]);
+    assert_eq!(control(&document, "lost repository `local`")["found_code"], "R0201");
+    let page = std::fs::read_to_string(home.path("report/drill-lost-repository.html")).unwrap();
+    assert!(page.contains("Lost repositories: local. The data came from second."), "{page}");
+    assert_self_contained(&page);
+    // Whichever is named is the one that is lost.
+    let named = ["drill", "lost-repository", "-f", "srv/retoma.toml", "-r", "second"];
+    let document = home.json(&named, 0, "retoma.drill/1");
+    assert_eq!(became(&document), [("local", false, true), ("second", true, false)]);
+    let after = (tree(&home.path("srv")), tree(&home.path("repository")), tree(&place.path("second")));
+    assert_eq!(after, before, "nothing real was touched");
+    assert_eq!(tree(&home.path("tmp")).len(), 0);
+}
+
+#[test]
+fn a_lost_region_takes_what_lies_in_it_and_a_copy_elsewhere_serves() {
+    let place = elsewhere();
+    let more = repository(&place, "second", "region = \"cellar\"")
+        + &repository(&place, "third", "region = \"hill\"\ncopy_of = \"local\"");
+    let home = seeded_in_several(&more, |text| {
+        text.replacen("name = \"local\"", "name = \"local\"\nregion = \"cellar\"", 1)
+    });
+    // A copy every hour is too rare for what may lose minutes.
+    let document = home.json(&["drill", "lost-region", "-f", "srv/retoma.toml"], 4, "retoma.drill/1");
+    let reasons = document["reasons"].as_array().unwrap();
+    assert!(!reasons.is_empty() && reasons.iter().all(|it| it["reason"] == "rpo_missed"), "{reasons:#?}");
+    assert_eq!(reasons[0]["component"], "database");
+    let mut text = std::fs::read_to_string(home.path("srv/retoma.toml")).unwrap();
+    text += "\n[schedule]\nevery = \"1m\"\n\n[agent]\ncopy_every = \"1m\"\n";
+    home.write("srv/retoma.toml", text.as_bytes());
+    // It is read from the copy, as on a blank machine.
+    for verb in ["backup", "copy"] {
+        home.run(&[verb, "-f", "srv/retoma.toml"]).expect(0);
+    }
+    let before = (tree(&home.path("repository")), tree(&place.path("second")), tree(&place.path("third")));
+    let document = drill(&home, "lost-region");
+    assert_says_what_a_drill_must(&document, "lost-region");
+    assert_eq!(became(&document), [("local", true, false), ("second", true, false), ("third", false, true)]);
+    for component in document["components"].as_array().unwrap() {
+        let worst = component["rpo_worst_case_seconds"].as_f64().unwrap();
+        assert!((120.0..300.0).contains(&worst), "{component:#}");
+    }
+    let after = (tree(&home.path("repository")), tree(&place.path("second")), tree(&place.path("third")));
+    assert_eq!(after, before, "nothing real was touched");
+}
+
+#[test]
+fn a_lost_repository_that_alone_had_a_component_is_a_red_drill() {
+    let place = elsewhere();
+    let home = seeded_in_several(&repository(&place, "second", ""), |text| {
+        text.replacen("path = \"models\"", "path = \"models\"\nrepositories = [\"local\"]", 1)
+    });
+    let arguments = ["drill", "lost-repository", "-f", "srv/retoma.toml", "--report", "report"];
+    let document = home.json(&arguments, 4, "retoma.drill/1");
+    assert_eq!((&document["verdict"], &document["failure"]["code"]), (&"red".into(), &"R0211".into()));
+    assert!(document["failure"]["message"].as_str().unwrap().contains("`models`"), "{document:#}");
+    assert_eq!(became(&document), [("local", true, false), ("second", false, true)]);
+    assert!(home.path("report/drill-lost-repository.html").exists());
+    assert_eq!(tree(&home.path("tmp")).len(), 0);
+}
+
+#[test]
+fn encrypted_data_come_back_and_what_a_local_copy_cannot_prove_is_said() {
+    let (home, _) = seeded();
+    let before = (tree(&home.path("srv")), tree(&home.path("repository")));
+    let document = drill(&home, "ransomware");
+    assert_says_what_a_drill_must(&document, "ransomware");
+    assert_eq!(control(&document, "backup of encrypted data")["found_code"], "R0703");
+    let open = document["not_proven"].to_string();
+    assert!(open.contains("Locks and versions are the store's alone"), "{open}");
+    for component in document["components"].as_array().unwrap() {
+        let checks = component["checks"].as_array().unwrap().iter();
+        let mut from = checks.filter(|check| check["name"] == "snapshot from before the attack");
+        assert_eq!(from.next().unwrap()["outcome"], "passed", "{component:#}");
+    }
+    assert_eq!((tree(&home.path("srv")), tree(&home.path("repository"))), before, "nothing real was touched");
     assert_eq!(tree(&home.path("tmp")).len(), 0);
 }
 

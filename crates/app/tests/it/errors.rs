@@ -1,6 +1,6 @@
 //! What each verb says when it cannot do its work: exit code, stdout and stderr as a whole.
 
-use crate::kit::{DATABASE, Home, MODELS};
+use crate::kit::{DATABASE, Home, MODELS, tree};
 use crate::service::{Left, seeded};
 use serde_json::Value;
 
@@ -149,6 +149,24 @@ fn drill_of_what_was_never_backed_up_or_is_not_there() {
     );
     home.run(&["drill", "earthquake", "--component", "models"]).expect(1);
     assert!(!home.path("report").exists());
+}
+
+#[test]
+fn drills_that_would_leave_no_repository_or_lose_half_a_machine() {
+    let home = Home::backed_up();
+    home.assert_snapshot("error_drill_one_repository", &home.run(&["drill", "lost-repository"]).expect(1));
+    let machine = ["drill", "infrastructure-failure", "--component", "models"];
+    home.assert_snapshot("error_drill_part_of_a_machine", &home.run(&machine).expect(1));
+    let second =
+        "\n[[repository]]\nname = \"second\"\nurl = \"file:///elsewhere\"\npassword = \"file:password\"\n";
+    home.write_manifest(&format!("{second}{MODELS}"));
+    home.assert_snapshot("error_drill_one_region", &home.run(&["drill", "lost-region"]).expect(1));
+    // The other one cannot be copied: nothing was begun.
+    home.run(&["drill", "lost-repository"]).expect(10);
+    let folder = home.text_path("demo");
+    let demo = ["demo", "--scenario", "lost-region", "--folder", &folder];
+    home.assert_snapshot("error_demo_one_repository", &home.run(&demo).expect(1));
+    assert!(!home.path("demo").exists() && tree(&home.path("tmp")).is_empty());
 }
 
 #[test]

@@ -166,6 +166,7 @@ mod tests {
             scheme: manifest::Scheme::File,
             password: manifest::SecretRef::File(secret),
             copy_of: None,
+            region: None,
             lock: None,
         };
         let mut eyes = Eyes { described: described.clone(), repository: None, known: BTreeMap::new() };

@@ -34,7 +34,8 @@ fn copy_objects(from: &Path, to: &Path, copy: CopyFile<'_>) -> Result<()> {
 /// The file that vanished, if one did.
 fn try_copy(from: &Path, to: &Path, copy: CopyFile<'_>) -> Result<Option<PathBuf>> {
     std::fs::create_dir(to).map_err(io_at(to))?;
-    let folders = [Folder::Snapshots, Folder::Index, Folder::Keys, Folder::Data].map(Folder::name);
+    let folders =
+        [Folder::Snapshots, Folder::Index, Folder::Recipients, Folder::Keys, Folder::Data].map(Folder::name);
     for folder in folders.into_iter().chain([WAL]) {
         let (from, to) = (from.join(folder), to.join(folder));
         match from.try_exists() {
@@ -109,14 +110,23 @@ mod tests {
     fn a_repository_is_copied_without_its_locks_and_by_links() {
         let folder = tempfile::tempdir().unwrap();
         let (from, to) = (folder.path().join("from"), folder.path().join("to"));
-        for part in ["config", "keys/k", "index/i", "snapshots/s", "locks/l", "data/ab/abc", "evidence/w/1"] {
+        for part in [
+            "config",
+            "keys/k",
+            "index/i",
+            "snapshots/s",
+            "locks/l",
+            "data/ab/abc",
+            "evidence/w/1",
+            "recipients/r",
+        ] {
             let path = from.join(part);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, part).unwrap();
         }
         copy_repository(&from, &to).unwrap();
-        assert_eq!(names(&to), ["config", "data", "index", "keys", "snapshots"]);
-        for part in ["config", "keys/k", "index/i", "snapshots/s", "data/ab/abc"] {
+        assert_eq!(names(&to), ["config", "data", "index", "keys", "recipients", "snapshots"]);
+        for part in ["config", "keys/k", "index/i", "snapshots/s", "data/ab/abc", "recipients/r"] {
             assert_eq!(std::fs::read_to_string(to.join(part)).unwrap(), part);
         }
         let inode = |path: &Path| path.metadata().unwrap().ino();

@@ -1,7 +1,10 @@
 //! What breaks in each scenario. Everything here destroys, and only below the drill's own scratch folder.
 
 use super::Patient;
+use super::ransom::encrypt;
+use super::several::Several;
 use crate::service::Service;
+use retoma_core::decide::losses::Extent;
 use retoma_core::manifest::{Manifest, Source};
 use retoma_core::{Error, ErrorKind, Result, error::codes};
 use std::fmt;
@@ -19,6 +22,16 @@ pub enum Scenario {
     Corruption,
     /// As an application failure, and the key in use is lost too; another one opens the repository.
     LostKey,
+    /// As an application failure, and the key was replaced before; the new one opens the repository, the old one does not.
+    NewKey,
+    /// As an application failure, and a repository is lost too; another one serves.
+    LostRepository,
+    /// The whole machine is lost, and a repository with all that lie where it does or on this host.
+    LostRegion,
+    /// The whole machine is lost, with the manifest.
+    InfrastructureFailure,
+    /// All data are encrypted in place, backed up like that, and the repository is attacked.
+    Ransomware,
     /// A PostgreSQL server is killed under load, and its data directory is lost.
     DatabaseFailure,
     /// The largest table of a PostgreSQL server is dropped; it comes back as it was just before.
@@ -31,11 +44,16 @@ pub enum Scenario {
 
 impl Scenario {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 13] = [
         Self::ApplicationFailure,
         Self::Deletion,
         Self::Corruption,
         Self::LostKey,
+        Self::NewKey,
+        Self::LostRepository,
+        Self::LostRegion,
+        Self::InfrastructureFailure,
+        Self::Ransomware,
         Self::DatabaseFailure,
         Self::DropTable,
         Self::WalGap,
@@ -47,6 +65,39 @@ impl Scenario {
         matches!(self, Self::DatabaseFailure | Self::DropTable | Self::WalGap | Self::BadPage)
     }
 
+    /// How far it reaches into the repositories, where it loses some.
+    pub fn extent(self) -> Option<Extent> {
+        match self {
+            Self::LostRepository => Some(Extent::Repository),
+            Self::LostRegion => Some(Extent::Region),
+            _ => None,
+        }
+    }
+
+    /// Whether everything on this host is lost, so that a blank machine is what recovers.
+    pub fn loses_machine(self) -> bool {
+        matches!(self, Self::InfrastructureFailure | Self::LostRegion)
+    }
+
+    /// What breaks, in a few words.
+    pub fn about(self) -> &'static str {
+        match self {
+            Self::ApplicationFailure => "the service and its folder",
+            Self::Deletion => "the largest table and files, under the running service",
+            Self::Corruption => "bytes all over the data, under the running service",
+            Self::LostKey => "the service, and the key in use",
+            Self::NewKey => "the service, after its key was replaced",
+            Self::LostRepository => "the service, and the first repository",
+            Self::LostRegion => "the whole machine, and every repository where the first one lies",
+            Self::InfrastructureFailure => "the whole machine, with the manifest",
+            Self::Ransomware => "all data, encrypted in place, and what is backed up after that",
+            Self::DatabaseFailure => "a PostgreSQL server and its data directory",
+            Self::DropTable => "the largest table of a PostgreSQL server",
+            Self::WalGap => "a PostgreSQL server, and a segment of its WAL",
+            Self::BadPage => "a page of a PostgreSQL server's largest table",
+        }
+    }
+
     /// The name on the command line and in results.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -54,6 +105,11 @@ impl Scenario {
             Self::Deletion => "deletion",
             Self::Corruption => "corruption",
             Self::LostKey => "lost-key",
+            Self::NewKey => "new-key",
+            Self::LostRepository => "lost-repository",
+            Self::LostRegion => "lost-region",
+            Self::InfrastructureFailure => "infrastructure-failure",
+            Self::Ransomware => "ransomware",
             Self::DatabaseFailure => "database-failure",
             Self::DropTable => "drop-table",
             Self::WalGap => "wal-gap",
@@ -83,28 +139,42 @@ pub(super) fn strike(
     service: Option<Service>,
 ) -> Result<(String, Option<Service>)> {
     let (manifest, scratch) = (&patient.manifest, &patient.scratch);
-    for path in manifest.components.iter().filter_map(|component| component.path()).chain([manifest.dir()]) {
+    let lost_repositories = patient.several.iter().flat_map(Several::lost_dirs);
+    let paths = manifest.components.iter().filter_map(|component| component.path());
+    for path in paths.chain([manifest.dir()]).chain(patient.root.as_deref()).chain(lost_repositories) {
         require_below(path, scratch)?;
     }
-    match scenario {
-        Scenario::ApplicationFailure | Scenario::LostKey => {
-            if let Some(service) = service {
-                service.kill()?;
-            }
-            for path in lost_paths(patient) {
-                remove(&path)?;
-            }
-            let key = if scenario == Scenario::LostKey { ", the key in use lost" } else { "" };
-            Ok((format!("process killed, folder lost{key}"), None))
+    let what = match scenario {
+        Scenario::ApplicationFailure | Scenario::NewKey => "folder lost",
+        Scenario::LostKey => "folder lost, the key in use lost",
+        Scenario::LostRepository => "folder and repository lost",
+        Scenario::LostRegion => "machine lost, and every repository of the region",
+        Scenario::InfrastructureFailure => "machine lost",
+        Scenario::Deletion => {
+            return each_component(manifest, service, drop_table, |path| {
+                std::fs::remove_file(path).map_err(|error| Error::io(path.display(), error))
+            });
         }
-        Scenario::Deletion => each_component(manifest, service, drop_table, |path| {
-            std::fs::remove_file(path).map_err(|error| Error::io(path.display(), error))
-        }),
-        Scenario::Corruption => each_component(manifest, service, flip_bytes, flip_bytes),
+        Scenario::Corruption => return each_component(manifest, service, flip_bytes, flip_bytes),
+        Scenario::Ransomware => {
+            for path in component_paths(patient) {
+                encrypt(&path)?;
+            }
+            return Ok(("every file encrypted under the running service".to_owned(), service));
+        }
         Scenario::DatabaseFailure | Scenario::DropTable | Scenario::WalGap | Scenario::BadPage => {
-            Err(Error::internal("a server's scenario for what is no server"))
+            return Err(Error::internal("a server's scenario for what is no server"));
         }
+    };
+    if let Some(service) = service {
+        service.kill()?;
     }
+    let root = patient.root.clone().filter(|_| scenario.loses_machine());
+    let repositories = patient.several.iter().flat_map(Several::lost_dirs).map(Path::to_owned);
+    for path in lost_paths(patient).into_iter().chain(root).chain(repositories) {
+        remove(&path)?;
+    }
+    Ok((format!("process killed, {what}"), None))
 }
 
 /// A file that is asked for its real place must lie below the scratch folder's real place.
@@ -124,7 +194,12 @@ fn require_below(path: &Path, scratch: &Path) -> Result<()> {
 /// beside it.
 fn lost_paths(patient: &Patient) -> Vec<PathBuf> {
     let whole = (!patient.is_part).then(|| patient.manifest.dir().to_owned());
-    let mut paths: Vec<PathBuf> = whole.into_iter().collect();
+    whole.into_iter().chain(component_paths(patient)).collect()
+}
+
+/// Each component with what SQLite keeps beside it.
+fn component_paths(patient: &Patient) -> Vec<PathBuf> {
+    let mut paths = Vec::new();
     for component in &patient.manifest.components {
         let Some(path) = component.path() else { continue };
         for suffix in ["", "-wal", "-shm", "-journal"] {

@@ -38,7 +38,8 @@ pub(super) fn fetch_repository(store: &BlockingStore, to: &Path, interrupt: &Int
 }
 
 fn fetch_all(store: &BlockingStore, to: &Path, interrupt: &Interrupt) -> Result<()> {
-    let folders = [Folder::Snapshots, Folder::Index, Folder::Keys, Folder::Data].map(Folder::name);
+    let folders =
+        [Folder::Snapshots, Folder::Index, Folder::Recipients, Folder::Keys, Folder::Data].map(Folder::name);
     for folder in folders.into_iter().chain([WAL]) {
         let objects = store.list(folder).with_context(|| format!("list `{folder}`"))?;
         // Where there are none a repository has the folder all the same.
@@ -82,8 +83,16 @@ mod tests {
 
     #[test]
     fn every_object_that_a_recovery_needs_is_fetched_and_no_lock() {
-        let kept =
-            ["config", "keys/k", "index/i", "snapshots/s", "data/ab/abc", "data/cd/cde", "wal/db/1/1/x"];
+        let kept = [
+            "config",
+            "keys/k",
+            "index/i",
+            "snapshots/s",
+            "data/ab/abc",
+            "data/cd/cde",
+            "wal/db/1/1/x",
+            "recipients/r",
+        ];
         let store = store(&[&kept[..], &["locks/l", "evidence/w/1"]].concat());
         let folder = tempfile::tempdir().unwrap();
         let to = folder.path().join("to");
@@ -122,7 +131,7 @@ mod tests {
         assert!(!to.join("snapshots/forgotten").exists(), "it was there at the first try alone");
         let lists: Vec<String> =
             faulty.log().into_iter().filter(|call| call.verb == Verb::List).map(|call| call.name).collect();
-        let all = ["snapshots", "index", "keys", "data", "wal"];
+        let all = ["snapshots", "index", "recipients", "keys", "data", "wal"];
         assert_eq!(lists, [&all[..2], &all[..]].concat(), "what needs others is looked at before them");
     }
 

@@ -18,13 +18,18 @@ pub mod live;
 pub mod markers;
 mod patient;
 pub mod port;
+mod ransom;
 mod report;
 mod run;
+mod several;
+mod steps;
+mod ways;
 
 pub use disaster::Scenario;
 pub(crate) use patient::address_of;
 pub use patient::{Patient, drill, prepare};
 pub use run::run;
+pub(crate) use several::needs_several;
 
 use crate::interrupt::{Interrupt, Stopwatch};
 use crate::service::Supervisor;

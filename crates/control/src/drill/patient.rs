@@ -2,7 +2,8 @@
 
 use super::copy::copy_repository;
 use super::fetch::fetch_repository;
-use super::{Context, Scenario, live, port, report, run};
+use super::several::{self, Several};
+use super::{Context, Scenario, live, port, report, steps};
 use crate::check;
 use crate::open::{self, open_address};
 use crate::recover::{self, Place, Plan, Request};
@@ -32,8 +33,12 @@ pub struct Patient {
     pub repository_dir: PathBuf,
     /// Opens it.
     pub password: Secret<String>,
+    /// All repositories of the manifest, where the scenario loses some of them.
+    pub several: Option<Several>,
     /// The drill's own folder: all that it may destroy lies below it.
     pub scratch: PathBuf,
+    /// The folder in it that stands for `/`; none where the service's paths are its own, as in a demo.
+    pub root: Option<PathBuf>,
     /// Removes the folder when dropped; none where the caller does.
     pub folder: Option<TempDir>,
 }
@@ -50,6 +55,13 @@ fn refuse_servers(manifest: &Manifest) -> Result<()> {
         "a PostgreSQL server has scenarios of its own: database-failure, drop-table, wal-gap, bad-page; \
              `retoma recover --to DIR` restores and checks any component",
     ))
+}
+
+fn whole_machine(scenario: Scenario) -> Error {
+    let message =
+        format!("`{scenario}` loses the whole machine, so it is not drilled for some components alone");
+    Error::new(ErrorKind::Invalid, codes::DRILL_UNSUITED, message)
+        .with_hint("leave `--component` away, or choose `application-failure` or `lost-repository`")
 }
 
 /// A drill of a copy of a service, from the newest snapshots in `described` to the result. With `only`, just these
@@ -70,11 +82,19 @@ pub fn drill(
     if scenario.is_of_server() {
         return super::database::drill(manifest, manifest_text, described, only, scenario, context);
     }
+    let losses = several::lost(manifest, &described.name, scenario)?;
+    if scenario.loses_machine() && !only.is_empty() {
+        return Err(whole_machine(scenario));
+    }
     let copy = ScratchCopy::make(manifest, described, only, context)?;
     let scratch_manifest = copy.manifest.clone();
-    let head = run::head(&scratch_manifest, scenario, &copy.repository, context);
+    let head = steps::head(&scratch_manifest, scenario, &copy.repository, context);
+    let first = (described.name.as_str(), copy.repository_dir.as_path(), &copy.password);
+    let several = losses
+        .map(|losses| Several::copy(manifest, &losses, first, copy.folder.path(), context))
+        .transpose()?;
     match copy.restore(manifest, manifest_text, context) {
-        Ok(patient) => super::run(&patient, scenario, context),
+        Ok(patient) => super::run(&Patient { several, ..patient }, scenario, context),
         Err(error) if is_a_result(&error) => {
             let failure = Some(Failure::from(&error));
             report::assemble(&scratch_manifest, head, report::Facts::default(), failure)
@@ -104,6 +124,31 @@ pub fn prepare(
     ScratchCopy::make(manifest, described, only, context)?.restore(manifest, manifest_text, context)
 }
 
+/// Copies what `described` names into the new folder `dir`, and gives the password that opens it. One that lies elsewhere is
+/// fetched.
+///
+/// # Errors
+/// `R0713` for a repository in memory; its password cannot be had; what reading it says; `Cancelled`.
+pub(super) fn copy_into(
+    described: &manifest::Repository,
+    dir: &Path,
+    context: &Context<'_>,
+) -> Result<Secret<String>> {
+    let password = open::password(described)?;
+    match open::address(described)? {
+        Address::Local(real_dir) => copy_repository(&real_dir, dir),
+        Address::Memory => {
+            let message = format!("repository `{}` is in the memory of another process", described.name);
+            Err(Error::new(ErrorKind::Unsupported, codes::DRILL_UNSUITED, message))
+        }
+        elsewhere @ Address::Remote(_) => {
+            context.watch.note(&Note::Doing("fetch the repository into a scratch folder".to_owned()));
+            open::open_store(&elsewhere).and_then(|store| fetch_repository(&store, dir, context.interrupt))
+        }
+    }?;
+    Ok(password)
+}
+
 /// A copy of a repository, in a folder that is removed with it.
 pub(super) struct ScratchRepository {
     pub(super) folder: TempDir,
@@ -125,21 +170,8 @@ impl ScratchRepository {
     ) -> Result<Self> {
         let folder = scratch_folder(manifest)?;
         live::refuse_live(folder.path(), manifest)?;
-        let password = open::password(described)?;
         let dir = folder.path().join("repository");
-        match open::address(described)? {
-            Address::Local(real_dir) => copy_repository(&real_dir, &dir),
-            Address::Memory => {
-                let message = format!("repository `{}` is in the memory of another process", described.name);
-                Err(Error::new(ErrorKind::Unsupported, codes::DRILL_UNSUITED, message))
-            }
-            elsewhere @ Address::Remote(_) => {
-                context.watch.note(&Note::Doing("fetch the repository into a scratch folder".to_owned()));
-                open::open_store(&elsewhere)
-                    .and_then(|store| fetch_repository(&store, &dir, context.interrupt))
-            }
-        }
-        .context("copy the repository for the drill")?;
+        let password = copy_into(described, &dir, context).context("copy the repository for the drill")?;
         let repository = open_address(&address_of(&dir)?, &password, false)?.repository;
         Ok(Self { folder, dir, password, repository })
     }
@@ -191,7 +223,9 @@ impl ScratchCopy {
             manifest_is_stored: false,
             repository_dir: self.repository_dir,
             password: self.password,
+            several: None,
             scratch: self.folder.path().to_owned(),
+            root: Some(self.folder.path().join("root")),
             folder: Some(self.folder),
         })
     }

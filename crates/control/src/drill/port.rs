@@ -52,6 +52,13 @@ pub fn move_service(manifest: &mut Manifest, port: u16) -> bool {
     true
 }
 
+/// Moves the service to where it listens according to `moved`, the same manifest after [`move_service`].
+pub(super) fn move_to(manifest: &mut Manifest, moved: &Manifest) {
+    if let Some(port) = moved.service.health.as_deref().and_then(port_of) {
+        move_service(manifest, port);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,24 +1,26 @@
 //! From what a drill measured to its result, also when it ended before it had measured everything.
 
 use super::inventory::Inventory;
-use super::run::worst_case;
+use super::steps::worst_case;
 use super::{Context, Scenario};
-use crate::backup::ComponentBackup;
 use crate::recover::{Recovered, RecoveredComponent};
 use crate::timeline::Timeline;
 use retoma_core::Result;
 use retoma_core::decide::drill::{DrillFacts, RpoMeasured, verdict};
 use retoma_core::drill::{
-    CheckResult, ComponentResult, ControlResult, DrillReport, Environment, Failure, SCHEMA, Seconds,
-    VerdictKind, Waterfall,
+    CheckResult, ComponentResult, ControlResult, DrillReport, Environment, Failure, RepositoryResult, SCHEMA,
+    Seconds, VerdictKind, Waterfall,
 };
 use retoma_core::manifest::{Component, Manifest};
 use retoma_repo::Repository;
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// What a drill measured so far. `inventories` and `marks` are in the order of the manifest's components.
 #[derive(Default)]
 pub(super) struct Facts {
-    pub(super) backups: Vec<ComponentBackup>,
+    /// How long it took until the last backup of each component lay in the repository that served, or would have at worst.
+    pub(super) exposed: BTreeMap<String, Duration>,
     pub(super) inventories: Vec<Inventory>,
     /// Begins with the disaster.
     pub(super) timeline: Option<Timeline>,
@@ -27,8 +29,10 @@ pub(super) struct Facts {
     pub(super) waterfall: Option<Waterfall>,
     pub(super) controls: Vec<ControlResult>,
     pub(super) marks: Vec<Option<RpoMeasured>>,
-    /// The key that opened the repository after the disaster.
-    pub(super) key_id: Option<String>,
+    /// The repository that served after the disaster, and the key that opened it, by their ids.
+    pub(super) served_by: Option<(String, String)>,
+    /// What became of the repositories, where the scenario loses some.
+    pub(super) repositories: Vec<RepositoryResult>,
     /// What could have been lost at the worst moment, where it is not what the backups say: WAL is shipped between them.
     pub(super) worst_case: Option<Seconds>,
     /// What was left open, beside what every drill leaves open.
@@ -71,7 +75,9 @@ pub(super) fn assemble(
     failure: Option<Failure>,
 ) -> Result<DrillReport> {
     let mut environment = head.environment;
-    environment.key_id = facts.key_id.unwrap_or(environment.key_id);
+    if let Some((repository_id, key_id)) = facts.served_by {
+        (environment.repository_id, environment.key_id) = (repository_id, key_id);
+    }
     // A component is back when the service is: nobody can use it before.
     let back_after = facts.waterfall.as_ref().map(Waterfall::total);
     let waterfall = match (facts.waterfall, facts.timeline) {
@@ -82,12 +88,12 @@ pub(super) fn assemble(
     let mut components: Vec<ComponentResult> = Vec::new();
     for (at, component) in manifest.components.iter().enumerate() {
         let recovered = facts.recovered.components.iter().find(|it| it.component == component.name);
-        let backup = facts.backups.iter().find(|it| it.component == component.name);
+        let exposed = facts.exposed.get(&component.name).copied();
         // What is not there leaves no result, and the verdict says so.
         let Some(recovered) = recovered else { continue };
         let inventory = facts.inventories.get(at);
         let marks = facts.marks.get(at).and_then(Option::as_ref);
-        components.push(component_result(component, back_after, recovered, backup, inventory, marks));
+        components.push(component_result(component, back_after, recovered, exposed, inventory, marks));
     }
     // The service uses all components; its answers stand with the most important one.
     if let Some(first) = manifest.recovery_order().first()
@@ -115,6 +121,7 @@ pub(super) fn assemble(
         controls: facts.controls,
         verdict: VerdictKind::Red,
         reasons: Vec::new(),
+        repositories: facts.repositories,
         failure,
         not_proven: open,
     };
@@ -128,7 +135,7 @@ fn component_result(
     component: &Component,
     back_after: Option<Seconds>,
     recovered: &RecoveredComponent,
-    backup: Option<&ComponentBackup>,
+    exposed: Option<Duration>,
     inventory: Option<&Inventory>,
     marks: Option<&RpoMeasured>,
 ) -> ComponentResult {
@@ -142,7 +149,7 @@ fn component_result(
         rto_measured_seconds: back_after,
         rpo_objective_seconds: Seconds::from_duration(component.objectives.rpo.to_std()),
         rpo_measured_seconds: marks.and_then(|marks| marks.measured_seconds),
-        rpo_worst_case_seconds: backup.map(|it| worst_case(component.schedule.every.to_std(), it)),
+        rpo_worst_case_seconds: exposed.map(|it| worst_case(component.schedule.every.to_std(), it)),
         markers_written: marks.map_or(0, |marks| marks.markers_written),
         markers_lost: marks.map_or(0, |marks| marks.markers_lost),
         bytes_before: inventory.map_or(0, |it| it.bytes),
@@ -151,6 +158,30 @@ fn component_result(
         rows: recovered.checked.rows,
         snapshot: Some(recovered.snapshot.to_hex()),
         checks,
+    }
+}
+
+/// What a scenario leaves open beside what all do.
+fn of_scenario(scenario: Scenario) -> &'static [&'static str] {
+    const FILLED: &str =
+        "That your repositories get each backup, and in time: the drill filled its copies of them itself.";
+    const PROGRAMS: &str =
+        "That another machine has what it takes: the data and the manifest were lost, the programs were not.";
+    match scenario {
+        Scenario::LostKey => &[
+            "That your second key is at hand: the drill made one of its own in its copy, also where it was split.",
+        ],
+        Scenario::NewKey => {
+            &["That the new key reaches everybody who needs it: the drill made one of its own in its copy."]
+        }
+        Scenario::LostRepository => &[FILLED],
+        Scenario::LostRegion => &[FILLED, PROGRAMS],
+        Scenario::InfrastructureFailure => &[PROGRAMS],
+        Scenario::Ransomware => &[
+            "That nobody deletes or overwrites what is backed up: in a local copy anybody could, so the drill only added to it. \
+             Locks and versions are the store's alone.",
+        ],
+        _ => &[],
     }
 }
 
@@ -164,9 +195,7 @@ fn not_proven(manifest: &Manifest, scenario: Scenario) -> Vec<String> {
         "That the machine itself can be replaced: the copy was broken and recovered on one machine."
             .to_owned(),
     ];
-    if scenario == Scenario::LostKey {
-        open.push("That your second key is at hand: the drill made one of its own in its copy.".to_owned());
-    }
+    open.extend(of_scenario(scenario).iter().map(|text| (*text).to_owned()));
     match &manifest.service.start {
         None => open.push("That the service starts: the manifest has no `start`.".to_owned()),
         Some(_) if manifest.service.health.is_none() => {

@@ -4,9 +4,13 @@ use super::disaster::strike;
 use super::inventory::Inventory;
 use super::markers::{Markers, Which};
 use super::patient::address_of;
-use super::report::{Facts, Head, ran_with};
-use super::{Context, DETECT_LIMIT, FIRST_WRITE_LIMIT, MARKS_LIMIT, Patient, Scenario, controls, report};
-use crate::backup::{self, ComponentBackup};
+use super::ransom::Attack;
+use super::report::Facts;
+use super::several::{self, Exposed, Served};
+use super::steps::{complete, head, noticed, within_limit};
+use super::ways::Ways;
+use super::{Context, FIRST_WRITE_LIMIT, MARKS_LIMIT, Patient, Scenario, controls, port, report};
+use crate::backup;
 use crate::check;
 use crate::open::open_address;
 use crate::probe;
@@ -14,13 +18,14 @@ use crate::recover::{self, Place, Recovered, Request, STOP_GRACE};
 use crate::service::{PROBE_LIMIT, Service, Start};
 use crate::timeline::Timeline;
 use crate::watch::Note;
-use retoma_core::drill::{DrillReport, Failure, Seconds, StepName};
-use retoma_core::manifest::Manifest;
-use retoma_core::{Error, ErrorKind, Result, ResultExt, Secret, error::codes};
+use retoma_core::decide::recovery::{Goal, Target};
+use retoma_core::drill::{ControlResult, DrillReport, Failure, StepName};
+use retoma_core::manifest::Component;
+use retoma_core::{Error, ErrorKind, Result, ResultExt, error::codes};
 use retoma_repo::backup::Progress;
-use retoma_repo::{Folder, Repository, SnapshotId};
+use retoma_repo::{Repository, SnapshotId};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Runs `scenario` on `patient` and gives the result with its verdict. What went wrong in the drill is in the result,
@@ -30,6 +35,9 @@ use std::time::Duration;
 /// # Errors
 /// The repository cannot be opened, so that nothing was begun; `Cancelled`.
 pub fn run(patient: &Patient, scenario: Scenario, context: &Context<'_>) -> Result<DrillReport> {
+    if scenario.extent().is_some() && patient.several.is_none() {
+        return Err(several::needs_several(scenario));
+    }
     let repository =
         open_address(&address_of(&patient.repository_dir)?, &patient.password, false)?.repository;
     let head = head(&patient.manifest, scenario, &repository, context);
@@ -45,74 +53,19 @@ pub fn run(patient: &Patient, scenario: Scenario, context: &Context<'_>) -> Resu
     report::assemble(&patient.manifest, head, facts, failure)
 }
 
-/// What names a drill that begins now.
-pub(super) fn head(
-    manifest: &Manifest,
-    scenario: Scenario,
-    repository: &Repository,
-    context: &Context<'_>,
-) -> Head {
-    let started = jiff::Timestamp::now();
-    Head {
-        drill: format!("{}-{}", started.strftime("%Y%m%dT%H%M%S"), std::process::id()),
-        scenario,
-        started,
-        repeat: context.repeat.to_owned(),
-        environment: ran_with(manifest, repository, context),
-    }
-}
-
-/// Does `work` until the manifest's time limit, with an interrupt of its own.
-pub(super) fn within_limit(
-    manifest: &Manifest,
-    context: &Context<'_>,
-    work: impl FnOnce(&Context<'_>) -> Result<()>,
-) -> Result<()> {
-    let limit = Duration::from_secs(manifest.drill.timeout_seconds);
-    let (done, timed_out) = (AtomicBool::new(false), AtomicBool::new(false));
-    std::thread::scope(|scope| {
-        // The limit works as a stop that somebody asked for, on a flag of its own.
-        let own = crate::interrupt::Interrupt::default();
-        let (stop, outer, finished, late) = (own.clone(), context.interrupt.clone(), &done, &timed_out);
-        let deadline = context.clock.elapsed() + limit;
-        let clock = context.clock;
-        scope.spawn(move || {
-            while !finished.load(Ordering::Relaxed) && !stop.is_set() {
-                let is_late = clock.elapsed() > deadline;
-                if is_late || outer.is_set() {
-                    late.store(is_late && !outer.is_set(), Ordering::Relaxed);
-                    stop.set();
-                }
-                std::thread::sleep(Duration::from_millis(10));
-            }
-        });
-        let context = Context { interrupt: &own, ..*context };
-        let result = work(&context);
-        done.store(true, Ordering::Relaxed);
-        match result {
-            Err(error) if timed_out.load(Ordering::Relaxed) => {
-                let message = format!("the drill did not end within {} s", limit.as_secs());
-                let error =
-                    Error::new(ErrorKind::Unavailable, codes::DRILL_TIMEOUT, message).with_source(error);
-                Err(error
-                    .with_hint("look at where it stopped; `timeout_seconds` in `[drill]` gives it more time"))
-            }
-            other => other,
-        }
-    })
-}
+/// What stands for a repository's name where there is one.
+const ALONE: &str = "";
 
 struct Drill<'a> {
     patient: &'a Patient,
     scenario: Scenario,
     context: &'a Context<'a>,
-    id: &'a str,
     markers: Markers,
     log: PathBuf,
 }
 
 impl<'a> Drill<'a> {
-    fn new(patient: &'a Patient, scenario: Scenario, context: &'a Context<'a>, id: &'a str) -> Result<Self> {
+    fn new(patient: &'a Patient, scenario: Scenario, context: &'a Context<'a>, id: &str) -> Result<Self> {
         if patient.manifest.components.is_empty() {
             return Err(Error::internal("a drill has no component"));
         }
@@ -121,7 +74,6 @@ impl<'a> Drill<'a> {
             scenario,
             context,
             markers: Markers::new(&patient.manifest, &format!("drill-{id}"), context.clock),
-            id,
             log: patient.scratch.join("service.log"),
         })
     }
@@ -164,20 +116,33 @@ impl<'a> Drill<'a> {
         self.markers.open(Which::All);
         self.more_marks()?;
         self.note("back up, twice, while writes go on");
+        let mut ways = Ways::new(&self.patient.repository_dir, &self.patient.password);
         self.back_up(&repository)?;
+        let repository = ways.replace(self.scenario, repository)?;
         self.more_marks()?;
-        facts.backups = self.back_up(&repository)?;
+        let exposed = self.back_up(&repository)?;
         self.more_marks()?;
         facts.inventories = self.take_inventories()?;
-        let other_key = self.other_key(&repository)?;
+        ways.lose(self.scenario, &repository)?;
         drop(repository);
+        if let Some(several) = &self.patient.several {
+            facts.repositories = several.results();
+            facts.not_proven.extend(several.doubt());
+        }
 
         let timeline = facts.timeline.insert(Timeline::start(self.context.clock, StepName::Detect));
         // The copy's host is lost with it: what is written directly ends now. What goes through the service goes on.
         self.markers.close(Which::All);
         self.markers.open(Which::Service);
+        let sound_until = jiff::Timestamp::now();
         let (what, service) = strike(self.scenario, self.patient, service)?;
         self.context.watch.note(&Note::Disaster { what });
+        let attack = match self.scenario {
+            Scenario::Ransomware => {
+                Some(Attack::run(sound_until, self.patient, &ways.open()?, self.context)?)
+            }
+            _ => None,
+        };
         let saw = self.detect(&facts.inventories)?;
         let after = self.context.clock.elapsed().saturating_sub(timeline.disaster_at());
         self.context.watch.note(&Note::Detected { after, saw });
@@ -187,9 +152,16 @@ impl<'a> Drill<'a> {
         if let Some(service) = service {
             service.stop(STOP_GRACE).context("stop the damaged service")?;
         }
-        let repository = self.open_after(other_key.as_ref())?;
-        facts.key_id = Some(repository.key_id().to_hex());
-        facts.recovered = self.recover(&repository, timeline)?;
+        let served = self.open_after(&mut ways)?;
+        let ids = (served.repository.config().id.to_hex(), served.repository.key_id().to_hex());
+        facts.served_by = Some(ids);
+        facts.exposed = exposed.get(&served.name).cloned().unwrap_or_default();
+        let recovered = self.recover(&served.repository, attack.as_ref(), timeline);
+        served.tell(&mut facts.repositories);
+        facts.recovered = recovered?;
+        if let Some(attack) = &attack {
+            attack.judge(&served.repository, &mut facts.recovered.components)?;
+        }
         if let Some(error) = facts.recovered.rolled_back.take() {
             return Err(error.context("recover the scratch copy"));
         }
@@ -202,15 +174,11 @@ impl<'a> Drill<'a> {
             facts.marks.push(self.markers.count(&component.name, disaster_at, recovered_at)?);
         }
         self.markers.stop();
-        facts.controls = self.controls(&facts.recovered, other_key.as_ref())?;
+        facts.controls = self.controls(&facts.recovered, &served, &ways, attack.as_ref())?;
         if let Some(service) = facts.recovered.service.take() {
             service.stop(STOP_GRACE)?;
         }
         Ok(())
-    }
-
-    fn open(&self, password: &Secret<String>) -> Result<Repository> {
-        Ok(open_address(&address_of(&self.patient.repository_dir)?, password, false)?.repository)
     }
 
     fn more_marks(&self) -> Result<()> {
@@ -223,19 +191,34 @@ impl<'a> Drill<'a> {
         self.context.interrupt.during(&progress, || work(&progress))
     }
 
-    fn back_up(&self, repository: &Repository) -> Result<Vec<ComponentBackup>> {
+    /// Into the repository, or where the manifest says when there are several; how long each component took, by repository.
+    fn back_up(&self, repository: &Repository) -> Result<Exposed> {
         let manifest = &self.patient.manifest;
+        if let Some(several) = &self.patient.several {
+            return several
+                .fill(manifest, self.context, |into, components| self.back_up_into(into, components));
+        }
         if self.patient.manifest_is_stored {
             let text = &self.patient.manifest_text;
             self.counted(|progress| backup::backup_manifest(manifest, text, repository, progress))?;
         }
-        let mut backups = Vec::new();
-        for component in manifest.recovery_order() {
+        let took = self.back_up_into(repository, &manifest.recovery_order())?;
+        Ok(Exposed::from([(ALONE.to_owned(), took)]))
+    }
+
+    fn back_up_into(
+        &self,
+        repository: &Repository,
+        components: &[&Component],
+    ) -> Result<BTreeMap<String, Duration>> {
+        let mut took = BTreeMap::new();
+        for component in components {
+            let manifest = &self.patient.manifest;
             let done = self.counted(|progress| backup::backup(manifest, component, repository, progress))?;
             complete(&done, self.context)?;
-            backups.push(done);
+            took.insert(done.component, done.elapsed);
         }
-        Ok(backups)
+        Ok(took)
     }
 
     fn take_inventories(&self) -> Result<Vec<Inventory>> {
@@ -244,28 +227,17 @@ impl<'a> Drill<'a> {
         components.map(|component| Inventory::take(component, self.context.interrupt)).collect()
     }
 
-    /// For the scenario that loses a key: another one, made while the first still opened.
-    fn other_key(&self, repository: &Repository) -> Result<Option<Secret<String>>> {
-        if self.scenario != Scenario::LostKey {
-            return Ok(None);
+    /// The repository that serves after the disaster.
+    fn open_after(&self, ways: &mut Ways) -> Result<Served> {
+        if let Some(several) = &self.patient.several {
+            return several.choose(&self.patient.manifest, ways, self.context);
         }
-        let other = Secret::new(format!("{}-other-{}", self.patient.password.expose(), self.id));
-        repository.add_key(&other).context("add another key")?;
-        let lost = Folder::Keys.key(&repository.key_id().to_hex())?;
-        repository.store().delete(&lost).context("lose the key in use")?;
-        Ok(Some(other))
-    }
-
-    /// The repository as it is after the disaster. A lost key must not open it any more.
-    fn open_after(&self, other_key: Option<&Secret<String>>) -> Result<Repository> {
-        let Some(other) = other_key else { return self.open(&self.patient.password) };
-        match self.open(&self.patient.password) {
-            Err(error) if error.code() == codes::WRONG_KEY => {
-                self.open(other).context("open with the other key")
-            }
-            Err(error) => Err(error),
-            Ok(_) => Err(Error::internal("a key that was removed still opens the repository")),
-        }
+        Ok(Served {
+            name: ALONE.to_owned(),
+            dir: self.patient.repository_dir.clone(),
+            password: ways.password().clone(),
+            repository: ways.open().context("open the repository after the disaster")?,
+        })
     }
 
     /// Looks from outside until something is wrong.
@@ -291,12 +263,13 @@ impl<'a> Drill<'a> {
         })
     }
 
-    fn recover(&self, repository: &Repository, timeline: &mut Timeline) -> Result<Recovered> {
-        let manifest = &self.patient.manifest;
-        let told =
-            (!self.patient.manifest_is_stored).then_some((manifest, self.patient.manifest_text.as_str()));
-        let request = Request { manifest: told, ..Request::newest(repository, Place::InPlace) };
-        let plan = recover::plan(&request)?;
+    fn recover(
+        &self,
+        repository: &Repository,
+        attack: Option<&Attack>,
+        timeline: &mut Timeline,
+    ) -> Result<Recovered> {
+        let plan = self.plan(repository, attack)?;
         let options = recover::Options {
             supervisor: self.context.supervisor,
             starts_service: true,
@@ -306,6 +279,28 @@ impl<'a> Drill<'a> {
         };
         let (watch, interrupt) = (self.context.watch, self.context.interrupt);
         recover::apply(&plan, repository, &options, timeline, watch, interrupt)
+    }
+
+    /// In place, after an attack as of the moment before it; on a blank machine, into the empty folder that stands for it, from what the repository alone tells.
+    fn plan(&self, repository: &Repository, attack: Option<&Attack>) -> Result<recover::Plan> {
+        let (manifest, text) = (&self.patient.manifest, self.patient.manifest_text.as_str());
+        if !self.scenario.loses_machine() {
+            let told = (!self.patient.manifest_is_stored).then_some((manifest, text));
+            let target = attack.map_or(Target::Latest, |attack| Target::Time(attack.at));
+            let goal = Goal { target, ..Goal::default() };
+            let request = Request { manifest: told, goal, ..Request::newest(repository, Place::InPlace) };
+            return recover::plan(&request);
+        }
+        // It names the command that is started, on the machine of the live service.
+        if recover::stored_manifest(repository, None)?.2 != text {
+            let message = "the manifest in the repository is not the one of this drill: a blank machine would get another service";
+            return Err(Error::new(ErrorKind::Conflict, codes::CHECK_FAILED, message)
+                .with_hint("run `retoma backup`, which stores the manifest, and the drill again"));
+        }
+        let place = self.patient.root.clone().map_or(Place::InPlace, Place::Under);
+        let mut plan = recover::plan(&Request::newest(repository, place))?;
+        port::move_to(&mut plan.manifest, manifest);
+        Ok(plan)
     }
 
     /// Sends writes to the recovered service and waits for the first that it acknowledges. Gives the time before which
@@ -335,8 +330,10 @@ impl<'a> Drill<'a> {
     fn controls(
         &self,
         recovered: &Recovered,
-        other_key: Option<&Secret<String>>,
-    ) -> Result<Vec<retoma_core::drill::ControlResult>> {
+        served: &Served,
+        ways: &Ways,
+        attack: Option<&Attack>,
+    ) -> Result<Vec<ControlResult>> {
         self.note("test the verifier");
         let scratch = tempfile::Builder::new()
             .prefix("controls-")
@@ -345,54 +342,22 @@ impl<'a> Drill<'a> {
         let snapshots: Vec<(String, SnapshotId)> =
             recovered.components.iter().map(|it| (it.component.clone(), it.snapshot)).collect();
         let bench = controls::Bench {
-            repository_dir: &self.patient.repository_dir,
-            password: other_key.unwrap_or(&self.patient.password),
+            repository_dir: &served.dir,
+            password: &served.password,
             manifest: &self.patient.manifest,
             snapshots: &snapshots,
             scratch: scratch.path(),
         };
-        controls::run(&bench, self.context.watch, self.context.interrupt)
+        let mut results = controls::run(&bench, self.context.watch, self.context.interrupt)?;
+        let mut more = ways.controls();
+        if let Some(attack) = attack {
+            let (repository, components) = (&served.repository, &recovered.components);
+            more.extend(attack.controls(repository, components, scratch.path(), self.context)?);
+        }
+        for result in more {
+            self.context.watch.note(&Note::Control(result.clone()));
+            results.push(result);
+        }
+        Ok(results)
     }
-}
-
-/// A backup that a drill can build on: it is told, and must not lack anything.
-///
-/// # Errors
-/// `Unavailable` with the first path that could not be read.
-pub(super) fn complete(done: &ComponentBackup, context: &Context<'_>) -> Result<()> {
-    if let Some(unreadable) = done.summary.unreadable.first() {
-        let path = unreadable.path.escape_ascii();
-        let message = format!("the backup of `{}` is incomplete: `{path}`", done.component);
-        return Err(Error::new(ErrorKind::Unavailable, codes::SOURCE_UNREADABLE, message)
-            .with_source(unreadable.error.to_string()));
-    }
-    context.watch.note(&Note::BackedUp {
-        component: done.component.clone(),
-        total_bytes: done.summary.total_bytes,
-        stored_bytes: done.summary.stored_bytes,
-        elapsed: done.elapsed,
-    });
-    Ok(())
-}
-
-/// What a component could lose at the worst moment: the interval, and what the last backup took.
-pub(super) fn worst_case(interval: Duration, backup: &ComponentBackup) -> Seconds {
-    Seconds::from_duration(interval + backup.elapsed)
-}
-
-/// Looks until something is wrong, twice in a row, so that a hiccup is no disaster. Gives what it saw.
-///
-/// # Errors
-/// `Unavailable` with `R0705` (`NOT_DETECTED`) when nothing is seen in time; `Cancelled`.
-pub(super) fn noticed(context: &Context<'_>, look: impl Fn() -> Option<String>) -> Result<String> {
-    let mut in_a_row = 0;
-    let saw = context.interrupt.wait_for(DETECT_LIMIT, || {
-        let saw = look();
-        in_a_row = if saw.is_some() { in_a_row + 1 } else { 0 };
-        Ok(saw.filter(|_| in_a_row >= 2))
-    })?;
-    saw.ok_or_else(|| {
-        let message = format!("no probe noticed the disaster within {} s", DETECT_LIMIT.as_secs());
-        Error::new(ErrorKind::Unavailable, codes::NOT_DETECTED, message)
-    })
 }

@@ -68,7 +68,9 @@ impl Sample {
             is_part: false,
             repository_dir: self.path("repository"),
             password: Self::password(),
+            several: None,
             scratch: self.folder.path().to_owned(),
+            root: None,
             folder: None,
         }
     }

@@ -234,6 +234,13 @@ static REPOSITORY: Section = Section {
         )
         .default("no copy: backups go into it"),
         Field::new(
+            "region",
+            Kind::Name,
+            "Where it lies, in your own words: what burns together has the same. A drill of `lost-region` compares it; `drill.md` \
+             says what counts without one.",
+        )
+        .default("unknown"),
+        Field::new(
             "lock_days",
             Kind::Integer(1, object_lock::LONGEST_DAYS),
             "For `s3://` alone, in a bucket with object lock: whatever a kept snapshot needs cannot be deleted or changed for so many \

@@ -92,6 +92,8 @@ pub struct Repository {
     pub password: SecretRef,
     /// The repository that it is a copy of: `retoma copy` fills it, and no backup.
     pub copy_of: Option<String>,
+    /// Where it lies: what is lost together has the same.
+    pub region: Option<String>,
     /// How long its objects are locked in the bucket.
     pub lock: Option<ObjectLock>,
 }

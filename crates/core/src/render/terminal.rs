@@ -5,7 +5,7 @@
 //! that comes from the report is stripped of what could steer a terminal.
 
 use super::Language;
-use super::language::{fill, percent, reason, step_name};
+use super::language::{fill, percent, reason, repositories, step_name};
 use super::text::clean;
 use super::waterfall::bars;
 use crate::drill::{
@@ -91,6 +91,8 @@ impl Page<'_> {
             .map(|line| self.style.paint(Role::Heading, line))
             .collect();
         lines.extend(wrap(&clean(&below), self.width).iter().map(|line| self.style.paint(Role::Quiet, line)));
+        let repositories = repositories(report, self.language).unwrap_or_default();
+        lines.extend(wrap(&clean(&repositories), self.width));
         lines
     }
 

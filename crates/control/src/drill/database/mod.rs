@@ -12,7 +12,7 @@ mod shipping;
 mod tables;
 
 use super::patient::{ScratchRepository, address_of, is_a_result, recover_below};
-use super::run::{head, within_limit};
+use super::steps::{head, within_limit};
 use super::{Context, Scenario, report};
 use crate::backup;
 use crate::postgres::SOCKETS;

@@ -4,7 +4,7 @@ use super::super::disaster::Scenario;
 use super::super::inventory::Inventory;
 use super::super::markers::{self, Markers, Which};
 use super::super::report::Facts;
-use super::super::run::{complete, noticed};
+use super::super::steps::{complete, noticed};
 use super::super::{Context, MARKS_LIMIT};
 use super::shipping::{Shipping, archiving};
 use super::tables::{self, LOADERS, Load, Rows};
@@ -167,7 +167,8 @@ impl<'a> Drill<'a> {
         self.note("back up, twice, while writes go on");
         self.back_up(&repository)?;
         self.more_marks()?;
-        facts.backups = vec![self.back_up(&repository)?];
+        let done = self.back_up(&repository)?;
+        facts.exposed.insert(done.component, done.elapsed);
         let before = self.before(&shipping)?;
         let mut inventory = Inventory::default();
         inventory.rows = Some(before.rows.values().sum());
@@ -186,7 +187,7 @@ impl<'a> Drill<'a> {
         facts.worst_case = self.worst_case(longest)?;
         drop(repository);
         let repository = self.open()?;
-        facts.key_id = Some(repository.key_id().to_hex());
+        facts.served_by = Some((repository.config().id.to_hex(), repository.key_id().to_hex()));
         let plan = self.decide(&repository, &mut struck)?;
         let server_facts = plan.components.first().and_then(|planned| planned.server.clone());
         let server_facts = server_facts.ok_or_else(|| Error::internal("a plan of a server has none"))?;

@@ -74,7 +74,9 @@ fn patient(root: &Path, scratch: &Path) -> Patient {
         is_part: false,
         repository_dir: root.join("repository"),
         password: retoma_core::Secret::new("p".to_owned()),
+        several: None,
         scratch: scratch.to_owned(),
+        root: None,
         folder: None,
     }
 }
@@ -117,6 +119,10 @@ fn no_disaster_strikes_anything_outside_the_drills_own_folder() {
         std::fs::write(live.join("precious"), "p").unwrap();
         patient.manifest.components[2].source = Source::Files { path: live.clone(), exclude: Vec::new() };
         assert_eq!(strike(scenario, &patient, None).unwrap_err().code(), codes::TARGET_IS_LIVE, "{scenario}");
+        patient.manifest.components.truncate(2);
+        // Nor would the folder that stands for the whole machine.
+        patient.root = Some(live.clone());
+        assert_eq!(strike(scenario, &patient, None).unwrap_err().code(), codes::TARGET_IS_LIVE, "{scenario}");
         assert_eq!(listing(folder.path()), before, "{scenario}");
         assert_eq!(names(&live), ["precious"], "{scenario}");
     }
@@ -132,6 +138,22 @@ fn the_folder_of_the_service_is_lost_and_what_is_beside_it_is_not() {
         assert_eq!(what.contains("key"), is_told, "{what}");
         assert_eq!(names(folder.path()), ["beside"]);
     }
+}
+
+#[test]
+fn a_lost_machine_takes_everything_below_its_root_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("root");
+    let patient = Patient { root: Some(root.clone()), ..patient(&root, folder.path()) };
+    std::fs::write(folder.path().join("beside"), "b").unwrap();
+    strike(Scenario::ApplicationFailure, &patient, None).unwrap();
+    assert_eq!(names(folder.path()), ["beside", "root/beside"]);
+    std::fs::create_dir_all(patient.manifest.dir()).unwrap();
+    for component in &patient.manifest.components {
+        std::fs::write(component.path().unwrap(), "c").unwrap();
+    }
+    strike(Scenario::InfrastructureFailure, &patient, None).unwrap();
+    assert_eq!(names(folder.path()), ["beside"]);
 }
 
 #[test]
@@ -194,4 +216,27 @@ fn neither_the_marks_nor_what_sqlite_keeps_for_itself_is_the_table_that_goes() {
     drop_table(&path).unwrap();
     assert_eq!(tables(), ["retoma_markers", "sqlite_sequence"], "there is no table left that is the user's");
     assert_eq!(drop_table(&folder.path().join("absent")).unwrap_err().code(), codes::DRILL_UNSUITED);
+}
+
+#[test]
+fn every_file_of_the_components_is_encrypted_and_none_beside_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let patient = patient(folder.path(), folder.path());
+    std::fs::set_permissions(
+        patient.manifest.dir().join("models/small"),
+        std::os::unix::fs::PermissionsExt::from_mode(0o444),
+    )
+    .unwrap();
+    std::os::unix::fs::symlink(folder.path().join("beside"), patient.manifest.dir().join("models/link"))
+        .unwrap();
+    let before = listing(folder.path());
+    strike(Scenario::Ransomware, &patient, None).unwrap();
+    let after = listing(folder.path());
+    let sizes = |all: &[(String, Vec<u8>)]| {
+        all.iter().map(|(name, bytes)| (name.clone(), bytes.len())).collect::<Vec<_>>()
+    };
+    assert_eq!(sizes(&after), sizes(&before), "names and sizes stay");
+    let changed = before.iter().zip(&after).filter(|(before, after)| before != after);
+    let changed: Vec<&str> = changed.map(|(before, _)| before.0.as_str()).collect();
+    assert_eq!(changed, ["app/db", "app/models/last", "app/models/small", "app/models/sub/large"]);
 }

@@ -222,6 +222,7 @@ fn repository(view: View<'_>, dir: &Path) -> Option<Repository> {
         scheme: address::repository(url).ok()?,
         password: SecretRef::parse_key(view.text("password")?).ok()?.resolved(dir),
         copy_of: view.text("copy_of").map(str::to_owned),
+        region: view.text("region").map(str::to_owned),
         lock: view.number("lock_days").map(|days| ObjectLock {
             days,
             mode: view.text("lock_mode").and_then(LockMode::from_name).unwrap_or_default(),

@@ -10,6 +10,8 @@ pub(super) const TEXTS: Texts = Texts {
     page_title: "{service}: drill {scenario}",
     started: "Started",
     drill_id: "Drill",
+    repositories_read: "Lost repositories: {lost}. The data came from {read}.",
+    repositories_unread: "Lost repositories: {lost}. Nothing came from the others.",
     verdict_green: "Green",
     verdict_red: "Red",
     verdict_broken: "Broken verifier",

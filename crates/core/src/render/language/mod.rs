@@ -7,7 +7,7 @@ mod portuguese;
 mod sentence;
 
 pub(super) use number::percent;
-pub(super) use sentence::{reason, step_label, step_name};
+pub(super) use sentence::{reason, repositories, step_label, step_name};
 
 /// A language of people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -85,6 +85,7 @@ macro_rules! texts {
 texts! {
     tag decimal thousands
     drill_report page_title started drill_id
+    repositories_read repositories_unread
     verdict_green verdict_red verdict_broken
     green_means red_means broken_means
     why_not_green

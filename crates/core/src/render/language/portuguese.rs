@@ -10,6 +10,8 @@ pub(super) const TEXTS: Texts = Texts {
     page_title: "{service}: simulado {scenario}",
     started: "Início",
     drill_id: "Simulado",
+    repositories_read: "Repositórios perdidos: {lost}. Os dados vieram de {read}.",
+    repositories_unread: "Repositórios perdidos: {lost}. Nada veio dos outros.",
     verdict_green: "Verde",
     verdict_red: "Vermelho",
     verdict_broken: "Verificador com defeito",

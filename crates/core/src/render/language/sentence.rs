@@ -1,7 +1,9 @@
 //! Sentences about a drill.
 
 use super::{Language, Texts, fill};
-use crate::drill::{Contradiction, Evidence, Reason, RpoBasis, Seconds, Step, StepName};
+use crate::drill::{
+    Contradiction, DrillReport, Evidence, Reason, RepositoryResult, RpoBasis, Seconds, Step, StepName,
+};
 
 /// The name of a step.
 pub(in crate::render) fn step_name(name: StepName, language: Language) -> &'static str {
@@ -22,6 +24,21 @@ pub(in crate::render) fn step_name(name: StepName, language: Language) -> &'stat
 pub(in crate::render) fn step_label(step: &Step, language: Language) -> String {
     let name = step_name(step.name, language);
     step.component.as_ref().map_or_else(|| name.to_owned(), |component| format!("{name} {component}"))
+}
+
+/// Which repositories were lost and which served, where the drill lost some. Names are as they came.
+pub(in crate::render) fn repositories(report: &DrillReport, language: Language) -> Option<String> {
+    if report.repositories.is_empty() {
+        return None;
+    }
+    let names = |of: fn(&RepositoryResult) -> bool| {
+        let names = report.repositories.iter().filter(|it| of(it)).map(|it| it.repository.as_str());
+        names.collect::<Vec<_>>().join(", ")
+    };
+    let (lost, read) = (names(|it| it.lost), names(|it| it.read));
+    let texts = language.texts();
+    let text = if read.is_empty() { texts.repositories_unread } else { texts.repositories_read };
+    Some(fill(text, &[("lost", &lost), ("read", &read)]))
 }
 
 /// One reason as a sentence without a full stop. Names in it are as they came: not yet clean, not escaped.

@@ -8,7 +8,7 @@ mod picture;
 mod section;
 
 use super::Language;
-use super::language::{fill, reason};
+use super::language::{fill, reason, repositories};
 use crate::drill::{CheckOutcome, ControlOutcome, DrillReport, VerdictKind};
 use crate::render::html::Html;
 
@@ -110,4 +110,7 @@ fn facts(html: &mut Html, report: &DrillReport, language: Language) {
         html.raw("<div>").element("dt", name).element("dd", &value).raw("</div>\n");
     }
     html.raw("</dl>\n");
+    if let Some(text) = repositories(report, language) {
+        html.element("p", &text).raw("\n");
+    }
 }

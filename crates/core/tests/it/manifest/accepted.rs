@@ -37,6 +37,7 @@ name = "off"
 url = "file:///mnt/off"
 password = "env:OFF_PASSWORD"
 copy_of = "local"
+region = "cellar"
 
 [tier]
 low = { rpo = 720, rto = "2d" }

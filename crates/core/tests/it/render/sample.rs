@@ -1,8 +1,8 @@
 //! Fixed reports: one green, and from it a red, a broken and a hostile one.
 use retoma_core::decide::drill::{DrillFacts, verdict};
 use retoma_core::drill::{
-    CheckOutcome, CheckResult, ComponentResult, ControlResult, DrillReport, Environment, Failure, SCHEMA,
-    Seconds, StepName, VerdictKind, Waterfall, WaterfallRecorder,
+    CheckOutcome, CheckResult, ComponentResult, ControlResult, DrillReport, Environment, Failure,
+    RepositoryResult, SCHEMA, Seconds, StepName, VerdictKind, Waterfall, WaterfallRecorder,
 };
 use std::time::Duration;
 
@@ -32,11 +32,23 @@ pub(crate) fn green() -> DrillReport {
         controls: controls(),
         verdict: VerdictKind::Green,
         reasons: Vec::new(),
+        repositories: Vec::new(),
         failure: None,
         not_proven: vec![
             "that the repository can be reached when this machine is gone: it is local".to_owned(),
         ],
     })
+}
+
+/// A green report of a drill that lost the first of three repositories.
+pub(crate) fn lost_repository(read: &[&str]) -> DrillReport {
+    let result = |name: &str| RepositoryResult {
+        repository: name.to_owned(),
+        lost: name == "local",
+        read: read.contains(&name),
+    };
+    let repositories = ["local", "far", "third"].map(result).to_vec();
+    DrillReport { scenario: "lost-repository".to_owned(), repositories, ..green() }
 }
 
 /// The report with the verdict that its facts have.
@@ -106,6 +118,7 @@ pub(crate) fn named(bad: &str) -> DrillReport {
     report.drill = bad.to_owned();
     report.repeat = bad.to_owned();
     report.not_proven = vec![bad.to_owned()];
+    report.repositories = vec![RepositoryResult { repository: bad.to_owned(), lost: true, read: true }];
     report.failure =
         Some(Failure { code: bad.to_owned(), message: bad.to_owned(), hint: Some(bad.to_owned()) });
     report.required_components.push(bad.to_owned());

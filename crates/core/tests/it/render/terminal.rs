@@ -67,3 +67,20 @@ fn looks_do_not_move_letters() {
     assert_eq!(trimmed(&stripped), trimmed(&plain));
     assert_eq!(marked.matches("[#").count(), 1, "one longest bar");
 }
+
+#[test]
+fn lost_repositories_and_those_that_served_are_named_in_both_languages() {
+    let cases = [
+        (&["far"][..], "Lost repositories: local. The data came from far.", "Os dados vieram de far."),
+        (&["far", "third"], "The data came from far, third.", "Os dados vieram de far, third."),
+        (&[], "Nothing came from the others.", "Repositórios perdidos: local. Nada veio dos outros."),
+    ];
+    for (read, english, portuguese) in cases {
+        let report = sample::lost_repository(read);
+        for (language, expected) in [(Language::English, english), (Language::Portuguese, portuguese)] {
+            assert!(drill(&report, 120, language, &Plain).contains(expected));
+            assert!(retoma_core::render::report::page(&report, language).contains(expected));
+        }
+    }
+    assert!(!drill(&sample::green(), 80, Language::English, &Plain).contains("Lost repositories"));
+}
