@@ -21,6 +21,7 @@ mod init;
 mod interrupt;
 mod keys;
 mod kit;
+mod mass_change;
 mod object_stores;
 mod pitr;
 mod plan;

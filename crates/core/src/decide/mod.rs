@@ -9,6 +9,7 @@ pub mod drill;
 pub mod gaps;
 pub mod keep;
 pub mod keys;
+pub mod mass_change;
 pub mod observed;
 pub mod recovery;
 pub mod redis;

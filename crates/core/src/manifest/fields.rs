@@ -299,7 +299,39 @@ static COMPONENT: Section = Section {
         Field::new("retention", Kind::Table(&COMPONENT_RETENTION), "Another retention for this component."),
         Field::new("wal", Kind::Table(&COMPONENT_WAL), "How the server's WAL gets into the repositories.")
             .only_for(kind::WITH_WAL),
+        Field::new(
+            "mass_change",
+            Kind::Table(&COMPONENT_MASS_CHANGE),
+            "From where on a change from one backup to the next is a mass change.",
+        )
+        .only_for(kind::WITH_MASS_CHANGE),
         Field::new("check", Kind::Tables(&COMPONENT_CHECK), "Checks of the restored component."),
+    ],
+};
+
+const PERCENT: Kind = Kind::Integer(0, 100);
+
+static COMPONENT_MASS_CHANGE: Section = Section {
+    title: "[component.mass_change]",
+    doc: "From where on a change from one backup to the next looks like somebody's who encrypts or deletes everything; the snapshot is \
+          tagged then, and retention held. `mass-change.md` says what is counted. A share of 0 turns its finding off.",
+    fields: &[
+        Field::new(
+            "min_files",
+            Kind::Integer(0, 1 << 40),
+            "So many files there must have been before for changed and gone files to be looked at.",
+        )
+        .default("100"),
+        Field::new("changed_percent", PERCENT, "Percent of the files before that have other contents now.")
+            .default("50"),
+        Field::new("gone_percent", PERCENT, "Percent of the files before, or of their bytes, that are gone.")
+            .default("50"),
+        Field::new(
+            "encrypted_percent",
+            PERCENT,
+            "Percent of all bytes before that could be compressed and no longer can be.",
+        )
+        .default("20"),
     ],
 };
 

@@ -11,6 +11,7 @@ use super::problem::Problem;
 use super::secret_ref::SecretRef;
 use super::tier::{Objectives, Tier};
 use super::wal::WalSettings;
+use crate::decide::mass_change;
 use crate::units::Duration;
 use std::path::{Path, PathBuf};
 
@@ -121,6 +122,8 @@ pub struct Component {
     pub has_marks: bool,
     /// How its WAL gets into the repositories; of no meaning for what is no PostgreSQL server.
     pub wal: WalSettings,
+    /// What of its changes is a mass change; of no meaning for servers.
+    pub mass_change: mass_change::Limits,
     /// The user's checks of a restored copy.
     pub checks: Vec<Check>,
 }

@@ -84,6 +84,11 @@ kind = "files"
 tier = "low"
 path = "/var/log/marabet"
 exclude = ["*.tmp", "/old"]
+[component.mass_change]
+min_files = 10
+changed_percent = 0
+gone_percent = 40
+encrypted_percent = 5
 
 [evidence]
 signing_key = "file:/etc/retoma/signing"
