@@ -125,6 +125,7 @@ mod tests {
             password: SecretRef::File(password),
             copy_of: None,
             lock: None,
+            price: None,
         }
     }
 

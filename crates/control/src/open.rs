@@ -329,6 +329,7 @@ mod tests {
                 password: file(folder.path(), b"a password", 0o600),
                 copy_of: None,
                 lock: None,
+                price: None,
             };
             assert!(open_repository(&described, true).unwrap().created, "{name}");
             assert!(folder.path().join(name).join("config").exists(), "{name}");
@@ -340,6 +341,7 @@ mod tests {
             password: file(folder.path(), b"a password", 0o600),
             copy_of: None,
             lock: None,
+            price: None,
         };
         assert!(matches!(address(&elsewhere).unwrap(), Address::Remote(_)));
     }

@@ -212,15 +212,17 @@ fn everything() -> BTreeMap<String, Vec<Value>> {
     by_verb
 }
 
-/// A mass change of two files, and what `forget` says of it.
+/// A mass change of a file, and what `forget` says of it; and what a repository with prices costs.
 fn seen_mass_change(by_verb: &mut BTreeMap<String, Vec<Value>>) {
-    let home = Home::with(&format!("{MODELS}[component.mass_change]\nmin_files = 1\n"));
+    let price = "[repository.price]\ngb_month = \"0.02\"\n";
+    let home = Home::with(&format!("{price}{MODELS}[component.mass_change]\nmin_files = 1\n"));
     home.write("models/a", b"one");
     home.run(&["backup"]).expect(0);
     home.write("models/a", b"two");
     let mut seen = Seen { home, by_verb: BTreeMap::new() };
     let backup = seen.run(&["backup"], 0);
     seen.run(&["forget", "--dry-run"], 0);
+    seen.run(&["status", "--cost"], 0);
     seen.run(&["forget", "--accept", backup["backups"][0]["snapshot"].as_str().unwrap()], 0);
     for (verb, documents) in seen.by_verb {
         by_verb.entry(verb).or_default().extend(documents);

@@ -6,6 +6,7 @@ mod agent;
 mod backup;
 mod blank_machine;
 mod copy;
+mod cost;
 mod database_drill;
 mod demo_signals;
 mod documented;

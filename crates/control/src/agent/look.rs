@@ -181,6 +181,7 @@ mod tests {
             password: manifest::SecretRef::File(secret),
             copy_of: None,
             lock: None,
+            price: None,
         };
         let mut eyes = Eyes { described: described.clone(), repository: None, known: BTreeMap::new() };
         assert_eq!(eyes.look().unwrap().snapshots, Some(0));

@@ -5,6 +5,7 @@
 
 pub mod alerts;
 pub mod archiving;
+pub mod cost;
 pub mod drill;
 pub mod gaps;
 pub mod keep;

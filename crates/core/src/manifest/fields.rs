@@ -78,6 +78,8 @@ pub(super) enum Kind {
     MailAddresses,
     /// The address of a PostgreSQL or Redis server, or a reference to one.
     ServerUrl,
+    /// An amount of money: digits, and up to nine more behind a point.
+    Amount,
     /// An Ed25519 public key, 32 bytes in base64.
     PublicKey,
     /// A table.
@@ -246,6 +248,19 @@ static REPOSITORY: Section = Section {
             "Who may take a lock away before it ends: nobody, or who has the right to bypass governance.",
         )
         .default("`compliance`"),
+        Field::new("price", Kind::Table(&PRICE), "What the provider asks for, for `status --cost`."),
+    ],
+};
+
+static PRICE: Section = Section {
+    title: "[repository.price]",
+    doc: "What the provider of this repository asks for; `status --cost` estimates with it, and `cost.md` says how. Stands after its \
+          `[[repository]]`.",
+    fields: &[
+        Field::new("currency", Kind::Text, "The currency of these amounts, for people.").default("USD"),
+        Field::new("gb_month", Kind::Amount, "What 10^9 bytes cost in a month.").default("0"),
+        Field::new("writes_1000", Kind::Amount, "What a thousand writes or listings cost.").default("0"),
+        Field::new("reads_1000", Kind::Amount, "What a thousand reads cost.").default("0"),
     ],
 };
 

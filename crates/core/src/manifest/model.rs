@@ -11,6 +11,7 @@ use super::problem::Problem;
 use super::secret_ref::SecretRef;
 use super::tier::{Objectives, Tier};
 use super::wal::WalSettings;
+use crate::decide::cost::Prices;
 use crate::decide::mass_change;
 use crate::units::Duration;
 use std::path::{Path, PathBuf};
@@ -95,6 +96,8 @@ pub struct Repository {
     pub copy_of: Option<String>,
     /// How long its objects are locked in the bucket.
     pub lock: Option<ObjectLock>,
+    /// What its provider asks for.
+    pub price: Option<Prices>,
 }
 
 /// A part of the service that is backed up and restored by itself.

@@ -32,6 +32,10 @@ password = "env:RETOMA_PASSWORD"
 name = "far"
 url = "s3://bucket/marabet"
 password = "file:password"
+[repository.price]
+currency = "EUR"
+gb_month = "0.023"
+reads_1000 = "0.0004"
 [[repository]]
 name = "off"
 url = "file:///mnt/off"

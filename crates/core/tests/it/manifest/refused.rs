@@ -204,6 +204,16 @@ fn every_rule_has_its_code() {
         ("password = \"file:/etc/retoma/password\"", "password = \"secret\"", "R0115"),
         ("password = \"file:/etc/retoma/password\"", "password = \"\"", "R0115"),
         ("password = \"file:/etc/retoma/password\"", "", "R0106"),
+        (
+            "password = \"file:/etc/retoma/password\"",
+            "password = \"env:P\"\n[repository.price]\ngb_month = 0.023",
+            "R0105",
+        ),
+        (
+            "password = \"file:/etc/retoma/password\"",
+            "password = \"env:P\"\n[repository.price]\ngb_month = \"0,023\"",
+            "R0119",
+        ),
     ];
     for (old, new, code) in replaced {
         assert!(SMALL.contains(old), "{old}");
@@ -219,6 +229,7 @@ fn every_rule_has_its_code() {
         ("[tier.high]\nrpo = 0", "R0112"),
         ("[tier.high]\nrpo = \"59s\"", "R0112"),
         ("[component.retention]\nhourly = 0", "R0120"),
+        ("[component.mass_change]\ngone_percent = 101", "R0112"),
         ("[[component.check]]\nsql = \"select 1\"\nmin_rows = 1", "R0117"),
         ("[[component.check]]\ncommand = [\"x\"]\nmin_rows = 1", "R0117"),
         ("[[component.check]]\ncommand = []", "R0119"),
