@@ -177,7 +177,8 @@ pub fn requests(listed: &Listed, runs: &Runs) -> Requests {
         add(every_seconds, listing + pages(listed.packs), opening);
     }
     let locks = if runs.has_locks { listed.objects } else { 0 };
-    add(runs.retention_seconds, 2 * listing + pages(listed.objects), (2 * opening).saturating_add(locks));
+    add(runs.retention_seconds, listing, opening.saturating_add(locks));
+    add(runs.retention_seconds, listing + pages(listed.objects), opening);
     let sample = listed.packs.saturating_mul(runs.verify_percent) / 100;
     add(runs.verify_seconds, listing + pages(listed.objects), opening.saturating_add(sample));
     sum.lists = sum.lists.saturating_add(per_month(pages(listed.snapshots), LOOK_SECONDS));
@@ -253,8 +254,8 @@ mod tests {
             has_locks: false,
         };
         let found = requests(&listed, &runs);
-        // 2,880 backups, 30 retentions, 30/7 verifies.
-        assert_eq!(found.writes, 3000 + 2880 + 30 + 5);
+        // 2,880 backups, 30 times `forget` and `prune`, 30/7 verifies.
+        assert_eq!(found.writes, 3000 + 2880 + 60 + 5);
         assert_eq!(found.reads, 2880 * (512 + 100) + 30 * 1024 + (30 * (512u64 + 3050)).div_ceil(7) + 86_400);
         assert_eq!(found.lists, 2880 * (4 + 61) + 30 * (8 + 62) + (30 * (4u64 + 62)).div_ceil(7) + 86_400);
         let prices = Prices {
@@ -276,7 +277,7 @@ mod tests {
         let listed = Listed { written: 10, age_days: 3, ..Listed::default() };
         let none = Runs { retention_seconds: u64::MAX, verify_seconds: u64::MAX, ..Runs::default() };
         // One each: whatever is done at all is done once.
-        assert_eq!(requests(&listed, &none).writes, 100 + 2);
+        assert_eq!(requests(&listed, &none).writes, 100 + 3);
     }
 
     proptest! {
