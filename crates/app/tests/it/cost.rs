@@ -25,6 +25,10 @@ fn shown(home: &Home, code: i32) -> Run {
     run
 }
 
+fn number(count: u64) -> f64 {
+    f64::from(u32::try_from(count).unwrap())
+}
+
 #[test]
 fn what_is_counted_is_what_lies_there_and_costs_what_the_prices_say() {
     let home = home(PRICE);
@@ -39,8 +43,8 @@ fn what_is_counted_is_what_lies_there_and_costs_what_the_prices_say() {
     let money = &found["cost_per_month"];
     let amount = |name: &str| money[name].as_str().unwrap().parse::<f64>().unwrap();
     // A million for each GB: 10^-3 for a byte.
-    assert!((amount("storage") - bytes as f64 / 1e3).abs() < 1e-6, "{document:#}");
-    let requests = |name: &str| found["requests_per_month"][name].as_u64().unwrap() as f64;
+    assert!((amount("storage") - number(bytes) / 1e3).abs() < 1e-6, "{document:#}");
+    let requests = |name: &str| number(found["requests_per_month"][name].as_u64().unwrap());
     assert!((amount("writes") - (requests("writes") + requests("lists")) * 0.005 / 1e3).abs() < 1e-8);
     assert!((amount("reads") - requests("reads") * 0.0004 / 1e3).abs() < 1e-8);
     assert!((amount("total") - amount("storage") - amount("writes") - amount("reads")).abs() < 1e-6);

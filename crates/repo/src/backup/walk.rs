@@ -294,7 +294,9 @@ impl Walk<'_, '_> {
         match (self.shared.changes, before) {
             (Some(changes), Some(position)) if is_file => {
                 let known = directory.before().and_then(|before| before.nodes.get(position));
-                known.into_iter().for_each(|known| changes.before(known));
+                if let Some(known) = known {
+                    changes.before(known);
+                }
             }
             (Some(_), Some(position)) => self.gone(&directory, position..position + 1)?,
             _ => {}
