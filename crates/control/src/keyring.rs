@@ -126,6 +126,7 @@ mod tests {
             copy_of: None,
             region: None,
             lock: None,
+            price: None,
         }
     }
 

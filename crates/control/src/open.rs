@@ -330,6 +330,7 @@ mod tests {
                 copy_of: None,
                 region: None,
                 lock: None,
+                price: None,
             };
             assert!(open_repository(&described, true).unwrap().created, "{name}");
             assert!(folder.path().join(name).join("config").exists(), "{name}");
@@ -342,6 +343,7 @@ mod tests {
             copy_of: None,
             region: None,
             lock: None,
+            price: None,
         };
         assert!(matches!(address(&elsewhere).unwrap(), Address::Remote(_)));
     }

@@ -10,9 +10,10 @@ use retoma_control::open::Opened;
 use retoma_core::manifest::{self, Component, Manifest};
 use retoma_core::units::{ByteSize, counted, span};
 use retoma_core::{Error, ErrorKind, Result, error::codes};
+use retoma_repo::backup::MassChange;
 use retoma_repo::evidence::{Outcome, SubjectComponent, What};
 use retoma_repo::ops::prune::LostPack;
-use retoma_repo::{PackId, Repository};
+use retoma_repo::{PackId, Repository, SnapshotId};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -246,6 +247,7 @@ fn say(context: &Context, repository: &str, backup: &ComponentBackup) {
     for unreadable in &summary.unreadable {
         context.printer.warning(&format!("not backed up: {}", unreadable.error));
     }
+    say_mass_change(context, repository, backup);
     if !summary.unreadable.is_empty() {
         context.printer.warning(&format!(
             "snapshot {} is incomplete: {} could not be read; it does not count as the last good one",
@@ -253,6 +255,21 @@ fn say(context: &Context, repository: &str, backup: &ComponentBackup) {
             counted(summary.unreadable.len(), "path", "paths")
         ));
     }
+}
+
+/// What looks like somebody's who encrypts or deletes everything, and what to do.
+fn say_mass_change(context: &Context, repository: &str, backup: &ComponentBackup) {
+    let Some(mass_change) = &backup.summary.mass_change else { return };
+    let (component, snapshot) = (&backup.component, backup.summary.snapshot.short());
+    for finding in &mass_change.findings {
+        context.printer.warning(&format!("{component}: much changed since the last backup: {finding}"));
+    }
+    let parent = backup.parent.map_or_else(String::new, |parent| format!("{} ", parent.short()));
+    context.printer.warning(&format!(
+        "{component}: snapshot {snapshot} and all older ones stay in `{repository}` until you accept the change: look at it with \
+         `retoma diff -r {repository} {parent}{snapshot}`; if it was meant, `retoma forget -r {repository} --accept {snapshot}`; if not, \
+         see docs/mass-change.md"
+    ));
 }
 
 /// Every backup of a run meets the same damage; each is said once.
@@ -296,5 +313,15 @@ fn object(repository: &str, backup: &ComponentBackup) -> Value {
         "lost_packs": summary.lost_packs.iter().map(|pack| pack.id.to_hex()).collect::<Vec<_>>(),
         "damaged_snapshots": backup.damaged_snapshots.iter().map(output::error_object).collect::<Vec<_>>(),
         "not_compared": backup.not_compared.as_ref().map(output::error_object),
+        "mass_change": summary.mass_change.as_ref().map(|found| mass_change(backup, found)),
     })
+}
+
+fn mass_change(backup: &ComponentBackup, found: &MassChange) -> Value {
+    let findings = found.findings.iter().map(|finding| {
+        let mut object = json!(finding);
+        object["text"] = finding.to_string().into();
+        object
+    });
+    json!({ "parent": backup.parent.map(SnapshotId::to_hex), "findings": findings.collect::<Vec<_>>(), "counts": found.counts })
 }

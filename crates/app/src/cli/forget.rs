@@ -4,7 +4,7 @@ use crate::context::Context;
 use crate::exit::Exit;
 use crate::output::table;
 use jiff::tz::TimeZone;
-use retoma_core::decide::retention::{Holds, Policy};
+use retoma_core::decide::retention::{Holds, KeepReason, Policy};
 use retoma_core::manifest::{Manifest, Retention};
 use retoma_core::units::counted;
 use retoma_core::{Error, ErrorKind, Result, error::codes};
@@ -13,14 +13,14 @@ use retoma_repo::format::snapshot::{TAG_HOLD, TAG_MANIFEST};
 use retoma_repo::ops::find::{self, Selector, Which};
 use retoma_repo::ops::forget::{self, ForgetPlan};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Components (default: all of the manifest)
     component: Vec<String>,
     /// Remove exactly this snapshot instead, by the beginning of its id
-    #[arg(long, value_name = "ID", conflicts_with_all = ["component", "hold", "release"])]
+    #[arg(long, value_name = "ID", conflicts_with_all = ["component", "hold", "release", "accept"])]
     snapshot: Vec<String>,
     /// Put a legal hold on this snapshot: no rule and no `forget` removes it
     #[arg(long, value_name = "ID", conflicts_with = "component")]
@@ -28,6 +28,9 @@ pub(super) struct Args {
     /// Take the hold away
     #[arg(long, value_name = "ID", conflicts_with = "component")]
     release: Vec<String>,
+    /// Say that the mass change in this snapshot was meant: what is older may be removed again
+    #[arg(long, value_name = "ID", conflicts_with = "component")]
+    accept: Vec<String>,
     /// Say what would be removed, and remove nothing
     #[arg(long, short = 'n')]
     dry_run: bool,
@@ -36,7 +39,7 @@ pub(super) struct Args {
 pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     let loaded = context.manifest()?;
     let repository = context.open(&loaded.manifest)?;
-    if !args.hold.is_empty() || !args.release.is_empty() {
+    if !args.hold.is_empty() || !args.release.is_empty() || !args.accept.is_empty() {
         return hold(context, &repository, args);
     }
     let now = jiff::Timestamp::now();
@@ -48,6 +51,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     };
     let count: usize = plans.iter().map(|plan| plan.remove.len()).sum();
     show(context, &plans);
+    say_held(context, &plans);
     let mut removed = Vec::new();
     if !args.dry_run && count > 0 {
         if !context.confirm(&format!("remove {}?", counted(count, "snapshot", "snapshots")))? {
@@ -82,7 +86,14 @@ fn hold(context: &Context, repository: &Repository, args: &Args) -> Result<Exit>
             changed.push(json!({ "id": new.to_hex(), "held": on }));
         }
     }
-    context.printer.json("retoma.forget/1", json!({ "holds": changed }));
+    let mut accepted = Vec::new();
+    for id in &args.accept {
+        let new = forget::accept(repository, resolve(repository, id)?)?;
+        let short = new.short();
+        context.printer.data(&format!("the change in snapshot {id} is accepted; its id is {short} now"));
+        accepted.push(json!({ "id": new.to_hex() }));
+    }
+    context.printer.json("retoma.forget/1", json!({ "holds": changed, "accepted": accepted }));
     Ok(Exit::Ok)
 }
 
@@ -130,6 +141,27 @@ fn policy(rules: &Retention) -> Result<Policy> {
         within,
         tags: Vec::new(),
     })
+}
+
+/// Which snapshots hold others as long as nobody says that their change was meant.
+fn say_held(context: &Context, plans: &[ForgetPlan]) {
+    let mut held: BTreeMap<(String, String), u64> = BTreeMap::new();
+    for decision in plans.iter().flat_map(|plan| &plan.decisions.decisions) {
+        for reason in decision.keep_reasons() {
+            if let KeepReason::MassChange { snapshot } = reason {
+                let component = decision.group.component.clone().unwrap_or_default();
+                *held.entry((component, snapshot.chars().take(8).collect())).or_default() += 1;
+            }
+        }
+    }
+    for ((component, snapshot), count) in held {
+        context.printer.warning(&format!(
+            "{}: {} whatever the rules say, not newer than the mass change in snapshot {snapshot}: look at what changed there \
+             (docs/mass-change.md), and if it was meant, say so with `retoma forget --accept {snapshot}`",
+            table::printable(&component),
+            counted(count, "snapshot stays", "snapshots stay"),
+        ));
+    }
 }
 
 fn show(context: &Context, plans: &[ForgetPlan]) {

@@ -5,6 +5,7 @@ mod backup;
 mod codegen;
 mod copies;
 mod copy;
+mod cost;
 mod demo;
 mod diff;
 mod doctor;
@@ -115,7 +116,7 @@ enum Verb {
     /// Destroy a real service and bring it back before your eyes
     Demo(demo::Args),
     /// Show how old the newest snapshots are, and which evidence still counts
-    Status,
+    Status(status::Args),
     /// List, export and verify the signed records
     Evidence(evidence::Args),
     /// Examine the repository
@@ -220,7 +221,7 @@ fn dispatch(context: &Context, verb: Verb) -> Result<Exit> {
         Verb::Plan(args) => plan::run(context, &args),
         Verb::Drill(args) => drill::run(context, &args),
         Verb::Demo(args) => demo::run(context, &args),
-        Verb::Status => status::run(context),
+        Verb::Status(args) => status::run(context, &args),
         Verb::Evidence(args) => evidence::run(context, &args),
         Verb::Verify(args) => verify::run(context, &args),
         Verb::Forget(args) => forget::run(context, &args),

@@ -21,8 +21,8 @@ pub(super) struct Args {
     /// The recovery sheet: a page to print that brings the service back with an address and a password
     #[arg(long)]
     sheet: bool,
-    /// Who may do what in the buckets: a policy for each bucket of S3, and the rule that frees what was deleted. Nothing is asked
-    /// or changed there
+    /// Who may do what in the buckets: for S3 a policy for each, for Google and Azure the commands that set it, and for all the rule
+    /// that frees what was deleted. Nothing is asked or changed there
     #[arg(long)]
     policies: bool,
     /// The language of the page
@@ -70,7 +70,7 @@ fn policies(context: &Context, folder: &Path) -> Result<Exit> {
         .map(|repository| repository.name.as_str())
         .collect();
     if files.is_empty() {
-        let message = format!("policies are made for `s3://` alone; elsewhere: {}", left_out.join(", "));
+        let message = format!("policies are made for buckets; in none: {}", left_out.join(", "));
         return Err(Error::new(ErrorKind::Unsupported, codes::USAGE, message)
             .with_hint("docs/stores.md and docs/immutability.md say what rights other stores know"));
     }
@@ -82,11 +82,16 @@ fn policies(context: &Context, folder: &Path) -> Result<Exit> {
         context.printer.data(&format!("wrote {}", path.display()));
         written.push(path);
     }
-    context
-        .printer
-        .note("replace ACCOUNT by the number of the account, or the names by those of your users or roles");
+    context.printer.note(
+        "replace what is written in capitals, such as ACCOUNT, or the names by those of your users or roles",
+    );
+    if files.iter().any(|file| !file.name.starts_with("s3-")) {
+        context
+            .printer
+            .warning("what is written for Google and Azure was never run against them: read it first");
+    }
     for name in &left_out {
-        context.printer.warning(&format!("repository `{name}` is not on S3: no policy is made for it"));
+        context.printer.warning(&format!("repository `{name}` lies in no bucket: no policy is made for it"));
     }
     context.printer.json("retoma.plan/1", json!({ "policies": written, "left_out": left_out }));
     Ok(Exit::Ok)

@@ -6,7 +6,7 @@ use crate::exit::Exit;
 use crate::output::{self, table};
 use retoma_core::Result;
 use retoma_repo::SnapshotId;
-use retoma_repo::format::snapshot::{Snapshot, TAG_HOLD, TAG_MANIFEST};
+use retoma_repo::format::snapshot::{Snapshot, TAG_HOLD, TAG_MANIFEST, TAG_MASS_CHANGE};
 use serde_json::json;
 use std::collections::BTreeSet;
 
@@ -56,10 +56,12 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
 }
 
 fn state(snapshot: &Snapshot) -> &'static str {
-    match (snapshot.is_incomplete(), snapshot.has_tag(TAG_HOLD)) {
-        (true, _) => "incomplete",
-        (false, true) => "held",
-        (false, false) => "complete",
+    match (snapshot.is_incomplete(), snapshot.has_tag(TAG_MASS_CHANGE), snapshot.has_tag(TAG_HOLD)) {
+        (true, false, _) => "incomplete",
+        (true, true, _) => "incomplete, mass change",
+        (false, true, _) => "mass change",
+        (false, false, true) => "held",
+        (false, false, false) => "complete",
     }
 }
 

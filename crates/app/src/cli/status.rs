@@ -1,6 +1,7 @@
 //! `retoma status`: how old the newest snapshots are, what drills measured, and which evidence is stale.
 
 use super::copies;
+use super::cost;
 use super::record;
 use super::target;
 use crate::context::Context;
@@ -22,7 +23,17 @@ const MAX_AGE: Duration = Duration::from_hours(31 * 24);
 /// So many records are looked through for the newest ones.
 const LOOKED_AT: usize = 1000;
 
-pub(super) fn run(context: &Context) -> Result<Exit> {
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Show instead what each repository holds and what a month of it costs, by an estimate
+    #[arg(long)]
+    cost: bool,
+}
+
+pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
+    if args.cost {
+        return cost::run(context);
+    }
     let manifest = context.manifest()?.manifest;
     let repository = context.open(&manifest)?;
     let now = jiff::Timestamp::now();

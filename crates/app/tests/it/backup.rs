@@ -42,6 +42,7 @@ fn the_document_of_a_backup_has_the_documented_fields() {
         "files_unchanged",
         "kind",
         "lost_packs",
+        "mass_change",
         "not_compared",
         "read_bytes",
         "repository",

@@ -205,10 +205,28 @@ fn everything() -> BTreeMap<String, Vec<Value>> {
     seen.run(&["drill", "deletion", "-f", "srv/retoma.toml"], 4);
     seen_wal(&mut by_verb);
     seen_copy(&mut by_verb);
+    seen_mass_change(&mut by_verb);
     for (verb, documents) in seen.by_verb {
         by_verb.entry(verb).or_default().extend(documents);
     }
     by_verb
+}
+
+/// A mass change of a file, and what `forget` says of it; and what a repository with prices costs.
+fn seen_mass_change(by_verb: &mut BTreeMap<String, Vec<Value>>) {
+    let price = "[repository.price]\ngb_month = \"0.02\"\n";
+    let home = Home::with(&format!("{price}{MODELS}[component.mass_change]\nmin_files = 1\n"));
+    home.write("models/a", b"one");
+    home.run(&["backup"]).expect(0);
+    home.write("models/a", b"two");
+    let mut seen = Seen { home, by_verb: BTreeMap::new() };
+    let backup = seen.run(&["backup"], 0);
+    seen.run(&["forget", "--dry-run"], 0);
+    seen.run(&["status", "--cost"], 0);
+    seen.run(&["forget", "--accept", backup["backups"][0]["snapshot"].as_str().unwrap()], 0);
+    for (verb, documents) in seen.by_verb {
+        by_verb.entry(verb).or_default().extend(documents);
+    }
 }
 
 /// The documents of `wal`, with segments that no server wrote.
@@ -319,7 +337,9 @@ fn what_is_printed_is_documented_and_what_is_documented_is_printed() {
 /// Tables whose first column lists values, not fields; and fields that nothing here prints.
 fn words_that_are_values(verb: &str) -> BTreeSet<String> {
     let values: &[&str] = match verb {
+        "backup" => &["changed", "gone", "encrypted"],
         "forget" => &[
+            "mass_change",
             "last",
             "newest",
             "oldest",

@@ -68,3 +68,22 @@ fn what_only_buckets_can_is_refused_elsewhere() {
     home.assert_snapshot("error_as_of", &home.run(&["snapshots", "--as-of", "2026-11-20"]).expect(1));
     home.assert_snapshot("error_as_of_time", &home.run(&["ls", "models", "--as-of", "yesterday"]).expect(1));
 }
+
+#[test]
+fn rights_are_written_for_each_bucket_and_what_was_never_run_is_said() {
+    let home = Home::with("");
+    let repository = |name: &str, url: &str| {
+        format!("[[repository]]\nname = \"{name}\"\nurl = \"{url}\"\npassword = \"env:P\"\n")
+    };
+    let (far, away) = (repository("far", "gs://backups/zone"), repository("away", "az://vault"));
+    home.write_manifest(&format!("{far}{away}{MODELS}"));
+    home.assert_snapshot("plan_policies", &home.run(&["plan", "--policies", "-o", "rights"]).expect(0));
+    let text = std::fs::read_to_string(home.path("rights/gs-backups-README.txt")).unwrap();
+    assert!(text.contains("retoma-far-pruner@PROJECT"), "{text}");
+    let one = home.json(&["plan", "--policies", "-o", "one", "-r", "away"], 0, "retoma.plan/1");
+    assert!(
+        one["policies"].as_array().unwrap().iter().all(|path| path.as_str().unwrap().contains("az-vault")),
+        "{one:#}"
+    );
+    assert_eq!(one["left_out"], serde_json::json!([]));
+}

@@ -7,6 +7,7 @@ use crate::open::open_repository;
 use jiff::Timestamp;
 use retoma_core::manifest;
 use retoma_core::{Error, ErrorKind, Result, error::codes};
+use retoma_repo::format::snapshot::TAG_MASS_CHANGE;
 use retoma_repo::store::Key;
 use retoma_repo::{Folder, Repository, SnapshotId};
 use std::collections::BTreeMap;
@@ -29,6 +30,8 @@ pub(super) struct Look {
     pub(super) snapshots: Option<u64>,
     /// When the oldest and the newest complete snapshot of each component began.
     pub(super) ages: BTreeMap<String, (Timestamp, Timestamp)>,
+    /// The newest snapshot of each component that looks like mass change.
+    pub(super) mass_changes: BTreeMap<String, (Timestamp, SnapshotId)>,
     /// Whether there was ever a repository at this address while we looked.
     pub(super) was_there: bool,
 }
@@ -93,6 +96,8 @@ impl Looker {
 struct Known {
     component: Option<Arc<str>>,
     time: Timestamp,
+    is_complete: bool,
+    is_mass_change: bool,
 }
 
 #[derive(Debug)]
@@ -124,8 +129,10 @@ impl Eyes {
                 Some(known) => known,
                 None => match repository.snapshot(id) {
                     Ok(snapshot) => Known {
-                        component: snapshot.component().filter(|_| !snapshot.is_incomplete()).map(Arc::from),
+                        component: snapshot.component().map(Arc::from),
                         time: snapshot.time.0,
+                        is_complete: !snapshot.is_incomplete(),
+                        is_mass_change: snapshot.has_tag(TAG_MASS_CHANGE),
                     },
                     // Forgotten meanwhile.
                     Err(error) if error.kind() == ErrorKind::NotFound => continue,
@@ -135,8 +142,15 @@ impl Eyes {
             known.insert(id, known_one);
         }
         let mut look = Look { snapshots: Some(known.len() as u64), ..Look::default() };
-        for it in known.values() {
+        for (id, it) in &known {
             let Some(component) = &it.component else { continue };
+            if it.is_mass_change {
+                let newest = look.mass_changes.entry(component.to_string()).or_insert((it.time, *id));
+                *newest = (*newest).max((it.time, *id));
+            }
+            if !it.is_complete {
+                continue;
+            }
             let ages = look.ages.entry(component.to_string()).or_insert((it.time, it.time));
             *ages = (ages.0.min(it.time), ages.1.max(it.time));
         }
@@ -168,6 +182,7 @@ mod tests {
             copy_of: None,
             region: None,
             lock: None,
+            price: None,
         };
         let mut eyes = Eyes { described: described.clone(), repository: None, known: BTreeMap::new() };
         assert_eq!(eyes.look().unwrap().snapshots, Some(0));

@@ -7,11 +7,13 @@ use super::streams;
 use jiff::Timestamp;
 use retoma_core::decide::gaps::{self, Open};
 use retoma_core::decide::observed::{
-    Observed, ObservedBackup, ObservedComponent, ObservedDrill, ObservedRepository, ObservedTask, Stream,
+    Observed, ObservedBackup, ObservedComponent, ObservedDrill, ObservedMassChange, ObservedRepository,
+    ObservedTask, Stream,
 };
 use retoma_core::decide::schedule;
-use retoma_core::manifest::Component;
+use retoma_core::manifest::{Component, Manifest};
 use retoma_core::postgres::TimelineId;
+use retoma_repo::SnapshotId;
 use serde_json::Value;
 use std::path::Path;
 
@@ -29,6 +31,7 @@ impl Agent {
             looked: look.looked,
             error_code: look.error_code.clone(),
             snapshots: look.snapshots,
+            mass_changes: mass_changes(manifest, look),
         });
         let last = |task: &str| self.journal.past(task).and_then(|past| past.good.as_ref());
         let drill = last("drill").filter(|_| manifest.agent.drill.is_some()).map(drill);
@@ -214,6 +217,17 @@ pub(super) fn newest_everywhere(component: &Component, looks: &[(String, Look)])
     };
     let all: Option<Vec<Timestamp>> = component.repositories.iter().map(newest).collect();
     all?.into_iter().min()
+}
+
+/// Of the manifest's components: others in the same repository are somebody else's.
+fn mass_changes(manifest: &Manifest, look: &Look) -> Vec<ObservedMassChange> {
+    let own = look.mass_changes.iter().filter(|(component, _)| manifest.component(component).is_some());
+    let observed = |(component, (time, id)): (&String, &(Timestamp, SnapshotId))| ObservedMassChange {
+        component: component.clone(),
+        snapshot: id.short(),
+        time: *time,
+    };
+    own.map(observed).collect()
 }
 
 fn drill(line: &Line) -> ObservedDrill {

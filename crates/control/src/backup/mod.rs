@@ -115,6 +115,7 @@ fn backup_component(
         Source::Files { path, exclude } => {
             options.paths = vec![path.to_string_lossy().into_owned()];
             options.excludes.clone_from(exclude);
+            options.mass_change = Some(component.mass_change);
             let mut source = FilesSource::new(path, Excludes::new(exclude)?)?;
             let summary = backup::backup(repository, &mut source, &options, progress)?;
             consistent_at = Timestamp::now();
@@ -122,6 +123,7 @@ fn backup_component(
         }
         Source::Sqlite { path, may_be_empty } => {
             options.paths = vec![path.to_string_lossy().into_owned()];
+            options.mass_change = Some(component.mass_change);
             let mut source = SqliteSource::open(path)?;
             consistent_at = Timestamp::now();
             let facts = source.facts().clone();

@@ -3,7 +3,7 @@
 //! A signal that stopped coming counts as failure: what was not observed is never taken for well. [`conditions`] says what is
 //! wrong now; [`Alerts`] raises what lasts and clears what has been gone for a while, so that nothing flickers.
 
-use super::observed::{MarkTrouble, Observed, ObservedComponent, Stream};
+use super::observed::{MarkTrouble, Observed, ObservedComponent, ObservedRepository, Stream};
 use crate::decide::streaming::{SlotLevel, slot_level};
 use crate::units::{ByteSize, Duration};
 use jiff::{SignedDuration, Timestamp};
@@ -165,6 +165,7 @@ pub fn conditions(observed: &Observed, now: Timestamp) -> Vec<Condition> {
         found.add("task_failing", About::Component(&task.name), Severity::Warning, 0, summary);
     }
     for repository in &observed.repositories {
+        mass_changes(repository, &mut found);
         let is_old =
             |looked: Option<Timestamp>| now.duration_since(looked.unwrap_or(observed.started)) > LOOK_LASTS;
         let why = match &repository.error_code {
@@ -228,6 +229,18 @@ fn copies(component: &ObservedComponent, started: Timestamp, now: Timestamp, fou
             };
             found.add("copy_late", About::Both(name, repository), Severity::Critical, 0, summary);
         }
+    }
+}
+
+fn mass_changes(repository: &ObservedRepository, found: &mut Found) {
+    for change in &repository.mass_changes {
+        let (component, snapshot, name) = (&change.component, &change.snapshot, &repository.name);
+        let summary = format!(
+            "much of `{component}` changed at once, as seen in snapshot {snapshot} of {}; nothing older is removed from `{name}` until \
+             `retoma forget --accept {snapshot} --repository {name}` says that it was meant",
+            change.time.strftime("%Y-%m-%dT%H:%M:%SZ")
+        );
+        found.add("mass_change", About::Both(component, name), Severity::Critical, 0, summary);
     }
 }
 

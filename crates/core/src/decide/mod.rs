@@ -5,11 +5,13 @@
 
 pub mod alerts;
 pub mod archiving;
+pub mod cost;
 pub mod drill;
 pub mod gaps;
 pub mod keep;
 pub mod keys;
 pub mod losses;
+pub mod mass_change;
 pub mod observed;
 pub mod recovery;
 pub mod redis;

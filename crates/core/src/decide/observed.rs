@@ -113,6 +113,19 @@ pub struct ObservedRepository {
     pub error_code: Option<String>,
     /// How many snapshots it has.
     pub snapshots: Option<u64>,
+    /// The newest snapshot of each component that looks like mass change and was not accepted.
+    pub mass_changes: Vec<ObservedMassChange>,
+}
+
+/// A snapshot that looks like mass change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObservedMassChange {
+    /// The component.
+    pub component: String,
+    /// The beginning of the snapshot's id.
+    pub snapshot: String,
+    /// When it began.
+    pub time: Timestamp,
 }
 
 /// The WAL of a PostgreSQL server.

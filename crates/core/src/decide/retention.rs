@@ -10,6 +10,8 @@
 //!   the two are counted apart, so that a month of incomplete snapshots cannot push the complete ones out.
 //! * The newest complete snapshot of a group stays, and an incomplete one that is newer than it.
 //! * Held snapshots stay. So do snapshots from the future, which count for nothing and are reported.
+//! * A snapshot that looks like mass change stays, and so does every one of its component that is not newer, until somebody
+//!   says that the change was meant.
 //! * The newest snapshot of a manifest stays, since without it nothing can be recovered from nothing.
 //!
 //! Applying the plan and planning again removes nothing more; a larger policy never removes more. Nothing is deleted
@@ -27,6 +29,8 @@ use std::fmt;
 pub const HOLD_TAG: &str = "retoma:hold";
 /// The tag of a snapshot of a manifest.
 pub const MANIFEST_TAG: &str = "retoma:manifest";
+/// The tag of a snapshot that looks like mass change, which nobody has said was meant.
+pub const MASS_CHANGE_TAG: &str = "retoma:mass-change";
 /// The count of a rule that keeps every period.
 pub const ALL: u32 = u32::MAX;
 
@@ -222,6 +226,11 @@ pub enum KeepReason {
         /// The tag or the beginning of the id that holds it.
         by: String,
     },
+    /// It looks like mass change, or is not newer than one of its component that does.
+    MassChange {
+        /// The full id of the newest such one.
+        snapshot: String,
+    },
     /// The newest complete one of its group, and there are older ones.
     NewestComplete,
     /// The only complete one of its group.
@@ -246,6 +255,10 @@ impl fmt::Display for KeepReason {
             Self::Within { window } => write!(f, "within {window}"),
             Self::Tag { tag } => write!(f, "tag {tag}"),
             Self::Hold { by } => write!(f, "hold {by}"),
+            Self::MassChange { snapshot } => {
+                let short: String = snapshot.chars().take(8).collect();
+                write!(f, "not newer than the mass change in {short}")
+            }
             Self::NewestComplete => f.write_str("the newest complete snapshot of its component"),
             Self::OnlyComplete => f.write_str("the only complete snapshot of its component"),
             Self::NewestIncomplete => f.write_str("incomplete, and nothing newer is complete"),
@@ -287,11 +300,16 @@ pub fn plan(
         groups.entry(&facts.group).or_default().push(Candidate { facts, reasons: Vec::new() });
     }
     let newest_manifest = newest_manifest(snapshots, now);
+    let mass_changes = mass_changes(snapshots);
     let mut decisions = Vec::with_capacity(snapshots.len());
     for group in groups.values_mut() {
         group.sort_by(|a, b| newest_first(a.facts, b.facts));
         for candidate in &mut *group {
             keep_regardless(candidate, holds, newest_manifest, now);
+            let newest = mass_changes.get(&candidate.facts.group.component.as_deref());
+            if let Some(newest) = newest.filter(|newest| candidate.facts.time <= newest.time) {
+                candidate.reasons.push(KeepReason::MassChange { snapshot: newest.id.clone() });
+            }
         }
         let (mut future, mut past): (Vec<_>, Vec<_>) =
             std::mem::take(group).into_iter().partition(|candidate| candidate.facts.time > now);
@@ -365,6 +383,19 @@ fn newest_manifest(snapshots: &[SnapshotFacts], now: Timestamp) -> Option<&str> 
     manifests
         .min_by(|a, b| a.incomplete.cmp(&b.incomplete).then_with(|| newest_first(a, b)))
         .map(|facts| facts.id.as_str())
+}
+
+/// The newest snapshot of each component that looks like mass change. By component and not by group: whoever changed the
+/// data may have changed the host's name, too.
+fn mass_changes(snapshots: &[SnapshotFacts]) -> BTreeMap<Option<&str>, &SnapshotFacts> {
+    let mut newest: BTreeMap<Option<&str>, &SnapshotFacts> = BTreeMap::new();
+    for facts in snapshots.iter().filter(|facts| facts.has_tag(MASS_CHANGE_TAG)) {
+        let known = newest.entry(facts.group.component.as_deref()).or_insert(facts);
+        if newest_first(facts, known).is_lt() {
+            *known = facts;
+        }
+    }
+    newest
 }
 
 /// Adds the policy's reasons to one group's snapshots, newest first.

@@ -6,7 +6,7 @@ use super::redact;
 use crate::error::{Code, codes};
 
 /// Where a repository is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scheme {
     /// A folder on this machine: `file:///path`.
     File,

@@ -9,6 +9,7 @@ use super::problem::{Draft, one_of, quoted};
 use super::raw::{Entry, Node, Value, find};
 use super::secret_ref::SecretRef;
 use super::suggest;
+use crate::decide::cost::Amount;
 use crate::error::codes;
 use crate::units::Duration;
 use base64::Engine as _;
@@ -181,6 +182,9 @@ fn wrong_type(node: &Node, field: &Field) -> Draft {
         (Kind::Integer(..) | Kind::Version, Value::String(_)) => {
             draft.hint("write the number without quotes")
         }
+        (Kind::Amount, Value::Float | Value::Integer(_)) => {
+            draft.hint("write it in quotes, as in `\"0.023\"`: it is taken exactly as it stands")
+        }
         (Kind::SecretRef | Kind::KeyRef, _) => {
             draft.hint("write `env:NAME` or `file:PATH`; if the secret itself stood here, change it")
         }
@@ -298,6 +302,10 @@ fn text(content: &str, node: &Node, field: &Field, kind: Option<&str>) -> Option
         Kind::MailServer => {
             let hint = "write the server's name and port, as in `smtp.example.org:587`";
             mail::server(content).is_none().then(|| malformed(node, field, "is no server and port", hint))
+        }
+        Kind::Amount => {
+            let hint = "write digits and a point, as in `\"0.023\"`: at most nine digits behind it, and a million";
+            content.parse::<Amount>().is_err().then(|| malformed(node, field, "is no amount of money", hint))
         }
         Kind::PublicKey => {
             let is_key = public_key(content).is_some();

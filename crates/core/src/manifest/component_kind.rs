@@ -31,6 +31,8 @@ pub(super) const WITH_WAL: &[&str] = &["postgres"];
 pub(super) const WITH_MARKS: &[&str] = &["postgres"];
 /// The values of `marks`.
 pub(super) const MARKS: [&str; 2] = ["on", "off"];
+/// Kinds with the key `mass_change`.
+pub(super) const WITH_MASS_CHANGE: &[&str] = &["sqlite", "files"];
 /// Kinds with the key `may_be_empty`.
 pub(super) const WITH_TABLES: &[&str] = &["sqlite"];
 /// Kinds whose checks may be queries.

@@ -78,6 +78,8 @@ pub(super) enum Kind {
     MailAddresses,
     /// The address of a PostgreSQL or Redis server, or a reference to one.
     ServerUrl,
+    /// An amount of money: digits, and up to nine more behind a point.
+    Amount,
     /// An Ed25519 public key, 32 bytes in base64.
     PublicKey,
     /// A table.
@@ -253,6 +255,19 @@ static REPOSITORY: Section = Section {
             "Who may take a lock away before it ends: nobody, or who has the right to bypass governance.",
         )
         .default("`compliance`"),
+        Field::new("price", Kind::Table(&PRICE), "What the provider asks for, for `status --cost`."),
+    ],
+};
+
+static PRICE: Section = Section {
+    title: "[repository.price]",
+    doc: "What the provider of this repository asks for; `status --cost` estimates with it, and `cost.md` says how. Stands after its \
+          `[[repository]]`.",
+    fields: &[
+        Field::new("currency", Kind::Text, "The currency of these amounts, for people.").default("USD"),
+        Field::new("gb_month", Kind::Amount, "What 10^9 bytes cost in a month.").default("0"),
+        Field::new("writes_1000", Kind::Amount, "What a thousand writes or listings cost.").default("0"),
+        Field::new("reads_1000", Kind::Amount, "What a thousand reads cost.").default("0"),
     ],
 };
 
@@ -306,7 +321,39 @@ static COMPONENT: Section = Section {
         Field::new("retention", Kind::Table(&COMPONENT_RETENTION), "Another retention for this component."),
         Field::new("wal", Kind::Table(&COMPONENT_WAL), "How the server's WAL gets into the repositories.")
             .only_for(kind::WITH_WAL),
+        Field::new(
+            "mass_change",
+            Kind::Table(&COMPONENT_MASS_CHANGE),
+            "From where on a change from one backup to the next is a mass change.",
+        )
+        .only_for(kind::WITH_MASS_CHANGE),
         Field::new("check", Kind::Tables(&COMPONENT_CHECK), "Checks of the restored component."),
+    ],
+};
+
+const PERCENT: Kind = Kind::Integer(0, 100);
+
+static COMPONENT_MASS_CHANGE: Section = Section {
+    title: "[component.mass_change]",
+    doc: "From where on a change from one backup to the next looks like somebody's who encrypts or deletes everything; the snapshot is \
+          tagged then, and retention held. `mass-change.md` says what is counted. A share of 0 turns its finding off.",
+    fields: &[
+        Field::new(
+            "min_files",
+            Kind::Integer(0, 1 << 40),
+            "So many files there must have been before for changed and gone files to be looked at.",
+        )
+        .default("100"),
+        Field::new("changed_percent", PERCENT, "Percent of the files before that have other contents now.")
+            .default("50"),
+        Field::new("gone_percent", PERCENT, "Percent of the files before, or of their bytes, that are gone.")
+            .default("50"),
+        Field::new(
+            "encrypted_percent",
+            PERCENT,
+            "Percent of all bytes before that could be compressed and no longer can be.",
+        )
+        .default("20"),
     ],
 };
 

@@ -11,6 +11,8 @@ use super::problem::Problem;
 use super::secret_ref::SecretRef;
 use super::tier::{Objectives, Tier};
 use super::wal::WalSettings;
+use crate::decide::cost::Prices;
+use crate::decide::mass_change;
 use crate::units::Duration;
 use std::path::{Path, PathBuf};
 
@@ -96,6 +98,8 @@ pub struct Repository {
     pub region: Option<String>,
     /// How long its objects are locked in the bucket.
     pub lock: Option<ObjectLock>,
+    /// What its provider asks for.
+    pub price: Option<Prices>,
 }
 
 /// A part of the service that is backed up and restored by itself.
@@ -123,6 +127,8 @@ pub struct Component {
     pub has_marks: bool,
     /// How its WAL gets into the repositories; of no meaning for what is no PostgreSQL server.
     pub wal: WalSettings,
+    /// What of its changes is a mass change; of no meaning for servers.
+    pub mass_change: mass_change::Limits,
     /// The user's checks of a restored copy.
     pub checks: Vec<Check>,
 }

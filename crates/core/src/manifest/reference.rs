@@ -79,6 +79,7 @@ fn type_of(field: &Field) -> String {
         Kind::MailAddress => "e-mail address".into(),
         Kind::MailAddresses => "array of e-mail addresses".into(),
         Kind::ServerUrl | Kind::Receiver => "address or reference".into(),
+        Kind::Amount => "amount as text".into(),
         Kind::PublicKey => "base64".into(),
         Kind::Table(inner) | Kind::Tables(inner) | Kind::PerTier(inner) => format!("`{}`", inner.title),
         Kind::Text | Kind::FilledText => "text".into(),

@@ -102,6 +102,7 @@ fn value(field: &Field) -> Value {
             let schemes = [address::POSTGRES, address::REDIS].concat();
             json!({ "anyOf": [address_of(&schemes), { "type": "string", "pattern": REFERENCE }] })
         }
+        Kind::Amount => json!({ "type": "string", "pattern": "^[0-9]{1,7}([.][0-9]{1,9})?$" }),
         Kind::PublicKey => json!({ "type": "string", "pattern": "^[A-Za-z0-9+/]{43}=$" }),
         Kind::Table(inner) => section(inner),
         Kind::Tables(inner) if field.required => {

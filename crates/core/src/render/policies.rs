@@ -1,12 +1,18 @@
-//! Rights in buckets of S3: a bucket policy with a writer, a reader and a pruner for each repository, and the rule that frees what
-//! was deleted when its lock has ended. `docs/immutability.md`.
+//! Rights in buckets: a writer, a reader and a pruner for each repository, and the rule that frees what was deleted when it is no
+//! longer locked. Of S3 here, of the others in modules of their own. `docs/immutability.md`.
+
+mod azure;
+mod google;
 
 use crate::manifest::{Manifest, Repository, Scheme};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// How long old versions stay where the manifest locks nothing, in days.
-const DAYS_WITHOUT_LOCK: u32 = 30;
+const KEPT_DAYS: u32 = 30;
+/// What stands above everything that no server has taken.
+const NOT_RUN: &str =
+    "NOT RUN against the real service: written by its documents. Read it before you run it.";
 /// What nobody who works with a repository may do.
 const NEVER: [&str; 9] = [
     "s3:BypassGovernanceRetention",
@@ -38,6 +44,8 @@ enum Role {
 }
 
 impl Role {
+    const ALL: [Self; 3] = [Self::Writer, Self::Reader, Self::Pruner];
+
     fn name(self) -> &'static str {
         match self {
             Self::Writer => "writer",
@@ -50,34 +58,45 @@ impl Role {
 /// A repository in a bucket.
 struct Place<'a> {
     repository: &'a Repository,
+    /// With Azure, the container.
     bucket: &'a str,
     /// Empty, or with a slash at its end.
     prefix: String,
 }
 
-/// The files for those of `repositories` that lie on S3: two for each bucket, in the order of their names. A policy belongs to
-/// a bucket, so repositories that share one are in the same file. `ACCOUNT` in it is to be replaced.
+/// The files for those of `repositories` that lie in buckets, for each bucket in the order of their names. Rights belong to
+/// a bucket, so repositories that share one are in the same files. What is written in capitals in them, such as `ACCOUNT`, is to be
+/// replaced.
 pub fn files<'a>(repositories: impl Iterator<Item = &'a Repository>) -> Vec<File> {
-    let mut buckets: BTreeMap<&str, Vec<Place<'a>>> = BTreeMap::new();
+    let mut buckets: BTreeMap<(Scheme, &str), Vec<Place<'a>>> = BTreeMap::new();
     for place in repositories.filter_map(place) {
-        buckets.entry(place.bucket).or_default().push(place);
+        buckets.entry((place.repository.scheme, place.bucket)).or_default().push(place);
     }
-    let mut files = Vec::new();
-    for (bucket, places) in buckets {
-        let statements: Vec<Value> = places.iter().flat_map(statements).collect();
-        let rules: Vec<Value> = places.iter().map(rule).collect();
-        files.push(file(format!("s3-{bucket}-lifecycle.json"), &json!({ "Rules": rules })));
-        files.push(file(
-            format!("s3-{bucket}-policy.json"),
-            &json!({ "Version": "2012-10-17", "Statement": statements }),
-        ));
-    }
-    files
+    let files = |((scheme, bucket), places): (&(Scheme, &str), &Vec<Place<'a>>)| match scheme {
+        Scheme::S3 => s3(bucket, places),
+        Scheme::Gs => google::files(bucket, places),
+        Scheme::Az => azure::files(bucket, places),
+        Scheme::File | Scheme::Sftp => Vec::new(),
+    };
+    buckets.iter().flat_map(files).collect()
 }
 
-/// The names of the manifest's repositories for which there is no policy.
+/// The manifest's repositories for which there are no rights to render: those that lie in no bucket, or whose address has
+/// characters that no store takes.
 pub fn without(manifest: &Manifest) -> impl Iterator<Item = &Repository> {
-    manifest.repositories.iter().filter(|repository| repository.scheme != Scheme::S3)
+    manifest.repositories.iter().filter(|repository| place(repository).is_none())
+}
+
+fn s3(bucket: &str, places: &[Place<'_>]) -> Vec<File> {
+    let statements: Vec<Value> = places.iter().flat_map(statements).collect();
+    let rules: Vec<Value> = places.iter().map(rule).collect();
+    vec![
+        file(format!("s3-{bucket}-lifecycle.json"), &json!({ "Rules": rules })),
+        file(
+            format!("s3-{bucket}-policy.json"),
+            &json!({ "Version": "2012-10-17", "Statement": statements }),
+        ),
+    ]
 }
 
 fn file(name: String, value: &Value) -> File {
@@ -85,10 +104,18 @@ fn file(name: String, value: &Value) -> File {
 }
 
 fn place(repository: &Repository) -> Option<Place<'_>> {
-    let (bucket, prefix) = match repository.url.strip_prefix("s3://")?.split_once('/') {
-        Some((bucket, prefix)) => (bucket, prefix.trim_matches('/')),
-        None => (repository.url.strip_prefix("s3://")?, ""),
+    let rest = match repository.scheme {
+        Scheme::S3 | Scheme::Gs | Scheme::Az => repository.url.split_once("://")?.1,
+        Scheme::File | Scheme::Sftp => return None,
     };
+    let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+    let prefix = prefix.trim_matches('/');
+    // They come to stand in expressions, commands and names of files.
+    let is_plain =
+        |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte));
+    if !is_plain(bucket) || bucket.starts_with(['.', '-']) || !is_plain(prefix) {
+        return None;
+    }
     let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
     Some(Place { repository, bucket, prefix })
 }
@@ -105,7 +132,7 @@ fn statements(place: &Place<'_>) -> Vec<Value> {
     }
     let below = |name: &str| json!([format!("arn:aws:s3:::{}/{}{name}*", place.bucket, place.prefix)]);
     let bucket = json!([format!("arn:aws:s3:::{}", place.bucket)]);
-    let all = [Role::Writer, Role::Reader, Role::Pruner];
+    let all = Role::ALL;
     let writers = [Role::Writer, Role::Pruner];
     let mut listing = json!({ "Sid": sid(place, "List"), "Effect": "Allow", "Principal": principals(place, &all),
                               "Action": ["s3:ListBucket"], "Resource": bucket });
@@ -149,7 +176,7 @@ fn principals(place: &Place<'_>, roles: &[Role]) -> Value {
 
 /// Old versions go when they are older than a lock lasts; what is locked stays in any case.
 fn rule(place: &Place<'_>) -> Value {
-    let days = place.repository.lock.map_or(DAYS_WITHOUT_LOCK, |lock| lock.days);
+    let days = place.repository.lock.map_or(KEPT_DAYS, |lock| lock.days);
     json!({
         "ID": format!("retoma-{}", place.repository.name), "Status": "Enabled", "Filter": { "Prefix": place.prefix },
         "NoncurrentVersionExpiration": { "NoncurrentDays": days },

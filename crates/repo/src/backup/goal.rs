@@ -1,15 +1,17 @@
 //! Where what a worker makes of an entry goes.
 
+use super::changes::Weight;
 use super::directory::{Child, Directory};
 use super::packer::lock;
 use super::worker::Shared;
+use crate::format::tree::{Node, NodeKind};
 use retoma_core::{Error, Result};
 use std::sync::{Arc, Mutex};
 
 /// Where an entry goes when it is done.
 pub(super) enum Goal {
-    /// Into this place of a directory.
-    Place(Arc<Directory>, usize),
+    /// Into this place of a directory; the file that the parent has at this path, by its position in the same directory there.
+    Place(Arc<Directory>, usize, Option<usize>),
     /// It is kept until its place is known.
     Kept(Arc<Kept>),
 }
@@ -34,10 +36,32 @@ impl Goal {
         matches!(self, Self::Place(..))
     }
 
+    /// The file that the parent has at this path.
+    fn known(&self) -> Option<&Node> {
+        let Self::Place(directory, _, Some(position)) = self else { return None };
+        directory.before()?.nodes.get(*position).filter(|node| node.kind == NodeKind::File)
+    }
+
+    /// A file was read.
+    pub(super) fn fill_read(self, shared: &Shared<'_>, node: Box<Node>, weight: Weight) -> Result<()> {
+        if let Some(changes) = shared.changes {
+            changes.read(shared.index, self.known(), &node, weight);
+        }
+        self.fill(shared, Child::Changed(node))
+    }
+
+    /// The entry is left out.
+    pub(super) fn fill_absent(self, shared: &Shared<'_>) -> Result<()> {
+        if let Some((changes, known)) = shared.changes.zip(self.known()) {
+            changes.gone(shared.index, known);
+        }
+        self.fill(shared, Child::Absent)
+    }
+
     /// The entry is done.
     pub(super) fn fill(self, shared: &Shared<'_>, child: Child) -> Result<()> {
         let kept = match self {
-            Self::Place(directory, place) => return directory.fill(shared, place, child),
+            Self::Place(directory, place, _) => return directory.fill(shared, place, child),
             Self::Kept(kept) => kept,
         };
         let mut state = lock(&kept.0);

@@ -8,6 +8,7 @@
 //! Memory is bounded by the queue and the packs in flight, whatever the size of the source. A path that can't be read
 //! is named in the result and marks the snapshot as incomplete; an error of the store ends the backup without one.
 
+mod changes;
 mod directory;
 mod goal;
 pub(crate) mod packer;
@@ -17,12 +18,13 @@ pub mod source;
 mod walk;
 mod worker;
 
+pub use changes::MassChange;
 pub use progress::Progress;
 pub use source::{Content, Event, Found, Moments, Reader, Source};
 
 use crate::chunk::{self, Chunker};
 use crate::format::BlobKind;
-use crate::format::snapshot::{Snapshot, TAG_INCOMPLETE, TAG_UNTIL};
+use crate::format::snapshot::{Snapshot, TAG_INCOMPLETE, TAG_MASS_CHANGE, TAG_UNTIL};
 use crate::format::time::Time;
 use crate::format::{lock::Holder, tree::Node};
 use crate::host;
@@ -31,9 +33,11 @@ use crate::index::{Claim, Index};
 use crate::lock;
 use crate::ops::prune::LostPack;
 use crate::repository::{Folder, Repository};
+use changes::{Changes, Weight};
 use directory::Before;
 use packer::Packer;
 use queue::Queue;
+use retoma_core::decide::mass_change::{self, Limits};
 use retoma_core::{Error, ErrorKind, Result, ResultExt, error::codes};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use worker::{Shared, Zeros};
@@ -51,6 +55,8 @@ pub struct Options {
     pub hostname: Option<String>,
     /// The snapshot to compare with; files that are the same as there are not read.
     pub parent: Option<SnapshotId>,
+    /// From where on a change is a mass change, which gets its tag; nothing is compared when none is given.
+    pub mass_change: Option<Limits>,
     /// Worker threads; as many as cores when none is given.
     pub workers: Option<usize>,
 }
@@ -85,6 +91,8 @@ pub struct Summary {
     pub stored_bytes: u64,
     /// What could not be read: not empty means that the snapshot is incomplete.
     pub unreadable: Vec<Unreadable>,
+    /// What of it looks like mass change; the snapshot has the tag then.
+    pub mass_change: Option<MassChange>,
     /// Packs that the index names and that are not there: this snapshot needs none of them, older ones may.
     pub lost_packs: Vec<LostPack>,
 }
@@ -119,6 +127,10 @@ fn backup_since(
     let lock = lock::acquire(repository, Holder::Backup)?;
     let (index, lost_packs) = repository.load_index_for_backup().context("load the index")?;
     let parent = load_parent(repository, &index, options.parent);
+    // Another path is another tree.
+    let is_same_tree = parent.as_ref().is_some_and(|parent| parent.paths == options.paths);
+    let limits = options.mass_change.filter(|_| is_same_tree);
+    let changes = limits.map(|_| Changes::default());
     let index = RwLock::new(index);
     let packer = Packer::new(repository.clone());
     let chunker = Chunker::new(repository.key(), chunk::FILES);
@@ -130,6 +142,7 @@ fn backup_since(
         index: &index,
         chunker: &chunker,
         progress,
+        changes: changes.as_ref(),
         queue: &queue,
         unreadable: &unreadable,
         failed: &failed,
@@ -162,7 +175,11 @@ fn backup_since(
     let mut unreadable: Vec<Unreadable> = unreadable.into_inner().unwrap_or_else(PoisonError::into_inner);
     unreadable.sort_by(|a, b| a.path.cmp(&b.path));
     look_again(repository, &lock, started, &index)?;
-    let snapshot = snapshot(options, started, source.moments(), tree, !unreadable.is_empty());
+    let mass_change = changes.zip(limits).and_then(|(changes, limits)| judge(&changes, &limits));
+    let mut snapshot = snapshot(options, started, source.moments(), tree, !unreadable.is_empty());
+    if mass_change.is_some() {
+        snapshot.tags.push(TAG_MASS_CHANGE.to_owned());
+    }
     let snapshot = repository.save_snapshot(&snapshot)?;
     lock.release();
     let read_bytes = progress.done().1.saturating_sub(counted_before);
@@ -176,8 +193,15 @@ fn backup_since(
         read_bytes,
         stored_bytes: packer.stored_bytes(),
         unreadable,
+        mass_change,
         lost_packs,
     })
+}
+
+fn judge(changes: &Changes, limits: &Limits) -> Option<MassChange> {
+    let counts = changes.counts();
+    let findings = mass_change::findings(&counts, limits);
+    (!findings.is_empty()).then_some(MassChange { findings, counts })
 }
 
 /// The parent is a help, not a need: when it can't be read, everything is read anew.
@@ -185,7 +209,7 @@ fn load_parent(repository: &Repository, index: &Index, id: Option<SnapshotId>) -
     let snapshot = repository.snapshot(id?).ok()?;
     let nodes = repository.read_tree(index, &snapshot.tree).ok()?;
     let root = Before { nodes: Arc::new(nodes), tree: snapshot.tree, position: None };
-    Some(walk::Parent { repository: repository.clone(), root, time: snapshot.time })
+    Some(walk::Parent { repository: repository.clone(), root, time: snapshot.time, paths: snapshot.paths })
 }
 
 fn zeros(chunker: &Chunker) -> Zeros {
@@ -268,6 +292,19 @@ fn store_blob(shared: &Shared<'_>, kind: BlobKind, plaintext: &[u8], buffer: &mu
         directory::store_new(shared, kind, id, plaintext, buffer)?;
     }
     Ok(id)
+}
+
+/// As [`store_blob`] for a file's contents, with how they compress where that is counted.
+fn store_contents(shared: &Shared<'_>, plaintext: &[u8], buffer: &mut Vec<u8>) -> Result<(BlobId, Weight)> {
+    let id = BlobId::of(plaintext);
+    if shared.claim(BlobKind::Data, id) == Claim::New {
+        directory::store_new(shared, BlobKind::Data, id, plaintext, buffer)?;
+        return Ok((id, Weight::stored(plaintext, buffer)));
+    }
+    let weight = shared.changes.map_or(Weight::default(), |_| {
+        Weight::known(&shared.index.read().unwrap_or_else(PoisonError::into_inner), &id)
+    });
+    Ok((id, weight))
 }
 
 /// Whether a file is the same as in the parent snapshot, by what `stat` tells.

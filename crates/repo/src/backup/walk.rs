@@ -11,6 +11,7 @@ use crate::format::tree::{Node, NodeKind};
 use crate::repository::Repository;
 use retoma_core::{Error, Result};
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 
 /// The parent snapshot.
@@ -18,6 +19,7 @@ pub(super) struct Parent {
     pub(super) repository: Repository,
     pub(super) root: Before,
     pub(super) time: Time,
+    pub(super) paths: Vec<String>,
 }
 
 /// What the walk counted.
@@ -33,6 +35,9 @@ pub(super) struct Walked {
 const BATCH_ENTRIES: usize = 64;
 /// … or so many bytes.
 const BATCH_BYTES: u64 = 4 << 20;
+
+/// So many directories that are gone are looked into, so that a tree that somebody made to have no end has one.
+const GONE_TREES: u32 = 1_000_000;
 
 struct Walk<'a, 'b> {
     shared: &'a Shared<'b>,
@@ -65,6 +70,13 @@ struct Spot {
     place: usize,
     /// The node of the same name in the same directory of the parent, by position.
     before: Option<usize>,
+}
+
+impl Spot {
+    /// What the parent has at this path.
+    fn kind_before(&self) -> Option<NodeKind> {
+        Some(self.directory.before()?.nodes.get(self.before?)?.kind)
+    }
 }
 
 /// A place that is kept for later.
@@ -121,13 +133,40 @@ impl Walk<'_, '_> {
             .ok_or_else(|| Error::internal("the source left more directories than it entered"))
     }
 
-    /// The node of this name in the same directory of the parent, and its position.
-    fn before(frame: &mut Frame, name: &[u8]) -> Option<usize> {
-        let nodes = &frame.directory.before()?.nodes;
+    /// The position of the node of this name in the same directory of the parent, and those of the nodes that were passed
+    /// over on the way to it: the source has none of their names.
+    fn before(frame: &mut Frame, name: &[u8]) -> (Option<usize>, Range<usize>) {
+        let Some(before) = frame.directory.before() else { return (None, 0..0) };
+        let (nodes, first) = (&before.nodes, frame.passed);
         while nodes.get(frame.passed).is_some_and(|node| node.name.as_slice() < name) {
             frame.passed += 1;
         }
-        nodes.get(frame.passed).is_some_and(|node| node.name == name).then_some(frame.passed)
+        let passed = first..frame.passed;
+        let is_there = nodes.get(frame.passed).is_some_and(|node| node.name == name);
+        let found = is_there.then_some(frame.passed);
+        frame.passed += usize::from(is_there);
+        (found, passed)
+    }
+
+    /// Nodes of the parent are not in this snapshot, and neither is what lies below them.
+    fn gone(&self, directory: &Directory, nodes: Range<usize>) -> Result<()> {
+        let (Some(changes), Some(parent)) = (self.shared.changes, self.parent) else { return Ok(()) };
+        let known = directory.before().and_then(|before| before.nodes.get(nodes)).unwrap_or_default();
+        let (mut left, mut trees) = (known.to_vec(), 0);
+        while let Some(node) = left.pop() {
+            if node.kind == NodeKind::File {
+                changes.before(&node);
+                changes.gone(self.shared.index, &node);
+            }
+            if let Some(tree) = node.subtree.filter(|_| trees < GONE_TREES) {
+                trees += 1;
+                self.shared.stop_if_asked()?;
+                let index = self.shared.index.read().unwrap_or_else(PoisonError::into_inner);
+                // What cannot be read is not counted, as a directory that is still there is not compared.
+                left.extend(parent.repository.read_tree(&index, &tree).unwrap_or_default());
+            }
+        }
+        Ok(())
     }
 
     /// One event; `false` when everybody stops.
@@ -136,7 +175,7 @@ impl Walk<'_, '_> {
             Event::Enter(node) => {
                 let spot = self.spot(&node.name)?;
                 let folder = self.path.clone();
-                self.enter(*node, spot, &folder);
+                self.enter(*node, spot, &folder)?;
             }
             Event::Leave => self.leave()?,
             Event::Entry(node, content) => {
@@ -187,8 +226,7 @@ impl Walk<'_, '_> {
             reserved.ok_or_else(|| Error::internal("the source reserved no place of this number"))?;
         match event {
             Event::Enter(node) if node.name == name && self.stack.len() == 1 => {
-                self.enter(*node, spot, &folder);
-                Ok(())
+                self.enter(*node, spot, &folder)
             }
             Event::Entry(node, content) if node.name == name => {
                 self.entry(node, content, spot, Some(&folder))
@@ -207,12 +245,16 @@ impl Walk<'_, '_> {
         }
         frame.last.clear();
         frame.last.extend_from_slice(name);
-        let before = Self::before(frame, name);
+        let (before, passed) = Self::before(frame, name);
         let directory = Arc::clone(&frame.directory);
+        self.gone(&directory, passed)?;
         Ok(Spot { place: directory.reserve(), directory, before })
     }
 
-    fn enter(&mut self, node: Node, spot: Spot, folder: &[u8]) {
+    fn enter(&mut self, node: Node, spot: Spot, folder: &[u8]) -> Result<()> {
+        if let Some(position) = spot.before.filter(|_| spot.kind_before() != Some(NodeKind::Directory)) {
+            self.gone(&spot.directory, position..position + 1)?;
+        }
         let (parent, shared) = (self.parent, self.shared);
         let before = spot.before.and_then(|position| {
             let tree = spot.directory.before()?.nodes.get(position)?.subtree?;
@@ -225,10 +267,13 @@ impl Walk<'_, '_> {
         let outer_path = std::mem::replace(&mut self.path, path);
         self.stack.push(Frame { directory, passed: 0, last: Vec::new(), outer_path });
         self.walked.directories += 1;
+        Ok(())
     }
 
     fn leave(&mut self) -> Result<()> {
         let frame = self.stack.pop().ok_or_else(|| Error::internal("the source left a directory twice"))?;
+        let rest = frame.directory.before().map_or(0, |before| before.nodes.len());
+        self.gone(&frame.directory, frame.passed..rest)?;
         self.path = frame.outer_path;
         if self.stack.is_empty() {
             self.flush();
@@ -244,7 +289,18 @@ impl Walk<'_, '_> {
         spot: Spot,
         folder: Option<&[u8]>,
     ) -> Result<()> {
+        let is_file = node.kind == NodeKind::File && spot.kind_before() == Some(NodeKind::File);
         let Spot { directory, place, before } = spot;
+        match (self.shared.changes, before) {
+            (Some(changes), Some(position)) if is_file => {
+                let known = directory.before().and_then(|before| before.nodes.get(position));
+                if let Some(known) = known {
+                    changes.before(known);
+                }
+            }
+            (Some(_), Some(position)) => self.gone(&directory, position..position + 1)?,
+            _ => {}
+        }
         if let (Some(position), Some(parent)) = (before, self.parent) {
             let known = directory.before().and_then(|before| before.nodes.get(position));
             if let Some(known) = known
@@ -261,7 +317,12 @@ impl Walk<'_, '_> {
         let path = [folder.unwrap_or(&self.path), b"/", &node.name].concat();
         self.batch_bytes += node.size_bytes;
         self.walked.files_queued += u64::from(node.kind == NodeKind::File);
-        self.batch.push(Task { node, content, goal: Goal::Place(directory, place), path });
+        self.batch.push(Task {
+            node,
+            content,
+            goal: Goal::Place(directory, place, before.filter(|_| is_file)),
+            path,
+        });
         if self.batch.len() >= BATCH_ENTRIES || self.batch_bytes >= BATCH_BYTES {
             self.flush();
         }

@@ -1,12 +1,13 @@
 //! Workers: read, cut, hash, look up, compress, seal, pack. As many as there are cores.
 
+use super::changes::{Changes, Weight};
 use super::directory::Child;
 use super::goal::Goal;
 use super::packer::{Packer, lock};
 use super::progress::Progress;
 use super::queue::{Job, Queue};
 use super::source::{Content, Found, Reader};
-use super::{Unreadable, store_blob};
+use super::{Unreadable, store_contents};
 use crate::chunk::Chunker;
 use crate::format::BlobKind;
 use crate::format::tree::{Node, NodeKind};
@@ -22,6 +23,8 @@ pub(super) struct Shared<'a> {
     pub(super) index: &'a RwLock<Index>,
     pub(super) chunker: &'a Chunker,
     pub(super) progress: &'a Progress,
+    /// Where changes are counted; `None` when they are not.
+    pub(super) changes: Option<&'a Changes>,
     pub(super) queue: &'a Queue<Vec<Task>, ChunkTask>,
     pub(super) unreadable: &'a Mutex<Vec<Unreadable>>,
     pub(super) failed: &'a Mutex<Option<Error>>,
@@ -56,6 +59,8 @@ pub(super) struct ChunkTask {
 struct LargeFile {
     /// Blobs in order; zeros where one is under way.
     content: Mutex<Vec<Option<BlobId>>>,
+    /// Of all chunks that are done.
+    weight: Mutex<Weight>,
     /// Chunks under way, and one for the reader.
     left: AtomicUsize,
     task: Mutex<Option<Task>>,
@@ -125,15 +130,14 @@ pub(super) fn do_task(shared: &Shared<'_>, mut task: Task, scratch: &mut Scratch
     shared.stop_if_asked()?;
     let described = task.content.describe(&mut task.node);
     if matches!(described, Ok(Found::Gone)) {
-        return task.goal.fill(shared, Child::Absent);
+        return task.goal.fill_absent(shared);
     }
     if task.node.kind != NodeKind::File {
         let Task { node, goal, path, .. } = task;
-        let child = match described {
-            Ok(_) => Child::Changed(node),
-            Err(error) => absent(shared, path, error),
+        return match described {
+            Ok(_) => goal.fill(shared, Child::Changed(node)),
+            Err(error) => unreadable(shared, goal, path, error),
         };
-        return goal.fill(shared, child);
     }
     match described.and_then(|_| task.content.open()) {
         Ok(reader)
@@ -145,16 +149,13 @@ pub(super) fn do_task(shared: &Shared<'_>, mut task: Task, scratch: &mut Scratch
             small(shared, task, reader, scratch)
         }
         Ok(reader) => large(shared, task, reader, scratch),
-        Err(error) => {
-            let child = absent(shared, task.path, error);
-            task.goal.fill(shared, child)
-        }
+        Err(error) => unreadable(shared, task.goal, task.path, error),
     }
 }
 
-fn absent(shared: &Shared<'_>, path: Vec<u8>, error: Error) -> Child {
+fn unreadable(shared: &Shared<'_>, goal: Goal, path: Vec<u8>, error: Error) -> Result<()> {
     shared.note_unreadable(path, error);
-    Child::Absent
+    goal.fill_absent(shared)
 }
 
 /// A file that is one chunk.
@@ -174,23 +175,25 @@ fn small(shared: &Shared<'_>, task: Task, mut reader: Box<dyn Reader>, scratch: 
     };
     let Task { mut node, goal, path, .. } = task;
     if let Err(error) = read.and_then(|()| reader.finish(filled as u64)) {
-        let child = absent(shared, path, error);
-        return goal.fill(shared, child);
+        return unreadable(shared, goal, path, error);
     }
     node.size_bytes = filled as u64;
     node.content.clear();
+    let mut weight = Weight::default();
     if filled > 0 {
-        let id = store_blob(shared, BlobKind::Data, &scratch.plain[..filled], &mut scratch.sealed)?;
+        let (id, stored) = store_contents(shared, &scratch.plain[..filled], &mut scratch.sealed)?;
         node.content.push(id);
+        weight = stored;
     }
     shared.progress.add_file(filled as u64);
-    goal.fill(shared, Child::Changed(node))
+    goal.fill_read(shared, node, weight)
 }
 
 /// A file of several chunks, cut here and stored by whoever is free.
 fn large(shared: &Shared<'_>, task: Task, mut reader: Box<dyn Reader>, scratch: &mut Scratch) -> Result<()> {
     let file = Arc::new(LargeFile {
         content: Mutex::default(),
+        weight: Mutex::default(),
         left: AtomicUsize::new(1),
         task: Mutex::new(Some(task)),
     });
@@ -204,8 +207,7 @@ fn large(shared: &Shared<'_>, task: Task, mut reader: Box<dyn Reader>, scratch: 
         Err(error) => {
             // The chunks that are under way are stored and left to prune.
             if let Some(task) = lock(&file.task).take() {
-                let child = absent(shared, task.path, error);
-                task.goal.fill(shared, child)?;
+                unreadable(shared, task.goal, task.path, error)?;
             }
         }
     }
@@ -280,6 +282,7 @@ fn skip_zeros(
         let plain = vec![0; usize::try_from(zeros.bytes).unwrap_or(0)];
         super::directory::store_new(shared, BlobKind::Data, zeros.id, &plain, &mut scratch.sealed)?;
     }
+    lock(&file.weight).add(Weight::zeros(ahead * zeros.bytes));
     let mut content = lock(&file.content);
     content.extend(std::iter::repeat_n(Some(zeros.id), usize::try_from(ahead).unwrap_or(0)));
     shared.progress.add_bytes(ahead * zeros.bytes);
@@ -301,7 +304,8 @@ fn add_chunk(shared: &Shared<'_>, file: &Arc<LargeFile>, chunk: &[u8], scratch: 
 }
 
 fn do_chunk(shared: &Shared<'_>, chunk: &ChunkTask, sealed: &mut Vec<u8>) -> Result<()> {
-    let id = store_blob(shared, BlobKind::Data, &chunk.bytes, sealed)?;
+    let (id, weight) = store_contents(shared, &chunk.bytes, sealed)?;
+    lock(&chunk.file.weight).add(weight);
     shared.progress.add_bytes(chunk.bytes.len() as u64);
     lock(&chunk.file.content)[chunk.position] = Some(id);
     chunk_done(shared, &chunk.file)
@@ -316,5 +320,6 @@ fn chunk_done(shared: &Shared<'_>, file: &LargeFile) -> Result<()> {
     let content: Option<Vec<BlobId>> = std::mem::take(&mut *lock(&file.content)).into_iter().collect();
     node.content = content.ok_or_else(|| Error::internal("a file is done before its chunks"))?;
     shared.progress.add_file(0);
-    goal.fill(shared, Child::Changed(node))
+    let weight = *lock(&file.weight);
+    goal.fill_read(shared, node, weight)
 }

@@ -17,6 +17,10 @@ pub const TAG_INCOMPLETE: &str = "retoma:incomplete";
 pub const TAG_MANIFEST: &str = "retoma:manifest";
 /// On snapshots that no policy may remove.
 pub const TAG_HOLD: &str = "retoma:hold";
+/// On snapshots that look like mass change; `docs/mass-change.md`.
+pub use retoma_core::decide::retention::MASS_CHANGE_TAG as TAG_MASS_CHANGE;
+/// In its place once somebody said that the change was meant.
+pub const TAG_MASS_CHANGE_ACCEPTED: &str = "retoma:mass-change-accepted";
 /// Prefix of the tag that names the component.
 pub const TAG_COMPONENT: &str = "retoma:component=";
 /// Prefix of the tag that names its kind.

@@ -1,11 +1,11 @@
-//! Forget: removes snapshots by a policy or by name, as a plan that is then applied; and holds.
+//! Forget: removes snapshots by a policy or by name, as a plan that is then applied; holds; and mass change that is accepted.
 //!
 //! A snapshot is removed by one deletion; what it needed is left to prune. Held snapshots, the newest manifest and the
-//! newest complete snapshot of each component are never removed. Which others stay is decided in
+//! newest complete snapshot of each component are never removed, nor what a mass change holds. Which others stay is decided in
 //! `retoma_core::decide::retention`.
 
 use crate::format::lock::Holder;
-use crate::format::snapshot::{Snapshot, TAG_HOLD};
+use crate::format::snapshot::{Snapshot, TAG_HOLD, TAG_MASS_CHANGE, TAG_MASS_CHANGE_ACCEPTED};
 use crate::id::SnapshotId;
 use crate::lock;
 use crate::repository::{Folder, Repository};
@@ -101,6 +101,12 @@ fn way_out(reason: &KeepReason, id: SnapshotId, snapshot: Option<&Snapshot>) -> 
         KeepReason::Hold { .. } => {
             format!("take the hold away with `retoma forget --release {}`", id.short())
         }
+        KeepReason::MassChange { snapshot } => {
+            let changed: String = snapshot.chars().take(8).collect();
+            format!(
+                "look at what changed there (docs/mass-change.md); if it was meant, say so with `retoma forget --accept {changed}`"
+            )
+        }
         KeepReason::NewestManifest => {
             "recovery needs it; after a change of the manifest `retoma backup` stores a newer one".to_owned()
         }
@@ -112,6 +118,7 @@ fn protects(reason: &KeepReason) -> bool {
     matches!(
         reason,
         KeepReason::Hold { .. }
+            | KeepReason::MassChange { .. }
             | KeepReason::NewestComplete
             | KeepReason::OnlyComplete
             | KeepReason::NewestManifest
@@ -156,14 +163,49 @@ pub fn apply(repository: &Repository, plan: &ForgetPlan) -> Result<Vec<SnapshotI
 /// # Errors
 /// `NotFound`; `Conflict` with `R0601` while somebody deletes at once; what the store says.
 pub fn hold(repository: &Repository, id: SnapshotId, on: bool) -> Result<SnapshotId> {
+    retag(repository, id, |tags| {
+        let is_held = tags.iter().any(|tag| tag == TAG_HOLD);
+        tags.retain(|tag| tag != TAG_HOLD);
+        if on {
+            tags.push(TAG_HOLD.to_owned());
+        }
+        Ok(is_held != on)
+    })
+}
+
+/// Notes that the mass change in a snapshot was meant, so that what is older may go again; gives its new id. One that was
+/// accepted before stays as it is. In the same order as [`hold`]: whoever is killed in between has both, and what is older
+/// still stays.
+///
+/// # Errors
+/// `NotFound`; `Invalid` with `R0002` for a snapshot that has no such tag; `Conflict` with `R0601` while somebody deletes at
+/// once; what the store says.
+pub fn accept(repository: &Repository, id: SnapshotId) -> Result<SnapshotId> {
+    retag(repository, id, |tags| {
+        if tags.iter().any(|tag| tag == TAG_MASS_CHANGE_ACCEPTED) {
+            return Ok(false);
+        }
+        if !tags.iter().any(|tag| tag == TAG_MASS_CHANGE) {
+            let message = format!("snapshot `{}` does not look like mass change", id.short());
+            return Err(Error::new(ErrorKind::Invalid, codes::USAGE, message)
+                .with_hint("`retoma snapshots` lists those that do"));
+        }
+        tags.retain(|tag| tag != TAG_MASS_CHANGE);
+        tags.push(TAG_MASS_CHANGE_ACCEPTED.to_owned());
+        Ok(true)
+    })
+}
+
+/// Rewrites a snapshot with other tags, when `change` says that they are others.
+fn retag(
+    repository: &Repository,
+    id: SnapshotId,
+    change: impl FnOnce(&mut Vec<String>) -> Result<bool>,
+) -> Result<SnapshotId> {
     let guard = lock::acquire(repository, Holder::Backup)?;
     let mut snapshot = repository.snapshot(id)?;
-    if snapshot.has_tag(TAG_HOLD) == on {
+    if !change(&mut snapshot.tags)? {
         return Ok(id);
-    }
-    snapshot.tags.retain(|tag| tag != TAG_HOLD);
-    if on {
-        snapshot.tags.push(TAG_HOLD.to_owned());
     }
     snapshot.original = snapshot.original.or(Some(id));
     let new = repository.save_snapshot(&snapshot)?;

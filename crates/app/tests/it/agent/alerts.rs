@@ -1,6 +1,7 @@
 //! An alert from its cause to its receiver, and its end.
 
-use super::{Agent, home, wait_for_good};
+use super::{Agent, ended, home, wait_for_good};
+use crate::kit::{Home, MODELS};
 use retoma_testkit::{MailOptions, MailServer, wait_for_what};
 use serde_json::Value;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -98,5 +99,40 @@ fn a_repository_that_goes_away_is_an_alert_and_is_not_made_anew() {
     std::fs::rename(home.path("away"), home.path("repository")).unwrap();
     heard("cleared", "repository_unavailable");
     heard("cleared", "task_failing");
+    assert_eq!(agent.stop().code(), Some(0));
+}
+
+#[test]
+fn a_mass_change_is_an_alert_until_it_is_accepted() {
+    let often = "[schedule]\nevery = \"2s\"\n[agent]\nlisten = \"127.0.0.1:0\"\nretention_every = \"3s\"\n";
+    let home = Home::with(&format!(
+        "{MODELS}[component.mass_change]\nmin_files = 3\n{often}[retention]\nkeep_last = 1\n"
+    ));
+    for file in 0..6 {
+        home.write(&format!("models/{file}"), &[file; 100]);
+    }
+    home.back_up();
+    for file in 0..6 {
+        home.write(&format!("models/{file}"), &retoma_testkit::bytes(file, 100));
+    }
+    let tagged = home.back_up()["backups"][0]["snapshot"].as_str().unwrap().to_owned();
+    let agent = Agent::start(&home);
+    let alert = || {
+        let health: Value = serde_json::from_str(&agent.get("/healthz").1).unwrap();
+        let alerts = health["alerts"].as_array().unwrap().clone();
+        alerts.into_iter().find(|it| it["alert"] == "mass_change")
+    };
+    let active = wait_for_what("the alert", alert);
+    let about = (&active["severity"], &active["component"], &active["repository"]);
+    assert_eq!(about, (&"critical".into(), &"models".into(), &"local".into()), "{active}");
+    assert!(active["summary"].as_str().unwrap().contains(&format!("--accept {}", &tagged[..8])), "{active}");
+    // Its own retention removes what is newer, and neither that snapshot nor the one before it.
+    wait_for_good(&home, "backup/models", 3);
+    wait_for_good(&home, "retention", 3);
+    let (there, made) = (home.snapshots(), 2 + ended(&home, "backup/models", "good"));
+    assert!(there.len() < made && there[1]["id"] == tagged.as_str(), "{made} were made: {there:#?}");
+    home.run(&["forget", "--accept", &tagged[..8]]).expect(0);
+    wait_for_what("its end", || alert().is_none().then_some(()));
+    wait_for_what("retention", || (home.snapshots().len() < 3).then_some(()));
     assert_eq!(agent.stop().code(), Some(0));
 }

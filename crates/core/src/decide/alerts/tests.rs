@@ -1,7 +1,8 @@
 use super::*;
 use crate::decide::archiving::{Archive, Writing};
 use crate::decide::observed::{
-    MarkTrouble, Marks, ObservedComponent, ObservedDrill, ObservedRepository, ObservedTask, Slot,
+    MarkTrouble, Marks, ObservedComponent, ObservedDrill, ObservedMassChange, ObservedRepository,
+    ObservedTask, Slot,
 };
 use crate::manifest::{ComponentKind, Tier};
 use crate::postgres::TimelineId;
@@ -44,6 +45,7 @@ fn well() -> Observed {
             looked: Some(at(990)),
             error_code: None,
             snapshots: Some(3),
+            mass_changes: Vec::new(),
         }],
         streams: vec![Stream {
             component: "db".to_owned(),
@@ -103,6 +105,25 @@ fn a_copy_is_late_when_it_is_old_and_its_source_has_something_newer() {
     assert_eq!(
         (found[0].key.component.as_deref(), found[0].key.repository.as_deref()),
         (Some("db"), Some("off"))
+    );
+}
+
+#[test]
+fn a_mass_change_is_an_alert_of_its_component_and_repository() {
+    let mut changed = well();
+    let change =
+        ObservedMassChange { component: "db".to_owned(), snapshot: "0123abcd".to_owned(), time: at(900) };
+    changed.repositories[0].mass_changes.push(change);
+    // It is one also while its repository does not answer.
+    changed.repositories[0].error_code = Some("R0303".to_owned());
+    let found = conditions(&changed, at(1000));
+    let one = found.iter().find(|it| it.key.alert == "mass_change").unwrap();
+    assert_eq!((one.severity, one.lasting), (Severity::Critical, SignedDuration::ZERO));
+    assert_eq!((one.key.component.as_deref(), one.key.repository.as_deref()), (Some("db"), Some("near")));
+    assert_eq!(
+        one.summary,
+        "much of `db` changed at once, as seen in snapshot 0123abcd of 2027-01-15T08:15:00Z; nothing older is removed from `near` until \
+         `retoma forget --accept 0123abcd --repository near` says that it was meant"
     );
 }
 

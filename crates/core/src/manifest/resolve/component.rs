@@ -3,6 +3,7 @@
 use super::Context;
 use super::schedule;
 use super::view::View;
+use crate::decide::mass_change::Limits;
 use crate::error::codes;
 use crate::manifest::backup_way::BackupWay;
 use crate::manifest::component_kind as kind;
@@ -57,6 +58,7 @@ pub(super) fn component(view: View<'_>, context: &Context<'_>, found: &mut Vec<D
         backup,
         has_marks: has_wal && view.text("marks") != Some("off"),
         wal,
+        mass_change: mass_change(view.table("mass_change")),
         checks: checks.into_iter().collect::<Option<_>>()?,
     })
 }
@@ -89,6 +91,18 @@ fn source(view: View<'_>, dir: &Path) -> Option<Source> {
         }
         _ => return None,
     })
+}
+
+/// What is absent or wrong (and reported) has its default.
+fn mass_change(view: Option<View<'_>>) -> Limits {
+    let usual = Limits::default();
+    let number = |key: &str, usual: u64| view.and_then(|view| view.number(key)).unwrap_or(usual);
+    Limits {
+        min_files: number("min_files", usual.min_files),
+        changed_percent: number("changed_percent", usual.changed_percent),
+        gone_percent: number("gone_percent", usual.gone_percent),
+        encrypted_percent: number("encrypted_percent", usual.encrypted_percent),
+    }
 }
 
 /// What is absent or wrong (and reported) has its default.

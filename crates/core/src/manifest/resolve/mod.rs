@@ -22,6 +22,7 @@ use super::raw::Entry;
 use super::secret_ref::SecretRef;
 use super::suggest;
 use super::tier::{Objectives, Tier};
+use crate::decide::cost::Prices;
 use crate::error::codes;
 pub(super) use schedule::default_schedule;
 use std::collections::BTreeSet;
@@ -227,7 +228,19 @@ fn repository(view: View<'_>, dir: &Path) -> Option<Repository> {
             days,
             mode: view.text("lock_mode").and_then(LockMode::from_name).unwrap_or_default(),
         }),
+        price: view.table("price").map(prices),
     })
+}
+
+/// What is absent or wrong (and reported) costs nothing.
+fn prices(view: View<'_>) -> Prices {
+    let amount = |key: &str| view.text(key).and_then(|text| text.parse().ok()).unwrap_or_default();
+    Prices {
+        currency: view.text("currency").unwrap_or("USD").to_owned(),
+        gb_month: amount("gb_month"),
+        writes_1000: amount("writes_1000"),
+        reads_1000: amount("reads_1000"),
+    }
 }
 
 fn evidence(view: Option<View<'_>>, service: &str, dir: &Path) -> Option<Evidence> {

@@ -45,6 +45,7 @@ fn full() -> Observed {
             name: "near".to_owned(),
             looked: Some(at(8)),
             error_code: None,
+            mass_changes: Vec::new(),
             snapshots: Some(12),
         }],
         streams: vec![Stream {

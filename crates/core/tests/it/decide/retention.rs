@@ -224,3 +224,29 @@ fn a_plan_is_json_too() {
     let plan = run(&lines, &Policy { last: 1, ..Policy::default() }, &Holds::default(), &TimeZone::UTC);
     insta::assert_snapshot!(serde_json::to_string_pretty(&plan).expect("JSON"));
 }
+
+/// Whoever encrypts the data may also have changed the host's name: the hold is of the component.
+#[test]
+fn what_is_not_newer_than_a_mass_change_stays_until_it_is_accepted() {
+    let lines = [
+        "m5 2026-11-21T06:00:00Z @models",
+        "m4 2026-11-20T06:00:00Z @models",
+        "m3 2026-11-19T06:00:00Z #retoma:mass-change @models",
+        "m2 2026-11-18T06:00:00Z ! @models",
+        "m1 2026-11-17T06:00:00Z #retoma:mass-change @models",
+        "o2 2026-11-18T06:00:00Z @other",
+        "o1 2026-11-17T06:00:00Z @other",
+    ];
+    let mut snapshots: Vec<SnapshotFacts> = lines.iter().map(|line| snapshot(line)).collect();
+    snapshots[4].group.host = "h2".to_owned();
+    let policy = Policy { last: 1, ..Policy::default() };
+    let now = "2026-11-22T00:00:00Z".parse().expect("a time");
+    let decided =
+        |snapshots: &[SnapshotFacts]| plan(snapshots, &policy, &Holds::default(), now, &TimeZone::UTC);
+    insta::assert_snapshot!(story(&decided(&snapshots)));
+    for facts in &mut snapshots {
+        facts.tags.clear();
+    }
+    let left: BTreeSet<String> = decided(&snapshots).kept().map(str::to_owned).collect();
+    assert_eq!(left, ["m5", "m1", "o2"].map(str::to_owned).into());
+}

@@ -1,7 +1,7 @@
 use jiff::{Span, Timestamp, tz::TimeZone};
 use proptest::prelude::*;
 use retoma_core::decide::retention::{
-    ALL, GroupKey, HOLD_TAG, Holds, MANIFEST_TAG, Plan, Policy, SnapshotFacts, plan,
+    ALL, GroupKey, HOLD_TAG, Holds, MANIFEST_TAG, MASS_CHANGE_TAG, Plan, Policy, SnapshotFacts, plan,
 };
 use std::collections::BTreeSet;
 
@@ -158,6 +158,25 @@ proptest! {
         if snapshots.iter().any(|facts| manifest(&facts)) {
             prop_assert!(snapshots.iter().filter(manifest).any(|facts| !removed.contains(&facts.id)));
         }
+    }
+
+    #[test]
+    fn nothing_that_is_not_newer_than_a_mass_change_goes(
+        snapshots in any_snapshots(),
+        policy in any_policy(),
+        tagged in prop::collection::btree_set(0usize..40, 1..4),
+    ) {
+        let mut snapshots = snapshots;
+        for facts in tagged.iter().filter_map(|at| Some((*at, snapshots.get(*at)?.clone()))).collect::<Vec<_>>() {
+            snapshots[facts.0].tags.insert(MASS_CHANGE_TAG.to_owned());
+        }
+        let newest = snapshots.iter().filter(|facts| facts.tags.contains(MASS_CHANGE_TAG)).map(|facts| facts.time).max();
+        let gone = removed(&decide(&snapshots, &policy));
+        for facts in snapshots.iter().filter(|facts| gone.contains(&facts.id)) {
+            prop_assert!(newest.is_none_or(|newest| facts.time > newest), "{facts:?}");
+        }
+        snapshots.retain(|facts| !gone.contains(&facts.id));
+        prop_assert_eq!(removed(&decide(&snapshots, &policy)), BTreeSet::new());
     }
 
     #[test]

@@ -32,6 +32,10 @@ password = "env:RETOMA_PASSWORD"
 name = "far"
 url = "s3://bucket/marabet"
 password = "file:password"
+[repository.price]
+currency = "EUR"
+gb_month = "0.023"
+reads_1000 = "0.0004"
 [[repository]]
 name = "off"
 url = "file:///mnt/off"
@@ -85,6 +89,11 @@ kind = "files"
 tier = "low"
 path = "/var/log/marabet"
 exclude = ["*.tmp", "/old"]
+[component.mass_change]
+min_files = 10
+changed_percent = 0
+gone_percent = 40
+encrypted_percent = 5
 
 [evidence]
 signing_key = "file:/etc/retoma/signing"

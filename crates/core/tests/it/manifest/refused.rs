@@ -245,6 +245,20 @@ fn every_rule_has_its_code() {
 }
 
 #[test]
+fn prices_are_texts_and_shares_are_percent() {
+    let priced = |amount: &str| {
+        let password = "password = \"file:/etc/retoma/password\"";
+        codes(&SMALL.replace(password, &format!("{password}\n[repository.price]\ngb_month = {amount}")))
+    };
+    assert_eq!(priced("\"0.023\""), [""; 0]);
+    assert_eq!(priced("0.023"), ["R0105"]);
+    assert_eq!(priced("\"0,023\""), ["R0119"]);
+    let share = |percent: u32| codes(&format!("{SMALL}[component.mass_change]\ngone_percent = {percent}\n"));
+    assert_eq!(share(100), [""; 0]);
+    assert_eq!(share(101), ["R0112"]);
+}
+
+#[test]
 fn a_repository_inside_a_component_is_accepted_once_it_is_excluded() {
     let text = SMALL.replace("path = \"models\"", "path = \"/var/lib\"\nexclude = [\"/retoma/repository\"]");
     assert_eq!(codes(&text), [""; 0]);

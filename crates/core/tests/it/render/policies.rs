@@ -46,3 +46,67 @@ fn repositories_of_one_bucket_share_its_policy() {
         assert!(!what.contains(other), "{statement:#}");
     }
 }
+
+#[test]
+fn google_and_azure_get_files_and_commands_that_bound_each_role_to_its_prefix() {
+    let manifest = manifest(
+        "[[repository]]\nname = \"far\"\nurl = \"gs://backups/zone/one\"\npassword = \"env:P\"\n\
+         [[repository]]\nname = \"away\"\nurl = \"az://vault/zone/two\"\npassword = \"env:P\"\n\
+         [[repository]]\nname = \"whole\"\nurl = \"az://own\"\npassword = \"env:P\"\n",
+    );
+    let files = policies::files(manifest.repositories.iter());
+    let text: Vec<String> = files.iter().map(|file| format!("# {}\n{}", file.name, file.text)).collect();
+    insta::assert_snapshot!("policies_elsewhere", text.concat());
+    assert_eq!(policies::without(&manifest).count(), 0);
+    for file in files.iter().filter(|file| file.name.rsplit('.').next() == Some("json")) {
+        serde_json::from_str::<serde_json::Value>(&file.text).unwrap();
+    }
+    // Every file that a command reads is there, and every text says that nothing was run.
+    for readme in files.iter().filter(|file| file.name.ends_with("README.txt")) {
+        assert!(readme.text.starts_with("NOT RUN"), "{}", readme.name);
+        let words = readme.text.split(|c: char| c.is_whitespace() || "=@\"()".contains(c));
+        for word in words.filter(|word| {
+            word.rsplit_once('.').is_some_and(|(_, end)| end == "json") || word.ends_with("-condition.txt")
+        }) {
+            assert!(files.iter().any(|file| file.name == word), "{word}");
+        }
+    }
+}
+
+/// A writer's right to delete is for locks alone, and no role reaches beyond its own prefix.
+#[test]
+fn a_role_elsewhere_names_no_other_zone() {
+    for scheme in ["gs", "az"] {
+        let two = format!(
+            "[[repository]]\nname = \"a\"\nurl = \"{scheme}://b/x\"\npassword = \"env:P\"\n\
+             [[repository]]\nname = \"c\"\nurl = \"{scheme}://b/y\"\npassword = \"env:P\"\n"
+        );
+        let manifest = manifest(&two);
+        let files = policies::files(manifest.repositories.iter());
+        let bounds = files.iter().filter(|file| {
+            file.name.ends_with("-below.json")
+                || file.name.ends_with("-locks.json")
+                || file.name.ends_with("condition.txt")
+        });
+        let bounds: Vec<_> = bounds.collect();
+        assert!(bounds.len() >= 4, "{scheme}");
+        for file in bounds {
+            let (own, other) = if file.name.contains("-a-") { ("x/", "y/") } else { ("y/", "x/") };
+            assert!(file.text.contains(own) && !file.text.contains(other), "{}: {}", file.name, file.text);
+        }
+        let unlock =
+            files.iter().find(|it| it.name.contains("-a-locks") || it.name.contains("-a-writer-condition"));
+        assert!(unlock.unwrap().text.contains("x/locks/"), "{scheme}");
+    }
+}
+
+/// Addresses are not looked at by a store here, and must not end a text in an expression or a command.
+#[test]
+fn an_address_that_no_store_takes_is_left_out() {
+    for url in ["gs://b/x'||true||'", "az://b/$(id)", "s3://b/x*", "gs://..", "az://a;b/x"] {
+        let manifest =
+            manifest(&format!("[[repository]]\nname = \"a\"\nurl = \"{url}\"\npassword = \"env:P\"\n"));
+        assert_eq!(policies::files(manifest.repositories.iter()), [], "{url}");
+        assert_eq!(policies::without(&manifest).count(), 1, "{url}");
+    }
+}
