@@ -4,6 +4,10 @@ use super::{File, Finding, Tree};
 
 const ROOT_CLIPPY: &str = "clippy.toml";
 const CORE_CLIPPY: &str = "crates/core/clippy.toml";
+/// The one crate with lints of its own, since what is forbidden cannot be allowed for one line.
+const OWN_LINTS: &str = "crates/sha256/Cargo.toml";
+/// Where its one `unsafe` block is.
+const UNSAFE: &str = "crates/sha256/src/lanes.rs";
 
 /// Checks all `Cargo.toml` but the root's, and `crates/core/clippy.toml`.
 pub(super) fn check(tree: &Tree) -> Vec<Finding> {
@@ -11,6 +15,7 @@ pub(super) fn check(tree: &Tree) -> Vec<Finding> {
     let members = tree.ending("/Cargo.toml").filter(|file| !file.path.starts_with("fuzz/"));
     let mut findings: Vec<Finding> = members.flat_map(check_manifest).collect();
     findings.extend(check_clippy(tree));
+    findings.extend(check_unsafe(tree));
     findings
 }
 
@@ -22,7 +27,9 @@ fn check_manifest(file: &File) -> Vec<Finding> {
         let line = line.trim();
         if line.starts_with('[') {
             section = line.trim_matches(['[', ']']);
-        } else if section == "lints" && line == "workspace = true" {
+        } else if (section, line) == ("lints", "workspace = true")
+            || file.path == OWN_LINTS && (section, line) == ("lints.rust", "unsafe_code = \"deny\"")
+        {
             has_lints = true;
         } else if section.ends_with("dependencies") && line.contains('=') && !line.starts_with('#') {
             let (name, value) = line.split_once('=').unwrap_or_default();
@@ -44,6 +51,18 @@ fn check_manifest(file: &File) -> Vec<Finding> {
         findings.push(Finding::new(&file.path, 1, "add `[lints]` with `workspace = true`"));
     }
     findings
+}
+
+/// `unsafe` code is allowed once, where it is known to be.
+fn check_unsafe(tree: &Tree) -> Vec<Finding> {
+    let allowed = |file: &File| -> Vec<Finding> {
+        let lines = file.text.lines().enumerate().filter(|(_, line)| line.trim() == "#[allow(unsafe_code)]");
+        let text = "`unsafe` code: there is one block, in `sha256`";
+        lines.map(|(index, _)| Finding::new(&file.path, index + 1, text)).collect()
+    };
+    tree.ending(".rs")
+        .flat_map(|file| allowed(file).into_iter().skip(usize::from(file.path == UNSAFE)))
+        .collect()
 }
 
 /// Clippy takes the nearest file and merges nothing, so the core's file must hold all lines of the root's.
@@ -80,6 +99,17 @@ mod tests {
         assert_eq!(lines, [3, 5, 1]);
         let long = format!("{GOOD}[dependencies.rand]\nversion = \"1\"\n");
         assert_eq!(check(&Tree::of(&[("crates/a/Cargo.toml", &long)])).len(), 1);
+    }
+
+    #[test]
+    fn unsafe_code_is_allowed_once() {
+        let lints = GOOD.replace("[lints]\nworkspace = true", "[lints.rust]\nunsafe_code = \"deny\"");
+        assert_eq!(check(&Tree::of(&[(OWN_LINTS, &lints)])), []);
+        assert_eq!(check(&Tree::of(&[("crates/a/Cargo.toml", &lints)])).len(), 1);
+        let once = "mod x {\n    #[allow(unsafe_code)]\n}\n";
+        assert_eq!(check(&Tree::of(&[(UNSAFE, once)])), []);
+        assert_eq!(check(&Tree::of(&[(UNSAFE, &once.repeat(2))])).len(), 1);
+        assert_eq!(check(&Tree::of(&[("crates/a/src/lib.rs", once)])).len(), 1);
     }
 
     #[test]
