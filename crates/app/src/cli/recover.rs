@@ -189,6 +189,9 @@ fn show(context: &Context, plan: &Plan) {
     let rows: Vec<_> = rows.collect();
     context.printer.data(&table::table(&["component", "tier", "snapshot", "time", "to"], &rows));
     for planned in &plan.components {
+        if let Some(suspect) = planned.mass_change {
+            context.printer.warning(&target::mass_change_in_words(&planned.component.name, suspect));
+        }
         if let Some(recovery) = &planned.recovery {
             context.printer.note(&target::in_words(&planned.component.name, recovery));
             recovery.care.iter().for_each(|care| context.printer.warning(care));
@@ -201,6 +204,7 @@ fn planned(plan: &Plan) -> Vec<Value> {
         json!({ "component": planned.component.name, "kind": planned.component.kind().as_str(),
                 "tier": planned.component.tier.as_str(), "snapshot": planned.snapshot.to_hex(),
                 "time": planned.time().to_string(), "to": planned.to,
+                "mass_change": planned.mass_change.map(|(suspect, _)| suspect.to_hex()),
                 "recovery": planned.recovery.as_ref().map(target::planned) })
     };
     plan.components.iter().map(component).collect()

@@ -103,6 +103,10 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
         None => find::snapshot(&repository, &args.which.selector(&args.component)?)?,
     };
     let server = server.map(|(_, server)| server);
+    let (all, _) = repository.readable_snapshots()?;
+    if let Some((suspect, found)) = find::mass_change(&all, &args.component, snapshot.time.0) {
+        context.printer.warning(&target::mass_change_in_words(&args.component, (*suspect, found.time.0)));
+    }
     // What a damaged index file names cannot be restored; the plan knows whether this snapshot needs it.
     let index = repository.load_readable_index()?;
     let from = (&repository, &index, &snapshot);

@@ -1,13 +1,14 @@
 //! Points in time on the command line: how far a database server can be recovered, is to be, and was.
 
 use crate::context::{self, Context};
+use jiff::Timestamp;
 use retoma_control::recover::{PlannedRecovery, Report};
 use retoma_control::wal::check;
 use retoma_core::decide::recovery::{Goal, Target};
 use retoma_core::postgres::TimelineId;
 use retoma_core::units::{ByteSize, counted};
 use retoma_core::{Error, ErrorKind, Result, error::codes};
-use retoma_repo::Repository;
+use retoma_repo::{Repository, SnapshotId};
 use serde_json::{Value, json};
 
 #[derive(Debug, clap::Args)]
@@ -54,6 +55,17 @@ impl TargetArgs {
         };
         Ok(Goal { target, inclusive: !self.exclusive, timeline })
     }
+}
+
+/// What to think of before a snapshot is trusted that is not older than `suspect`, in which too much had changed at once.
+pub(super) fn mass_change_in_words(component: &str, (suspect, time): (SnapshotId, Timestamp)) -> String {
+    let before = time.as_second().checked_sub(1).and_then(|second| Timestamp::from_second(second).ok());
+    let before = before.unwrap_or(time);
+    format!(
+        "{component}: in snapshot {} too much had changed at once, and nobody has accepted it: what comes back may be what somebody \
+         encrypted or deleted; `--at {before}` takes what was there before; see docs/mass-change.md",
+        suspect.short()
+    )
 }
 
 fn kind_and_value(target: &Target) -> (&'static str, Option<String>) {

@@ -87,6 +87,18 @@ fn an_encrypted_tree_is_tagged_and_what_is_older_stays_until_the_change_is_accep
     home.run(&["restore", "models", "--snapshot", &ids(&home)[1][..8], "--target", "restored"]).expect(0);
     assert!(std::fs::read(home.path(&name(200).replace("models", "restored"))).unwrap() == text(200, 0));
 
+    let warned = home.run(&["recover", "--to", "warned", "--no-start"]).expect(0);
+    home.assert_snapshot("mass_change_recover", &warned);
+    let plan = home.json(&["recover", "--to", "planned", "--dry-run"], 0, "retoma.recover/1");
+    assert_eq!(plan["components"][0]["mass_change"], before[2]["id"], "{plan:#}");
+    let at = before[1]["time"].as_str().unwrap();
+    let earlier = home.json(&["recover", "--to", "planned", "--dry-run", "--at", at], 0, "retoma.recover/1");
+    assert_eq!(earlier["components"][0]["mass_change"], Value::Null, "{earlier:#}");
+    home.assert_snapshot(
+        "mass_change_restore",
+        &home.run(&["restore", "models", "--target", "encrypted"]).expect(0),
+    );
+
     let tagged = before[2]["id"].as_str().unwrap();
     let refused = home.run(&["forget", "--accept", &before[1]["id"].as_str().unwrap()[..8]]).expect(1);
     home.assert_snapshot("mass_change_accept_other", &refused);
@@ -96,6 +108,8 @@ fn an_encrypted_tree_is_tagged_and_what_is_older_stays_until_the_change_is_accep
     let rewritten = there.iter().find(|one| one["id"] == new).unwrap();
     assert_eq!(tags(rewritten), ["retoma:mass-change-accepted"]);
     assert!(there.len() == 4 && there.iter().all(|one| one["id"] != tagged));
+    let silent = home.run(&["recover", "--to", "silent", "--no-start"]).expect(0);
+    assert!(!silent.stderr.contains("accepted"), "{}", silent.stderr);
     // Accepting again changes nothing.
     let again = home.json(&["forget", "--accept", &new[..8]], 0, "retoma.forget/1");
     assert_eq!(again["accepted"][0]["id"], new);

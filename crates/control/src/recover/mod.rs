@@ -102,6 +102,8 @@ pub struct PlannedComponent {
     pub snapshot: SnapshotId,
     /// Its contents.
     pub recorded: Snapshot,
+    /// The oldest snapshot, this one or an older one, in which too much had changed at once and that nobody accepted, and its time.
+    pub mass_change: Option<(SnapshotId, Timestamp)>,
     /// The path in the snapshot.
     pub from: PathBuf,
     /// Where it goes.
@@ -171,6 +173,8 @@ pub fn plan(request: &Request<'_>) -> Result<Plan> {
     };
     let mut components = Vec::new();
     let index = request.repository.load_readable_index()?;
+    // Damaged ones are no reason to stop here: which snapshot is taken is decided elsewhere.
+    let (all, _) = request.repository.readable_snapshots()?;
     for component in manifest.recovery_order().into_iter().filter(is_wanted) {
         let is_dumped = dump::is_dumped(component);
         let (snapshot, recorded, recovery) = if component.kind() == ComponentKind::Postgres && !is_dumped {
@@ -207,6 +211,8 @@ pub fn plan(request: &Request<'_>) -> Result<Plan> {
             is_folder: node.kind == NodeKind::Directory,
             component: component.clone(),
             snapshot,
+            mass_change: find::mass_change(&all, &component.name, recorded.time.0)
+                .map(|(id, snapshot)| (*id, snapshot.time.0)),
             recorded,
             from,
             unit: None,

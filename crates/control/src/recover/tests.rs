@@ -28,6 +28,7 @@ pub(super) fn planned(to: &str, is_database: bool) -> PlannedComponent {
         component,
         snapshot: SnapshotId::of(to.as_bytes()),
         recorded: snapshot(0, &[]),
+        mass_change: None,
         from: PathBuf::from(to),
         to: PathBuf::from(to),
         is_folder: !is_database,

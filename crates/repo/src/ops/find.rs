@@ -4,7 +4,7 @@
 //! snapshots, and say which ones those are when there is no other.
 
 use crate::format::malformed;
-use crate::format::snapshot::Snapshot;
+use crate::format::snapshot::{Snapshot, TAG_MASS_CHANGE};
 use crate::format::tree::{Node, NodeKind};
 use crate::id::{BlobId, SnapshotId};
 use crate::index::Index;
@@ -100,6 +100,21 @@ pub fn snapshot(repository: &Repository, selector: &Selector) -> Result<(Snapsho
             incomplete.join(", ")
         ))
     })
+}
+
+/// The oldest of `all` (oldest first) in which too much of `component` had changed at once, that nobody accepted, and that is not newer
+/// than `time`: a snapshot of that time may hold what somebody encrypted.
+pub fn mass_change<'a>(
+    all: &'a [(SnapshotId, Snapshot)],
+    component: &str,
+    time: Timestamp,
+) -> Option<&'a (SnapshotId, Snapshot)> {
+    let is_suspect = |snapshot: &Snapshot| {
+        snapshot.has_tag(TAG_MASS_CHANGE)
+            && snapshot.component() == Some(component)
+            && snapshot.time.0 <= time
+    };
+    all.iter().find(|(_, snapshot)| is_suspect(snapshot))
 }
 
 fn by_prefix(repository: &Repository, selector: &Selector, prefix: &str) -> Result<(SnapshotId, Snapshot)> {
