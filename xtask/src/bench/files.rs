@@ -2,7 +2,7 @@
 //!
 //! Fairness: every tool gets the same tree (read once before, so that it is in memory), its own empty repository and
 //! cache on the same disk, its default options and all cores; what the previous one left in the page cache is written
-//! out before the clock starts; nothing is deleted before the last round has ended; the order changes from round to round; medians are
+//! out before the clock starts; nothing is deleted before the last round has ended, only emptied; the order changes from round to round; medians are
 //! reported. Nothing is run as a benchmark in CI.
 
 use super::data::{self, Shape};
@@ -147,8 +147,13 @@ impl Round<'_> {
                 self.saved.insert(tool.name, data::census(&self.trees.tree)?);
                 results.add_size(step.name(), tool.name, data::census(&place.repository)?.1);
             }
+            // What is not needed again is emptied, so that the trees of all tools need not fit into memory.
             if step == Step::Restore {
                 self.check_restored(tool.name, &place)?;
+                super::empty(&place.out)?;
+            }
+            if step == Step::Big {
+                super::empty(&place.repository)?;
             }
         }
         Ok(())
