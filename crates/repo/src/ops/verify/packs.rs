@@ -245,10 +245,14 @@ impl Scratch {
         pack: &mut Sha256,
     ) -> Vec<(PackedBlob, Error)> {
         if let [blob] = blobs
-            && let Some(length) = blob.uncompressed_bytes.filter(|length| *length > EXPANDED_BYTES)
+            && sealed.len().max(blob.uncompressed_bytes.unwrap_or(0) as usize) > EXPANDED_BYTES as usize
         {
             pack.update(sealed);
-            let checked = blob::check_huge(key, blob, sealed, length);
+            // Where it lies: a copy of what is huge would be twice the memory.
+            let checked = match blob.uncompressed_bytes {
+                Some(length) => blob::check_huge(key, blob, sealed, length),
+                None => blob::open_in_place(key, blob, sealed, &mut self.expanded).map(drop),
+            };
             return checked.err().map(|error| (*blob, error)).into_iter().collect();
         }
         // Opened in a copy: what is hashed beside has to stay as it is stored.
