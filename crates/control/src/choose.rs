@@ -8,8 +8,9 @@
 use jiff::Timestamp;
 use retoma_core::decide::repositories::{self, newer_elsewhere, order};
 use retoma_core::{Error, ErrorKind, Result, error::codes};
-use retoma_repo::Repository;
 use retoma_repo::copies::{Copies, Opener};
+use retoma_repo::format::snapshot::Snapshot;
+use retoma_repo::{Repository, SnapshotId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
@@ -48,6 +49,15 @@ pub struct Chosen {
     pub care: Vec<String>,
     /// Those that cannot be used, and why.
     pub unusable: Vec<(String, Error)>,
+}
+
+/// When the newest of `snapshots` (oldest first) of each component began, of those that are meant.
+pub fn newest(
+    snapshots: &[(SnapshotId, Snapshot)],
+    is_meant: impl Fn(&SnapshotId, &Snapshot) -> bool,
+) -> BTreeMap<String, Timestamp> {
+    let meant = snapshots.iter().filter(|(id, snapshot)| is_meant(id, snapshot));
+    meant.filter_map(|(_, snapshot)| Some((snapshot.component()?.to_owned(), snapshot.time.0))).collect()
 }
 
 /// What a look at a repository found.

@@ -3,7 +3,7 @@
 use crate::context::Context;
 use crate::output;
 use jiff::Timestamp;
-use retoma_control::choose::{Candidate, Chosen, Wanted, choose};
+use retoma_control::choose::{self, Candidate, Chosen, Wanted};
 use retoma_control::{open, transit};
 use retoma_core::manifest::{self, Scheme, TransitKey};
 use retoma_core::share::Share;
@@ -66,7 +66,7 @@ pub(super) fn choose_and_say(
     wanted: &Arc<Wanted>,
 ) -> Result<Chosen> {
     let are_several = candidates.len() > 1;
-    let chosen = choose(candidates, wanted)?;
+    let chosen = choose::choose(candidates, wanted)?;
     for (name, error) in &chosen.unusable {
         context.printer.warning(&format!("repository `{name}` is not used: {error}"));
     }
@@ -89,17 +89,12 @@ pub(super) fn newest(
     if !all.iter().any(|(_, snapshot)| snapshot.has_tag(TAG_MANIFEST)) {
         return Err(retoma_control::recover::no_manifest(at));
     }
-    let mut newest = BTreeMap::new();
-    for (known, snapshot) in &all {
-        let Some(component) = snapshot.component() else { continue };
-        let is_meant = id.map_or(!snapshot.is_incomplete(), |id| known.to_hex().starts_with(id));
-        let is_wanted = only.is_empty() || only.iter().any(|name| name == component);
-        if is_meant && is_wanted && at.is_none_or(|at| snapshot.until() <= at) {
-            // Oldest first.
-            newest.insert(component.to_owned(), snapshot.time.0);
-        }
-    }
-    Ok(newest)
+    let is_wanted = |component: &str| only.is_empty() || only.iter().any(|name| name == component);
+    Ok(choose::newest(&all, |known, snapshot| {
+        id.map_or(!snapshot.is_incomplete(), |id| known.to_hex().starts_with(id))
+            && snapshot.component().is_some_and(is_wanted)
+            && at.is_none_or(|at| snapshot.until() <= at)
+    }))
 }
 
 /// The snapshot of a component that `selector` asks for, where there is one.

@@ -3,18 +3,18 @@
 use super::patient::copy_into;
 use super::ways::Ways;
 use super::{Context, address_of};
-use crate::choose::{Candidate, Chosen, Wanted, choose};
+use crate::choose::{self, Candidate, Chosen, Wanted};
 use crate::copy::routes;
 use crate::open::{open_address, open_repository};
 use crate::watch::Note;
-use jiff::Timestamp;
 use retoma_core::decide::losses::{Losses, losses};
 use retoma_core::drill::RepositoryResult;
 use retoma_core::manifest::{self, Component, Manifest, Scheme};
 use retoma_core::{Error, ErrorKind, Result, ResultExt, Secret, error::codes};
-use retoma_repo::Repository;
 use retoma_repo::backup::Progress;
+use retoma_repo::format::snapshot::Snapshot;
 use retoma_repo::ops::copy::{Choice, Copy};
+use retoma_repo::{Repository, SnapshotId};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -190,9 +190,14 @@ impl Several {
             ways.bar_lost(&copied.described.name, &copied.dir, &copied.password);
         }
         let names: Vec<String> = manifest.components.iter().map(|it| it.name.clone()).collect();
-        let wanted: Arc<Wanted> = Arc::new(move |repository: &Repository| newest(repository, &names));
+        let is_wanted = move |_: &SnapshotId, snapshot: &Snapshot| {
+            let component = snapshot.component();
+            !snapshot.is_incomplete() && names.iter().any(|name| Some(name.as_str()) == component)
+        };
+        let wanted: Arc<Wanted> =
+            Arc::new(move |repository: &Repository| Ok(choose::newest(&repository.snapshots()?, &is_wanted)));
         let Chosen { name, repository, care, unusable } =
-            choose(self.all.iter().map(candidate).collect(), &wanted)?;
+            choose::choose(self.all.iter().map(candidate).collect(), &wanted)?;
         for (unusable, error) in &unusable {
             context.watch.note(&Note::Doing(format!("repository `{unusable}` is not used: {error}")));
         }
@@ -238,17 +243,4 @@ pub(crate) fn needs_several(scenario: super::Scenario) -> Error {
     let message = format!("`{scenario}` needs a service with at least two repositories");
     Error::new(ErrorKind::Invalid, codes::DRILL_UNSUITED, message)
         .with_hint(format!("name two in the manifest of a service, and run `retoma drill {scenario}`"))
-}
-
-/// When the newest complete snapshot of each of these components began.
-fn newest(repository: &Repository, names: &[String]) -> Result<BTreeMap<String, Timestamp>> {
-    let mut newest = BTreeMap::new();
-    // Oldest first.
-    for (_, snapshot) in &repository.snapshots()? {
-        let Some(component) = snapshot.component() else { continue };
-        if !snapshot.is_incomplete() && names.iter().any(|name| name == component) {
-            newest.insert(component.to_owned(), snapshot.time.0);
-        }
-    }
-    Ok(newest)
 }
