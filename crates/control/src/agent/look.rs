@@ -5,6 +5,7 @@
 use crate::Interrupt;
 use crate::open::open_repository;
 use jiff::Timestamp;
+use retoma_core::decide::observed::LOOK_SECONDS;
 use retoma_core::manifest;
 use retoma_core::{Error, ErrorKind, Result, error::codes};
 use retoma_repo::format::snapshot::TAG_MASS_CHANGE;
@@ -16,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// From one look to the next, when it was well and when it was not.
-const PAUSE: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_secs(LOOK_SECONDS);
 const SHORT_PAUSE: Duration = Duration::from_secs(3);
 
 /// What the last look found.

@@ -3,6 +3,7 @@
 //! Requests are an estimate, and `docs/cost.md` says of what. Money is counted in billionths of a currency's unit, in whole
 //! numbers, so that nothing is rounded before the end.
 
+use super::observed::LOOK_SECONDS;
 use serde::{Serialize, Serializer};
 use std::fmt;
 use std::str::FromStr;
@@ -18,8 +19,6 @@ pub const MONTH_DAYS: u64 = 30;
 const DAY_SECONDS: u64 = 86_400;
 /// Bytes of a GB, as prices have it.
 const GB: u64 = 1_000_000_000;
-/// The agent looks at each repository so often.
-const LOOK_SECONDS: u64 = 30;
 /// Objects in one page of a listing.
 const PAGE: u64 = 1000;
 

@@ -8,6 +8,9 @@ use crate::postgres::TimelineId;
 use crate::units::Duration;
 use jiff::Timestamp;
 
+/// The agent looks at each repository so often, in seconds, when it is well.
+pub const LOOK_SECONDS: u64 = 30;
+
 /// Everything that is known at one moment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Observed {
