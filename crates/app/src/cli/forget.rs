@@ -23,13 +23,13 @@ pub(super) struct Args {
     #[arg(long, value_name = "ID", conflicts_with_all = ["component", "hold", "release", "accept"])]
     snapshot: Vec<String>,
     /// Put a legal hold on this snapshot: no rule and no `forget` removes it
-    #[arg(long, value_name = "ID", conflicts_with = "component")]
+    #[arg(long, value_name = "ID", conflicts_with_all = ["component", "dry_run"])]
     hold: Vec<String>,
     /// Take the hold away
-    #[arg(long, value_name = "ID", conflicts_with = "component")]
+    #[arg(long, value_name = "ID", conflicts_with_all = ["component", "dry_run"])]
     release: Vec<String>,
     /// Say that the mass change in this snapshot was meant: what is older may be removed again
-    #[arg(long, value_name = "ID", conflicts_with = "component")]
+    #[arg(long, value_name = "ID", conflicts_with_all = ["component", "dry_run"])]
     accept: Vec<String>,
     /// Say what would be removed, and remove nothing
     #[arg(long, short = 'n')]
