@@ -227,6 +227,22 @@ mod tests {
         assert!(worthwhile("line of a log\n".repeat(10_000).as_bytes()));
     }
 
+    /// Of so many different bytes each needs log2(symbols) of eight bits.
+    #[test]
+    fn a_tenth_is_worth_it_and_less_is_not() {
+        let of = |symbols: u16| -> Vec<u8> {
+            let pairs = noise(1 << 17);
+            pairs
+                .as_chunks()
+                .0
+                .iter()
+                .map(|pair| (u16::from_le_bytes(*pair) % symbols).to_le_bytes()[0])
+                .collect()
+        };
+        assert!(!worthwhile(&of(168)), "7.6 % less");
+        assert!(worthwhile(&of(100)), "16.9 % less");
+    }
+
     #[test]
     fn a_reused_buffer_keeps_nothing_of_what_was_in_it() {
         let (mut packed, mut output) = (Vec::new(), b"a longer text from before".to_vec());

@@ -46,6 +46,12 @@ fn a_huge_blob_with_other_contents_is_found_too() {
     finds_other_contents(&b"what it became".repeat(1 << 20));
 }
 
+/// It is not compressed, and opened where it lies.
+#[test]
+fn a_huge_blob_that_does_not_compress_is_looked_at_too() {
+    finds_other_contents(&noise(9, 9 << 20));
+}
+
 fn finds_other_contents(contents: &[u8]) {
     let fixture = small();
     let wanted = BlobId::of(b"what the file should be");
