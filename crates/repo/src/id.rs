@@ -47,6 +47,11 @@ macro_rules! ids {
                 Self(Sha256::digest(bytes).into())
             }
 
+            /// The id of each of them, hashed side by side: several in much less than the sum of their times.
+            pub fn of_each(each: &[&[u8]]) -> Vec<Self> {
+                retoma_sha256::digests(each).into_iter().map(Self).collect()
+            }
+
             /// Reads 64 lower-case hexadecimal digits.
             ///
             /// # Errors

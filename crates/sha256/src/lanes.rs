@@ -3,6 +3,9 @@
 use super::Block;
 use sha2::block_api::compress256;
 
+/// So many messages are hashed side by side. More do not help: there are sixteen registers.
+pub const LANES: usize = 4;
+
 /// What is to be done for a message: its state, and the blocks that come next.
 pub(super) type Work<'a> = (&'a mut [u32; 8], &'a [Block]);
 
@@ -14,9 +17,9 @@ pub(super) fn compress_all(mut waiting: Vec<Work<'_>>) {
     if !x86::is_available() {
         return waiting.into_iter().for_each(|(state, blocks)| compress256(state, blocks));
     }
-    let mut lanes: Vec<Work<'_>> = Vec::with_capacity(x86::LANES);
+    let mut lanes: Vec<Work<'_>> = Vec::with_capacity(LANES);
     loop {
-        while lanes.len() < x86::LANES
+        while lanes.len() < LANES
             && let Some(next) = waiting.pop()
         {
             lanes.push(next);
@@ -52,9 +55,6 @@ mod x86 {
         _mm_setzero_si128, _mm_sha256msg1_epu32, _mm_sha256msg2_epu32, _mm_sha256rnds2_epu32,
         _mm_shuffle_epi8, _mm_shuffle_epi32,
     };
-
-    /// More do not help: there are sixteen registers.
-    pub(super) const LANES: usize = 4;
 
     /// Where the words of the two vectors stand in the state, the lowest place first.
     const ABEF: [usize; 4] = [5, 4, 1, 0];
@@ -179,8 +179,6 @@ mod x86 {
     //! Elsewhere one after the other.
 
     use super::Work;
-
-    pub(super) const LANES: usize = 1;
 
     pub(super) fn is_available() -> bool {
         false

@@ -8,6 +8,8 @@
 
 mod lanes;
 
+pub use lanes::LANES;
+
 use sha2::block_api::compress256;
 
 /// Bytes of a block.

@@ -11,6 +11,7 @@
 mod changes;
 mod directory;
 mod goal;
+mod large;
 pub(crate) mod packer;
 pub mod progress;
 mod queue;
@@ -294,17 +295,21 @@ fn store_blob(shared: &Shared<'_>, kind: BlobKind, plaintext: &[u8], buffer: &mu
     Ok(id)
 }
 
-/// As [`store_blob`] for a file's contents, with how they compress where that is counted.
-fn store_contents(shared: &Shared<'_>, plaintext: &[u8], buffer: &mut Vec<u8>) -> Result<(BlobId, Weight)> {
-    let id = BlobId::of(plaintext);
+/// Stores a file's contents, whose hash is `id`, unless they are known. Gives how they compress, where that is counted.
+fn store_contents(
+    shared: &Shared<'_>,
+    id: BlobId,
+    plaintext: &[u8],
+    buffer: &mut Vec<u8>,
+) -> Result<Weight> {
     if shared.claim(BlobKind::Data, id) == Claim::New {
         directory::store_new(shared, BlobKind::Data, id, plaintext, buffer)?;
-        return Ok((id, Weight::stored(plaintext, buffer)));
+        return Ok(Weight::stored(plaintext, buffer));
     }
     let weight = shared.changes.map_or(Weight::default(), |_| {
         Weight::known(&shared.index.read().unwrap_or_else(PoisonError::into_inner), &id)
     });
-    Ok((id, weight))
+    Ok(weight)
 }
 
 /// Whether a file is the same as in the parent snapshot, by what `stat` tells.

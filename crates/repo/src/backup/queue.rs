@@ -1,9 +1,10 @@
 //! The bounded queue between the walk and the workers.
 //!
 //! Chunks of large files go first: they hold memory, and a file is done only with its last chunk. A worker that cuts a
-//! large file offers its chunks to the others and does a chunk itself when the queue is full, so that all cores are busy
+//! large file offers its chunks to the others and does some itself when the queue is full, so that all cores are busy
 //! also when there is just one file, and no thread ever waits for itself.
 
+use retoma_sha256::LANES;
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -30,13 +31,21 @@ struct State<B, C> {
     aborted: bool,
 }
 
+impl<B, C> State<B, C> {
+    /// The chunks that wait longest, `count` at most.
+    fn take_chunks(&mut self, count: usize) -> Vec<C> {
+        let count = count.min(self.chunks.len());
+        self.chunks.drain(..count).collect()
+    }
+}
+
 /// What a worker does next.
 #[derive(Debug)]
 pub(super) enum Job<B, C> {
     /// Entries; [`Queue::batch_done`] must follow.
     Batch(B),
-    /// A chunk of a large file.
-    Chunk(C),
+    /// Chunks of large files, to be hashed together.
+    Chunks(Vec<C>),
 }
 
 impl<B, C> Queue<B, C> {
@@ -70,11 +79,13 @@ impl<B, C> Queue<B, C> {
         !state.aborted
     }
 
-    /// Offers a chunk to the other workers; gives it back when they have enough.
-    pub(super) fn offer_chunk(&self, chunk: C) -> Result<(), C> {
+    /// Offers a chunk to the other workers. When they have enough, it comes back with others, to be hashed together.
+    pub(super) fn offer_chunk(&self, chunk: C) -> Result<(), Vec<C>> {
         let mut state = self.state();
         if state.chunks.len() >= self.chunks_max {
-            return Err(chunk);
+            let mut together = state.take_chunks(LANES - 1);
+            together.push(chunk);
+            return Err(together);
         }
         state.chunks.push_back(chunk);
         self.changed.notify_one();
@@ -114,8 +125,8 @@ impl<B, C> Queue<B, C> {
             if state.aborted {
                 return None;
             }
-            if let Some(chunk) = state.chunks.pop_front() {
-                return Some(Job::Chunk(chunk));
+            if !state.chunks.is_empty() {
+                return Some(Job::Chunks(state.take_chunks(LANES)));
             }
             if let Some(batch) = state.batches.pop_front() {
                 state.busy += 1;
@@ -151,13 +162,15 @@ mod tests {
                     Job::Batch(count) => {
                         batches.fetch_add(1, Ordering::Relaxed);
                         for chunk in 0..count {
-                            if queue.offer_chunk(chunk).is_err() {
-                                chunks.fetch_add(1, Ordering::Relaxed);
-                            }
+                            let done = queue.offer_chunk(chunk).err().map_or(0, |together| together.len());
+                            chunks.fetch_add(done, Ordering::Relaxed);
                         }
                         queue.batch_done();
                     }
-                    Job::Chunk(_) => drop(chunks.fetch_add(1, Ordering::Relaxed)),
+                    Job::Chunks(together) => {
+                        assert!((1..=LANES).contains(&together.len()));
+                        chunks.fetch_add(together.len(), Ordering::Relaxed);
+                    }
                 }
             }
         };

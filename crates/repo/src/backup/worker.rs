@@ -1,8 +1,11 @@
 //! Workers: read, cut, hash, look up, compress, seal, pack. As many as there are cores.
+//!
+//! What is hashed, is hashed in groups, side by side (`retoma_sha256`): small files of a batch here, chunks of large ones in `large`.
 
 use super::changes::{Changes, Weight};
 use super::directory::Child;
 use super::goal::Goal;
+use super::large::{ChunkTask, do_chunks, large};
 use super::packer::{Packer, lock};
 use super::progress::Progress;
 use super::queue::{Job, Queue};
@@ -14,8 +17,9 @@ use crate::format::tree::{Node, NodeKind};
 use crate::id::BlobId;
 use crate::index::{Claim, Index};
 use retoma_core::{Error, ErrorKind, Result, error::codes};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use retoma_sha256::LANES;
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError, RwLock};
 
 /// What all threads of one backup share.
 pub(super) struct Shared<'a> {
@@ -46,24 +50,6 @@ pub(super) struct Task {
     pub(super) goal: Goal,
     /// The path as shown to people.
     pub(super) path: Vec<u8>,
-}
-
-/// A chunk of a large file.
-pub(super) struct ChunkTask {
-    file: Arc<LargeFile>,
-    position: usize,
-    bytes: Vec<u8>,
-}
-
-/// A file whose chunks are under way.
-struct LargeFile {
-    /// Blobs in order; zeros where one is under way.
-    content: Mutex<Vec<Option<BlobId>>>,
-    /// Of all chunks that are done.
-    weight: Mutex<Weight>,
-    /// Chunks under way, and one for the reader.
-    left: AtomicUsize,
-    task: Mutex<Option<Task>>,
 }
 
 impl Shared<'_> {
@@ -104,10 +90,11 @@ pub(super) fn work(shared: &Shared<'_>) {
         let done = match job {
             Job::Batch(tasks) => {
                 let done = tasks.into_iter().try_for_each(|task| do_task(shared, task, &mut scratch));
+                let done = done.and_then(|()| scratch.small.store(shared, &mut scratch.sealed));
                 shared.queue.batch_done();
                 done
             }
-            Job::Chunk(chunk) => do_chunk(shared, &chunk, &mut scratch.sealed),
+            Job::Chunks(chunks) => do_chunks(shared, chunks, &mut scratch),
         };
         if let Err(error) = done {
             shared.fail(error);
@@ -118,11 +105,31 @@ pub(super) fn work(shared: &Shared<'_>) {
 /// Buffers that a worker uses again and again.
 #[derive(Default)]
 pub(super) struct Scratch {
-    plain: Vec<u8>,
-    sealed: Vec<u8>,
+    small: SmallFiles,
+    pub(super) sealed: Vec<u8>,
 }
 
-/// Errors about the entry itself make it unreadable; others end the backup.
+/// Small files that wait to be hashed together, at most: more than lanes, so that none is empty while others have work.
+const SMALL_FILES: usize = 4 * LANES;
+/// Their bytes from which on no more are added: the processor's cache still holds them.
+const SMALL_BYTES: usize = 512 << 10;
+
+/// Small files of one batch that were read and wait to be hashed together.
+#[derive(Default)]
+struct SmallFiles {
+    /// Their contents, up to `used`.
+    plain: Vec<u8>,
+    used: usize,
+    files: Vec<SmallFile>,
+}
+
+struct SmallFile {
+    node: Box<Node>,
+    goal: Goal,
+    plain: Range<usize>,
+}
+
+/// Errors about the entry itself make it unreadable; others end the backup. A small file may wait in `scratch` for others of its batch.
 pub(super) fn do_task(shared: &Shared<'_>, mut task: Task, scratch: &mut Scratch) -> Result<()> {
     if shared.queue.is_aborted() {
         return Ok(());
@@ -153,173 +160,58 @@ pub(super) fn do_task(shared: &Shared<'_>, mut task: Task, scratch: &mut Scratch
     }
 }
 
-fn unreadable(shared: &Shared<'_>, goal: Goal, path: Vec<u8>, error: Error) -> Result<()> {
+pub(super) fn unreadable(shared: &Shared<'_>, goal: Goal, path: Vec<u8>, error: Error) -> Result<()> {
     shared.note_unreadable(path, error);
     goal.fill_absent(shared)
 }
 
-/// A file that is one chunk.
+/// Reads a file that is one chunk, and stores those that wait when they are enough.
 fn small(shared: &Shared<'_>, task: Task, mut reader: Box<dyn Reader>, scratch: &mut Scratch) -> Result<()> {
-    let size = usize::try_from(reader.size_bytes().unwrap_or(0)).unwrap_or(0);
-    scratch.plain.resize(size, 0);
-    let mut filled = 0;
+    let small = &mut scratch.small;
+    let start = small.used;
+    let end = start + usize::try_from(reader.size_bytes().unwrap_or(0)).unwrap_or(0);
+    small.plain.resize(small.plain.len().max(end), 0);
+    let mut filled = start;
     let read = loop {
-        if filled == size {
+        if filled == end {
             break Ok(());
         }
-        match reader.read(&mut scratch.plain[filled..]) {
+        match reader.read(&mut small.plain[filled..end]) {
             Ok(0) => break Ok(()),
             Ok(count) => filled += count,
             Err(error) => break Err(error),
         }
     };
     let Task { mut node, goal, path, .. } = task;
-    if let Err(error) = read.and_then(|()| reader.finish(filled as u64)) {
+    let size = (filled - start) as u64;
+    if let Err(error) = read.and_then(|()| reader.finish(size)) {
         return unreadable(shared, goal, path, error);
     }
-    node.size_bytes = filled as u64;
+    node.size_bytes = size;
     node.content.clear();
-    let mut weight = Weight::default();
-    if filled > 0 {
-        let (id, stored) = store_contents(shared, &scratch.plain[..filled], &mut scratch.sealed)?;
-        node.content.push(id);
-        weight = stored;
-    }
-    shared.progress.add_file(filled as u64);
-    goal.fill_read(shared, node, weight)
-}
-
-/// A file of several chunks, cut here and stored by whoever is free.
-fn large(shared: &Shared<'_>, task: Task, mut reader: Box<dyn Reader>, scratch: &mut Scratch) -> Result<()> {
-    let file = Arc::new(LargeFile {
-        content: Mutex::default(),
-        weight: Mutex::default(),
-        left: AtomicUsize::new(1),
-        task: Mutex::new(Some(task)),
-    });
-    let read = cut(shared, &file, reader.as_mut(), scratch)?;
-    match read.and_then(|total| reader.finish(total).map(|()| total)) {
-        Ok(total) => {
-            if let Some(task) = lock(&file.task).as_mut() {
-                task.node.size_bytes = total;
-            }
-        }
-        Err(error) => {
-            // The chunks that are under way are stored and left to prune.
-            if let Some(task) = lock(&file.task).take() {
-                unreadable(shared, task.goal, task.path, error)?;
-            }
-        }
-    }
-    chunk_done(shared, &file)
-}
-
-/// Cuts the whole file. The outer error ends the backup, the inner one makes the file unreadable.
-fn cut(
-    shared: &Shared<'_>,
-    file: &Arc<LargeFile>,
-    reader: &mut dyn Reader,
-    scratch: &mut Scratch,
-) -> Result<Result<u64>> {
-    let max = shared.chunker.sizes().max_bytes;
-    let limit = reader.size_bytes().unwrap_or(u64::MAX);
-    let block = reader.block_bytes().map(|bytes| bytes.clamp(1, max));
-    // So much must be seen to know the next cut.
-    let ahead = block.unwrap_or(max);
-    let mut buffer = vec![0; usize::try_from(limit).unwrap_or(usize::MAX).min(2 * max)];
-    // What was read and not yet cut is `buffer[start..end]`; `total` counts what was read.
-    let (mut start, mut end, mut total, mut ended) = (0, 0, 0u64, false);
-    loop {
-        if start == end && !ended {
-            match skip_zeros(shared, file, reader, limit - total, scratch)? {
-                Ok(skipped) => total += skipped,
-                Err(error) => return Ok(Err(error)),
-            }
-        }
-        while end - start < ahead && !ended {
-            if end == buffer.len() {
-                buffer.copy_within(start..end, 0);
-                (start, end) = (0, end - start);
-            }
-            let room = usize::try_from(limit - total).unwrap_or(usize::MAX).min(buffer.len() - end);
-            match if room == 0 { Ok(0) } else { reader.read(&mut buffer[end..end + room]) } {
-                Ok(0) => ended = true,
-                Ok(count) => (end, total) = (end + count, total + count as u64),
-                Err(error) => return Ok(Err(error)),
-            }
-        }
-        if start == end {
-            return Ok(Ok(total));
-        }
-        if shared.queue.is_aborted() {
-            return Ok(Ok(total));
-        }
-        shared.stop_if_asked()?;
-        let ready = &buffer[start..end];
-        let length = block.map_or_else(|| shared.chunker.cut(ready), |bytes| bytes.min(ready.len()));
-        add_chunk(shared, file, &buffer[start..start + length], scratch)?;
-        start += length;
-    }
-}
-
-/// Stands in for a hole with as many chunks of zeros as fit.
-fn skip_zeros(
-    shared: &Shared<'_>,
-    file: &LargeFile,
-    reader: &mut dyn Reader,
-    limit: u64,
-    scratch: &mut Scratch,
-) -> Result<Result<u64>> {
-    let zeros = shared.zeros;
-    let ahead = match reader.zeros_ahead_bytes() {
-        Ok(ahead) => ahead.min(limit) / zeros.bytes,
-        Err(error) => return Ok(Err(error)),
-    };
-    if ahead == 0 {
-        return Ok(Ok(0));
-    }
-    if shared.claim(BlobKind::Data, zeros.id) == Claim::New {
-        let plain = vec![0; usize::try_from(zeros.bytes).unwrap_or(0)];
-        super::directory::store_new(shared, BlobKind::Data, zeros.id, &plain, &mut scratch.sealed)?;
-    }
-    lock(&file.weight).add(Weight::zeros(ahead * zeros.bytes));
-    let mut content = lock(&file.content);
-    content.extend(std::iter::repeat_n(Some(zeros.id), usize::try_from(ahead).unwrap_or(0)));
-    shared.progress.add_bytes(ahead * zeros.bytes);
-    Ok(reader.skip(ahead * zeros.bytes).map(|()| ahead * zeros.bytes))
-}
-
-fn add_chunk(shared: &Shared<'_>, file: &Arc<LargeFile>, chunk: &[u8], scratch: &mut Scratch) -> Result<()> {
-    let position = {
-        let mut content = lock(&file.content);
-        content.push(None);
-        content.len() - 1
-    };
-    file.left.fetch_add(1, Ordering::AcqRel);
-    let chunk = ChunkTask { file: Arc::clone(file), position, bytes: chunk.to_vec() };
-    match shared.queue.offer_chunk(chunk) {
-        Ok(()) => Ok(()),
-        Err(chunk) => do_chunk(shared, &chunk, &mut scratch.sealed),
-    }
-}
-
-fn do_chunk(shared: &Shared<'_>, chunk: &ChunkTask, sealed: &mut Vec<u8>) -> Result<()> {
-    let (id, weight) = store_contents(shared, &chunk.bytes, sealed)?;
-    lock(&chunk.file.weight).add(weight);
-    shared.progress.add_bytes(chunk.bytes.len() as u64);
-    lock(&chunk.file.content)[chunk.position] = Some(id);
-    chunk_done(shared, &chunk.file)
-}
-
-/// The last to be done puts the file into its directory.
-fn chunk_done(shared: &Shared<'_>, file: &LargeFile) -> Result<()> {
-    if file.left.fetch_sub(1, Ordering::AcqRel) > 1 || shared.queue.is_aborted() {
+    small.used = filled;
+    small.files.push(SmallFile { node, goal, plain: start..filled });
+    if small.files.len() < SMALL_FILES && small.used < SMALL_BYTES {
         return Ok(());
     }
-    let Some(Task { mut node, goal, .. }) = lock(&file.task).take() else { return Ok(()) };
-    let content: Option<Vec<BlobId>> = std::mem::take(&mut *lock(&file.content)).into_iter().collect();
-    node.content = content.ok_or_else(|| Error::internal("a file is done before its chunks"))?;
-    shared.progress.add_file(0);
-    let weight = *lock(&file.weight);
-    goal.fill_read(shared, node, weight)
+    small.store(shared, &mut scratch.sealed)
+}
+
+impl SmallFiles {
+    /// Hashes the files that wait side by side and stores each.
+    fn store(&mut self, shared: &Shared<'_>, sealed: &mut Vec<u8>) -> Result<()> {
+        self.used = 0;
+        let contents: Vec<&[u8]> = self.files.iter().map(|file| &self.plain[file.plain.clone()]).collect();
+        let ids = BlobId::of_each(&contents);
+        for (SmallFile { mut node, goal, plain }, id) in self.files.drain(..).zip(ids) {
+            let mut weight = Weight::default();
+            if !plain.is_empty() {
+                weight = store_contents(shared, id, &self.plain[plain], sealed)?;
+                node.content.push(id);
+            }
+            shared.progress.add_file(node.size_bytes);
+            goal.fill_read(shared, node, weight)?;
+        }
+        Ok(())
+    }
 }

@@ -15,6 +15,7 @@ mod repair;
 mod restore;
 mod scale;
 mod store;
+mod together;
 mod verify;
 mod wal;
 mod written;
