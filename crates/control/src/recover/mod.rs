@@ -167,6 +167,10 @@ pub fn plan(request: &Request<'_>) -> Result<Plan> {
     for component in wanted.iter().filter(|component| dump::is_dumped(component)) {
         dump::check_goal(&request.goal, &component.name)?;
     }
+    let paths_of_data = wanted.iter().filter_map(|component| component.path());
+    for path in paths_of_data.chain([original.dir()]) {
+        placed(&request.place, path)?;
+    }
     let manifest = match &request.place {
         Place::InPlace => original.clone(),
         Place::Under(root) => original.below(&paths::absolute(root)?),
@@ -310,11 +314,26 @@ fn spaces(place: &Place, facts: &PostgresFacts) -> Result<Vec<Space>> {
 }
 
 /// Where a path of the original machine goes.
+///
+/// # Errors
+/// `R0502` for one with more steps up than down, which would lead out of the folder that stands for `/`.
 fn placed(place: &Place, original: &Path) -> Result<PathBuf> {
-    match place {
-        Place::InPlace => Ok(original.to_owned()),
-        Place::Under(root) => Ok(paths::absolute(root)?.join(original.strip_prefix("/").unwrap_or(original))),
+    let Place::Under(root) = place else { return Ok(original.to_owned()) };
+    let mut depth = 0_usize;
+    for part in original.components() {
+        depth = match part {
+            std::path::Component::Normal(_) => depth + 1,
+            std::path::Component::ParentDir => depth.checked_sub(1).ok_or_else(|| leads_out(original))?,
+            _ => depth,
+        };
     }
+    Ok(paths::absolute(root)?.join(original.strip_prefix("/").unwrap_or(original)))
+}
+
+fn leads_out(original: &Path) -> Error {
+    let message = format!("`{}` leads out of the folder that stands for `/`", original.display());
+    Error::new(ErrorKind::Invalid, codes::RESTORE_TARGET, message)
+        .with_hint("write the path in the manifest without `..`, back it up again, or recover in place")
 }
 
 /// What lies in another component's folder is exchanged together with that.
