@@ -63,7 +63,7 @@ fn a_key_file_opens_is_private_and_is_the_only_way_that_was_added() {
     let bench = Bench::new();
     let path = bench.path("key");
     let made = bench.make(&Wanted::KeyFile(path.clone()), None).unwrap();
-    assert_eq!(made.files, [path.clone()]);
+    assert_eq!(made.files, std::slice::from_ref(&path));
     assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
     assert!(bench.opens(std::fs::read_to_string(&path).unwrap().trim_end()));
     assert_eq!(bench.keys(), 2);

@@ -167,14 +167,7 @@ pub fn plan(request: &Request<'_>) -> Result<Plan> {
     for component in wanted.iter().filter(|component| dump::is_dumped(component)) {
         dump::check_goal(&request.goal, &component.name)?;
     }
-    let paths_of_data = wanted.iter().filter_map(|component| component.path());
-    for path in paths_of_data.chain([original.dir()]) {
-        placed(&request.place, path)?;
-    }
-    let manifest = match &request.place {
-        Place::InPlace => original.clone(),
-        Place::Under(root) => original.below(&paths::absolute(root)?),
-    };
+    let manifest = at_place(&original, &wanted, &request.place)?;
     let mut components = Vec::new();
     let index = request.repository.load_readable_index()?;
     // Damaged ones are no reason to stop here: which snapshot is taken is decided elsewhere.
@@ -311,6 +304,16 @@ fn spaces(place: &Place, facts: &PostgresFacts) -> Result<Vec<Space>> {
         })
     };
     facts.tablespaces.iter().map(space).collect()
+}
+
+/// The manifest as it will hold at the place; as [`placed`] for the paths in it.
+fn at_place(original: &Manifest, wanted: &[&Component], place: &Place) -> Result<Manifest> {
+    let Place::Under(root) = place else { return Ok(original.clone()) };
+    let of_data = wanted.iter().filter_map(|component| component.path());
+    for path in of_data.chain([original.dir()]) {
+        placed(place, path)?;
+    }
+    Ok(original.below(&paths::absolute(root)?))
 }
 
 /// Where a path of the original machine goes.

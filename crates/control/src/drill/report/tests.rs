@@ -66,14 +66,14 @@ fn inventory(bytes: u64, rows: Option<u64>) -> Inventory {
     inventory
 }
 
-fn marks(lost: u64) -> Option<RpoMeasured> {
-    Some(RpoMeasured {
+fn marks(lost: u64) -> RpoMeasured {
+    RpoMeasured {
         measured_seconds: Some(seconds(lost)),
         markers_written: 20,
         markers_lost: lost,
         lost: [].into_iter().collect(),
         gaps: [].into_iter().collect(),
-    })
+    }
 }
 
 /// Detected after one second, back after four.
@@ -104,7 +104,7 @@ fn good() -> Facts {
             ControlResult::negative("flipped", "R0203", Some("R0203"), ""),
             ControlResult::positive("sound", None, ""),
         ],
-        marks: vec![marks(1), marks(2)],
+        marks: vec![Some(marks(1)), Some(marks(2))],
         ..Facts::default()
     }
 }
@@ -225,7 +225,7 @@ fn shipped_wal_is_what_could_have_been_lost_and_not_the_interval_of_backups() {
 #[test]
 fn numbers_that_contradict_each_other_are_no_success() {
     let mut facts = good();
-    facts.marks[0] = Some(RpoMeasured { markers_lost: 21, ..facts.marks[0].clone().unwrap() });
+    facts.marks[0] = Some(RpoMeasured { markers_lost: 21, ..marks(1) });
     let what = Contradiction::MarkersLostBeyondWritten;
     assert_eq!(assembled(facts).reasons, [Reason::Contradiction { component: "tree".to_owned(), what }]);
 }

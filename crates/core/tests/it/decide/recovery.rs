@@ -36,7 +36,7 @@ impl World {
 
     /// Everything from `from` up to this position is there.
     fn reach(&self, from: u64) -> u64 {
-        (from..).find(|position| !self.has(*position)).unwrap()
+        (from..=PIECE * PIECES).find(|position| !self.has(*position)).unwrap()
     }
 
     /// The first and last piece that are missing at `position`, before one that is there.

@@ -47,15 +47,12 @@ const PLACES: [&str; 8] =
 /// replacing: there, versions keep what was replaced.
 fn may(role: &str, wish: Wish, place: &str, prefix: &str, tells_adding: bool) -> bool {
     let Some(below) = place.strip_prefix(prefix) else { return false };
-    match (role, wish) {
-        (_, Wish::Read | Wish::List) => true,
-        ("reader", _) => false,
-        (_, Wish::Add) => true,
-        (_, Wish::Replace) if !tells_adding => true,
+    match wish {
+        Wish::Read | Wish::List => true,
+        Wish::Add => role != "reader",
+        Wish::Replace => role != "reader" && !tells_adding,
         // Whoever may delete may put something else there.
-        ("writer", Wish::Delete) => below.starts_with("locks/"),
-        ("pruner", Wish::Delete) => true,
-        _ => false,
+        Wish::Delete => role == "pruner" || (role == "writer" && below.starts_with("locks/")),
     }
 }
 
