@@ -186,3 +186,6 @@ fn prove(opened: &Repository, new: &New, wanted: &Wanted) -> Result<()> {
     };
     if proven { Ok(()) } else { Err(Error::internal("what was written does not open the repository")) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -306,9 +306,11 @@ impl Agent {
         };
         let started = line.started;
         let mut line = run.report.into_line(line);
-        if task.verb == "wal-check" {
-            let before = self.journal.past(&task.name).and_then(|past| past.good.as_ref());
-            view::note_open(before, started, &mut line.details);
+        let before = self.journal.past(&task.name).and_then(|past| past.good.as_ref());
+        match task.verb {
+            "wal-check" => view::note_open(before, started, &mut line.details),
+            "drill" => view::note_green(before, started, &mut line.details),
+            _ => {}
         }
         if outcome != Outcome::Good {
             let code = line.error_code.as_deref().unwrap_or("no code");

@@ -93,7 +93,7 @@ impl Report {
             let mut histories = count("missing_histories");
             let snapshots = server["snapshots"].as_array().map_or(&[][..], Vec::as_slice);
             let (mut open_gaps, mut open) = open_gaps(snapshots);
-            let mut start = snapshots.iter().filter_map(|it| it["time"].as_str()).min().map(str::to_owned);
+            let mut start = snapshots.iter().filter_map(time).min();
             let ways = snapshots.iter().flat_map(|it| it["ways"].as_array().into_iter().flatten());
             let lsn =
                 |way: &Value| way["recoverable_until"].as_str()?.parse::<retoma_core::postgres::Lsn>().ok();
@@ -105,8 +105,15 @@ impl Report {
                 (spaces, timelines) = (before["tablespaces"].clone(), before["timelines"].clone());
                 gaps = gaps.saturating_add(before["gaps"].as_u64().unwrap_or(0));
                 open_gaps = open_gaps.saturating_add(before["open_gaps"].as_u64().unwrap_or(0));
-                start = start.or_else(|| before["window_start"].as_str().map(str::to_owned));
-                end = end.max(before["window_end_lsn"].as_u64());
+                let other = before["window_start"].as_str().and_then(|text| text.parse().ok());
+                match before["window_end_lsn"].as_u64() {
+                    // Of two that reach as far, the one that begins earlier.
+                    Some(reached) if Some(reached) == end => {
+                        start = [start, other].into_iter().flatten().min();
+                    }
+                    Some(reached) if Some(reached) > end => (start, end) = (other, Some(reached)),
+                    _ => {}
+                }
             }
             if let (Some(id), Some(newest)) = (server["system_identifier"].as_str(), newest_timeline(server))
             {
@@ -274,6 +281,31 @@ mod tests {
         let drill = of("drill", &[ended(Some(4), result)]);
         assert_eq!((drill.outcome(), &drill.details["verdict"]), (Outcome::Good, &json!("red")));
         assert_eq!(drill.details["rpo_measured_seconds"], json!({ "db": 0.25 }));
+    }
+
+    #[test]
+    fn the_window_is_that_of_the_repository_that_reaches_furthest() {
+        let server = |day: u8, until: &str| {
+            let snapshot = |day: u8| json!({ "time": format!("2026-01-{day:02}T12:00:00.5Z"), "ways": [{ "recoverable_until": until }] });
+            let servers = [json!({ "component": "db", "snapshots": [snapshot(day + 1), snapshot(day)] })];
+            ended(Some(0), json!({ "servers": servers }))
+        };
+        let none = || ended(Some(0), json!({ "servers": [{ "component": "db", "snapshots": [] }] }));
+        let window = |steps: &[Ended]| {
+            let check = of("wal-check", steps);
+            let found = &check.details["db"];
+            (found["window_start"].as_str().map(|it| it[8..10].to_owned()), found["window_end_lsn"].as_u64())
+        };
+        let (long, short) = (|| server(20, "0/30"), || server(3, "0/20"));
+        let of_long = (Some("20".to_owned()), Some(0x30));
+        for steps in [[long(), short()], [short(), long()], [long(), none()], [none(), long()]] {
+            assert_eq!(window(&steps), of_long);
+        }
+        // Of two that reach as far, the one that begins earlier.
+        for steps in [[long(), server(9, "0/30")], [server(9, "0/30"), long()]] {
+            assert_eq!(window(&steps), (Some("09".to_owned()), Some(0x30)));
+        }
+        assert_eq!(window(&[none(), none()]), (None, None));
     }
 
     #[test]

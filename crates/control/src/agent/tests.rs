@@ -119,9 +119,11 @@ fn a_gap_asks_for_a_backup_that_begins_behind_it() {
 /// Writes the begin and the good end of a run.
 fn ran(agent: &mut Agent, task: &str, seconds: [i64; 2], mut details: Value) {
     let [started, ended] = seconds.map(at);
-    if task == "wal-check" {
-        let before = agent.journal.past(task).and_then(|past| past.good.clone());
-        view::note_open(before.as_ref(), started, &mut details);
+    let before = agent.journal.past(task).and_then(|past| past.good.clone());
+    match task {
+        "wal-check" => view::note_open(before.as_ref(), started, &mut details),
+        "drill" => view::note_green(before.as_ref(), started, &mut details),
+        _ => {}
     }
     let id = agent.journal.next_id();
     for (event, outcome) in [("begun", None), ("ended", Some("good"))] {
@@ -192,4 +194,64 @@ fn a_tablespace_behind_the_newest_backup_asks_for_one_and_is_told_until_it_is_do
     assert!(look(&mut agent, 18, Some(&[16400, 16500])).1, "a backup that does not have it");
     ran(&mut agent, "wal-check", [19, 20], check(&[16400, 16500]));
     assert_eq!(look(&mut agent, 21, Some(&[16400, 16500])), (None, false));
+}
+
+#[test]
+fn a_drill_that_is_not_green_does_not_make_the_one_before_it_forgotten() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = || State::take(&folder.path().join("state")).unwrap();
+    let with_drills = || settings(folder.path(), "[agent]\ndrill = \"deletion\"\ndrill_every = \"1d\"\n");
+    let mut agent = Agent::new(with_drills(), state()).unwrap();
+    let look = |agent: &Agent| {
+        let observed = agent.observed(at(100));
+        (observed.drill.map(|drill| drill.is_green), observed.drill_good)
+    };
+    let result = |verdict: &str| serde_json::json!({ "scenario": "deletion", "verdict": verdict });
+    assert_eq!(look(&agent), (None, None), "none yet");
+    ran(&mut agent, "drill", [1, 2], result("red"));
+    assert_eq!(look(&agent), (Some(false), None), "none was ever green");
+    ran(&mut agent, "drill", [10, 11], result("green"));
+    assert_eq!(look(&agent), (Some(true), Some(at(10))));
+    for second in [20, 30] {
+        ran(&mut agent, "drill", [second, second + 1], result("red"));
+        assert_eq!(look(&agent), (Some(false), Some(at(10))), "the green one is as old as it is");
+    }
+    drop(agent);
+    let mut agent = Agent::new(with_drills(), state()).unwrap();
+    assert_eq!(look(&agent), (Some(false), Some(at(10))), "also for the next agent");
+    ran(&mut agent, "drill", [40, 41], result("broken_verifier"));
+    ran(&mut agent, "drill", [50, 51], result("green"));
+    assert_eq!(look(&agent), (Some(true), Some(at(50))));
+    drop(agent);
+    // A manifest that wants none is not told of old ones.
+    let agent = Agent::new(settings(folder.path(), ""), state()).unwrap();
+    assert_eq!(look(&agent), (None, None));
+}
+
+#[test]
+fn what_tasks_left_behind_is_observed_and_what_nobody_saw_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut agent = agent(folder.path());
+    let first = agent.observed(at(0));
+    assert_eq!(first.components[0].newest, [("r".to_owned(), None)], "nobody has looked");
+    assert_eq!((first.components[0].oldest, first.components[0].backup), (None, None));
+    assert_eq!((first.damaged, first.drill_every, first.drill_good), (None, None, None));
+    assert_eq!(first.components[0].newest_everywhere(), None);
+    ran(&mut agent, "verify", [1, 2], serde_json::json!({ "damaged": true }));
+    assert_eq!(agent.observed(at(3)).damaged, Some(true));
+    ran(&mut agent, "verify", [4, 5], serde_json::json!({ "damaged": false }));
+    assert_eq!(agent.observed(at(6)).damaged, Some(false));
+    // Without any of its three numbers, nothing is said of a backup.
+    let line = |total: Option<u64>| {
+        let line = serde_json::json!({
+            "event": "ended", "id": 90, "task": "backup/models", "verb": "backup", "started": at(7), "ended": at(9),
+            "outcome": "good", "duration_seconds": 2.5, "stored_bytes": 3, "total_bytes": total,
+        });
+        serde_json::from_value(line).unwrap()
+    };
+    agent.journal.write(line(None));
+    assert_eq!(agent.observed(at(10)).components[0].backup, None);
+    agent.journal.write(line(Some(8)));
+    let backup = agent.observed(at(10)).components[0].backup.unwrap();
+    assert_eq!((backup.duration_seconds, backup.stored_bytes, backup.total_bytes), (2.5, 3, 8));
 }

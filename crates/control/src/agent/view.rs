@@ -34,7 +34,7 @@ impl Agent {
             mass_changes: mass_changes(manifest, look),
         });
         let last = |task: &str| self.journal.past(task).and_then(|past| past.good.as_ref());
-        let drill = last("drill").filter(|_| manifest.agent.drill.is_some()).map(drill);
+        let drilled = last("drill").filter(|_| manifest.agent.drill.is_some());
         Observed {
             version: self.settings.version.clone(),
             started: self.started,
@@ -47,8 +47,8 @@ impl Agent {
             streams: self.wal.iter().map(|wal| self.stream(wal.known())).collect(),
             damaged: last("verify").and_then(|line| line.details["damaged"].as_bool()),
             drill_every: manifest.agent.drill.as_ref().map(|_| manifest.agent.drill_every),
-            drill_good: drill.as_ref().filter(|drill| drill.is_green).map(|drill| drill.started),
-            drill,
+            drill_good: drilled.and_then(last_green),
+            drill: drilled.map(drill),
             spool_bytes: self.spool_bytes,
         }
     }
@@ -194,6 +194,26 @@ pub(super) fn note_open(before: Option<&Line>, started: Timestamp, details: &mut
     }
 }
 
+/// Notes in what a drill gave when the last green one began, also where it is not green itself; `before` is the drill before it.
+pub(super) fn note_green(before: Option<&Line>, started: Timestamp, details: &mut Value) {
+    let green = if is_green(details) { Some(started) } else { before.and_then(last_green) };
+    if let (Some(green), Some(details)) = (green, details.as_object_mut()) {
+        details.insert("last_green".to_owned(), Value::String(green.to_string()));
+    }
+}
+
+/// When the last green drill began, as the last of all knows it.
+fn last_green(line: &Line) -> Option<Timestamp> {
+    if is_green(&line.details) {
+        return Some(line.started);
+    }
+    line.details["last_green"].as_str()?.parse().ok()
+}
+
+fn is_green(details: &Value) -> bool {
+    details["verdict"].as_str() == Some("green")
+}
+
 /// Since when a component's WAL has a gap that only a backup closes which begins later; `None` without one.
 pub(super) fn gap_since(
     journal: &Journal,
@@ -235,7 +255,7 @@ fn drill(line: &Line) -> ObservedDrill {
     ObservedDrill {
         scenario: line.details["scenario"].as_str().unwrap_or_default().to_owned(),
         started: line.started,
-        is_green: line.details["verdict"].as_str() == Some("green"),
+        is_green: is_green(&line.details),
         rto_measured_seconds: line.details["rto_measured_seconds"].as_f64(),
         rpo_measured_seconds: lost.filter_map(|(name, rpo)| Some((name.clone(), rpo.as_f64()?))).collect(),
     }
@@ -254,3 +274,6 @@ pub(super) fn spool_bytes(dir: &Path) -> u64 {
     }
     below(&dir.join(".retoma/wal"), SPOOL_DEPTH)
 }
+
+#[cfg(test)]
+mod tests;

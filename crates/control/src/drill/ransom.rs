@@ -203,3 +203,6 @@ fn overwrite(path: &Path, bytes: u64) -> Result<()> {
     }
     file.sync_all().map_err(failed)
 }
+
+#[cfg(test)]
+mod tests;

@@ -210,3 +210,6 @@ fn not_proven(manifest: &Manifest, scenario: Scenario) -> Vec<String> {
     }
     open
 }
+
+#[cfg(test)]
+mod tests;

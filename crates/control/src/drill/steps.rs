@@ -109,3 +109,6 @@ pub(super) fn noticed(context: &Context<'_>, look: impl Fn() -> Option<String>) 
         Error::new(ErrorKind::Unavailable, codes::NOT_DETECTED, message)
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -148,3 +148,6 @@ impl Ways {
         self.barred.iter().map(control).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -161,3 +161,6 @@ fn copy_of(dump: &Path, place: &Path) -> Result<PathBuf> {
 pub(super) fn dump_in(folder: &Path) -> Vec<u8> {
     as_bytes(&folder.join(DUMP_NAME)).to_vec()
 }
+
+#[cfg(test)]
+mod tests;

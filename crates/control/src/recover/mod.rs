@@ -167,10 +167,7 @@ pub fn plan(request: &Request<'_>) -> Result<Plan> {
     for component in wanted.iter().filter(|component| dump::is_dumped(component)) {
         dump::check_goal(&request.goal, &component.name)?;
     }
-    let manifest = match &request.place {
-        Place::InPlace => original.clone(),
-        Place::Under(root) => original.below(&paths::absolute(root)?),
-    };
+    let manifest = at_place(&original, &wanted, &request.place)?;
     let mut components = Vec::new();
     let index = request.repository.load_readable_index()?;
     // Damaged ones are no reason to stop here: which snapshot is taken is decided elsewhere.
@@ -309,12 +306,37 @@ fn spaces(place: &Place, facts: &PostgresFacts) -> Result<Vec<Space>> {
     facts.tablespaces.iter().map(space).collect()
 }
 
-/// Where a path of the original machine goes.
-fn placed(place: &Place, original: &Path) -> Result<PathBuf> {
-    match place {
-        Place::InPlace => Ok(original.to_owned()),
-        Place::Under(root) => Ok(paths::absolute(root)?.join(original.strip_prefix("/").unwrap_or(original))),
+/// The manifest as it will hold at the place; as [`placed`] for the paths in it.
+fn at_place(original: &Manifest, wanted: &[&Component], place: &Place) -> Result<Manifest> {
+    let Place::Under(root) = place else { return Ok(original.clone()) };
+    let of_data = wanted.iter().filter_map(|component| component.path());
+    for path in of_data.chain([original.dir()]) {
+        placed(place, path)?;
     }
+    Ok(original.below(&paths::absolute(root)?))
+}
+
+/// Where a path of the original machine goes.
+///
+/// # Errors
+/// `R0502` for one with more steps up than down, which would lead out of the folder that stands for `/`.
+fn placed(place: &Place, original: &Path) -> Result<PathBuf> {
+    let Place::Under(root) = place else { return Ok(original.to_owned()) };
+    let mut depth = 0_usize;
+    for part in original.components() {
+        depth = match part {
+            std::path::Component::Normal(_) => depth + 1,
+            std::path::Component::ParentDir => depth.checked_sub(1).ok_or_else(|| leads_out(original))?,
+            _ => depth,
+        };
+    }
+    Ok(paths::absolute(root)?.join(original.strip_prefix("/").unwrap_or(original)))
+}
+
+fn leads_out(original: &Path) -> Error {
+    let message = format!("`{}` leads out of the folder that stands for `/`", original.display());
+    Error::new(ErrorKind::Invalid, codes::RESTORE_TARGET, message)
+        .with_hint("write the path in the manifest without `..`, back it up again, or recover in place")
 }
 
 /// What lies in another component's folder is exchanged together with that.

@@ -5,6 +5,7 @@ use retoma_repo::BlobId;
 use retoma_repo::backup::Progress;
 use retoma_repo::format::time::Time;
 use retoma_repo::store::{BlockingStore, ObjectStore};
+use std::sync::Arc;
 
 pub(super) fn manifest(service: &str) -> (Manifest, String) {
     let text = format!(
@@ -145,4 +146,35 @@ fn a_stored_manifest_with_problems_is_refused_with_its_snapshot_named() {
     let error = stored_manifest(&repository, None).unwrap_err();
     assert_eq!((error.kind(), error.code()), (ErrorKind::Invalid, codes::MANIFEST_INVALID));
     assert!(error.message().contains(&id.short()), "{error}");
+}
+
+#[test]
+fn nothing_of_a_manifest_leads_out_of_the_folder_that_stands_for_the_root() {
+    let store = BlockingStore::new(Arc::new(ObjectStore::memory())).unwrap();
+    let repository = Repository::init(store, &Secret::new("correct horse".to_owned())).unwrap();
+    let code = |manifest: &Manifest, place| {
+        let request = Request { manifest: Some((manifest, "")), ..Request::newest(&repository, place) };
+        plan(&request).unwrap_err().code()
+    };
+    let under = || Place::Under("/new".into());
+    let (original, _) = manifest("s");
+    for (path, leads_out) in [
+        ("/etc", false),
+        ("/srv/app/../data", false),
+        ("/a/b/../../c", false),
+        ("/..", true),
+        ("/../etc", true),
+        ("/a/../../etc", true),
+    ] {
+        let mut manifest = original.clone();
+        manifest.components[0].source = Source::Files { path: path.into(), exclude: Vec::new() };
+        // Where it is allowed, the plan goes on and finds no snapshot.
+        let expected = if leads_out { codes::RESTORE_TARGET } else { codes::SNAPSHOT_NOT_FOUND };
+        assert_eq!(code(&manifest, under()), expected, "{path}");
+        assert_eq!(code(&manifest, Place::InPlace), codes::SNAPSHOT_NOT_FOUND, "{path}");
+    }
+    let origin = Origin { file_name: MANIFEST_NAME.to_owned(), dir: "/../srv".into() };
+    let (_, text) = manifest("s");
+    let outside = manifest::parse(&text.replace("path = \"m\"", "path = \"/m\""), &origin).unwrap();
+    assert_eq!(code(&outside, under()), codes::RESTORE_TARGET, "the manifest's own folder");
 }

@@ -291,3 +291,6 @@ fn oldest(listing: &Listing, history: &TimelineHistory) -> Lsn {
     let first = timelines.into_iter().find_map(|timeline| listing.timelines.get(&timeline)?.segments.first());
     first.and_then(|number| listing.size.start_of_number(number)).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

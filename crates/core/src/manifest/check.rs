@@ -442,3 +442,6 @@ impl Kind {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,6 @@
 //! The systemd unit of the agent.
 
+use super::text::clean;
 use std::path::{Path, PathBuf};
 
 /// What the unit depends on.
@@ -26,7 +27,7 @@ pub fn unit(unit: &Unit) -> String {
     // In a command a `$` begins a variable; in a list of paths it does not.
     let in_command = |path: &Path| quoted(path).replace('$', "$$");
     let (program, manifest, writes) = (in_command(program), in_command(manifest), writes.join(" "));
-    let service = service.replace('%', "%%");
+    let service = clean(service).replace('%', "%%");
     format!(
         "# Printed by `retoma agent --print systemd`. Secrets in the environment: add EnvironmentFile= in a drop-in.\n\
          [Unit]\nDescription=Retoma agent of {service}\n\
@@ -42,10 +43,17 @@ pub fn unit(unit: &Unit) -> String {
     )
 }
 
-/// A word of a unit file, where `%` begins a specifier and a space the next word.
+/// A word of a unit file, where `%` begins a specifier, a space the next word, and the end of a line the next setting.
 fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
-    let escaped = text.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%");
+    let mut escaped = String::new();
+    for c in path.display().to_string().chars() {
+        match c {
+            '\\' | '"' => escaped.extend(['\\', c]),
+            '%' => escaped.push_str("%%"),
+            c if c.is_ascii_control() => escaped.push_str(&format!("\\x{:02x}", u32::from(c))),
+            c => escaped.push(c),
+        }
+    }
     if escaped.contains([' ', '"', '\\', '\'', ';']) { format!("\"{escaped}\"") } else { escaped }
 }
 

@@ -4,7 +4,9 @@
 mod drill;
 mod keys;
 mod markers;
+mod recovery;
 mod result;
 mod retention;
+mod retention_model;
 mod retention_properties;
 mod staleness;

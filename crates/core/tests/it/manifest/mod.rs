@@ -4,6 +4,7 @@ mod accepted;
 mod generated;
 mod init;
 mod refused;
+mod resolved;
 mod secrets;
 
 use retoma_core::manifest::{Manifest, Origin, Problem, parse};

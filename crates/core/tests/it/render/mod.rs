@@ -3,8 +3,10 @@
 
 pub(crate) mod sample;
 
+mod hostile;
 mod policies;
 mod report;
+mod rights;
 mod share;
 mod sheet;
 mod terminal;
