@@ -8,6 +8,7 @@ mod crash;
 #[cfg(test)]
 mod evidence;
 mod fuzz_corpus;
+mod index;
 mod interop;
 mod locks;
 mod prune;
@@ -15,6 +16,7 @@ mod repair;
 mod restore;
 mod scale;
 mod store;
+mod successive;
 mod verify;
 mod wal;
 mod written;
