@@ -11,6 +11,7 @@ mod fuzz_corpus;
 mod index;
 mod interop;
 mod locks;
+mod opening;
 mod prune;
 mod repair;
 mod restore;

@@ -165,7 +165,7 @@ fn any_target_becomes_what_the_snapshot_has() {
     let paths: Vec<&str> = items().iter().map(|(path, ..)| *path).collect();
     for seed in 0..7 {
         let mut random = Random::new(seed);
-        for _ in 0..1 + random.below(6) {
+        for _ in 0..=random.below(6) {
             spoil(&fixture, paths[random.index(paths.len())], &mut random, false);
         }
         let workers = Some(1 + random.index(3));
@@ -189,7 +189,7 @@ fn any_target_becomes_what_the_snapshot_has_and_nothing_else_where_that_is_asked
     expected.sort();
     for seed in 100..109 {
         let mut random = Random::new(seed);
-        for number in 0..1 + random.below(6) {
+        for number in 0..=random.below(6) {
             spoil(&fixture, paths[random.index(paths.len())], &mut random, true);
             let around = fixture.at(["", "a", "b/c", "b/c/empty"][random.index(4)]);
             if is_inside(&fixture, &around) {

@@ -42,7 +42,7 @@ async fn reads_agree(cache: &Cache, under: &dyn Store, name: &Key, random: &mut 
     match (part, expected) {
         (Ok(part), Ok(expected)) => assert_eq!(part, expected, "seed {seed}: {name} {range:?}"),
         (Err(part), Err(expected)) => {
-            assert_eq!(part.kind(), expected.kind(), "seed {seed}: {name} {range:?}")
+            assert_eq!(part.kind(), expected.kind(), "seed {seed}: {name} {range:?}");
         }
         other => panic!("seed {seed}: {name} {range:?}: {other:?}"),
     }
@@ -193,21 +193,19 @@ async fn bytes_never_pass_faster_than_allowed_over_any_stretch_of_time() {
             store.put(&key("a"), data, PutMode::Overwrite).await.unwrap();
             passed.push((clock.now(), size));
         }
-        for (first, (from, _)) in passed.iter().enumerate() {
+        let in_time = |time: Duration| time.as_nanos() * u128::from(rate) / 1_000_000_000;
+        for (first, (from, before)) in passed.iter().enumerate() {
             let mut total = 0;
             for (to, size) in &passed[first..] {
-                total += size;
-                let allowed = (*to - *from).as_secs_f64() * rate as f64 + rate as f64;
+                total += u128::from(*size);
                 // The first one may have been paid for before the stretch began.
-                let allowed = allowed + passed[first].1 as f64 + 1.0;
-                assert!(
-                    total as f64 <= allowed,
-                    "seed {seed}: {total} bytes from {from:?} to {to:?} at {rate}"
-                );
+                let allowed = in_time(to.saturating_sub(*from)) + u128::from(rate + before + 1);
+                assert!(total <= allowed, "seed {seed}: {total} bytes from {from:?} to {to:?} at {rate}");
             }
         }
-        let (total, end): (u64, Duration) = (passed.iter().map(|(_, size)| size).sum(), clock.now());
-        assert!(end.as_secs_f64() + 1.001 >= total as f64 / rate as f64, "seed {seed}: too early");
+        let total: u64 = passed.iter().map(|(_, size)| size).sum();
+        let allowed = in_time(clock.now()) + u128::from(2 * rate);
+        assert!(u128::from(total) <= allowed, "seed {seed}: too early");
     }
 }
 
@@ -337,8 +335,8 @@ async fn a_dry_run_answers_first_writes_as_the_store_would() {
             let size = data.len() as u64;
             let (done, told) = (real.put(&name, data.clone(), mode).await, dry.put(&name, data, mode).await);
             assert_eq!(
-                done.as_ref().err().map(|e| e.kind()),
-                told.as_ref().err().map(|e| e.kind()),
+                done.as_ref().err().map(retoma_repo::Error::kind),
+                told.as_ref().err().map(retoma_repo::Error::kind),
                 "seed {seed}"
             );
             if told.is_ok() {

@@ -72,5 +72,5 @@ fn pages_stay_together_in_the_repository() {
     let path = database(folder.path(), 4096, 10);
     let reader = reader(&path);
     let block = reader.block_bytes().unwrap();
-    assert!(block % 4096 == 0 && block >= 64 << 10, "{block}");
+    assert!(block.is_multiple_of(4096) && block >= 64 << 10, "{block}");
 }

@@ -63,24 +63,21 @@ pub(super) fn lzf(text: &[u8]) -> Vec<u8> {
             (0..264).take_while(|n| at + n < text.len() && text[from + n] == text[at + n]).count()
         };
         let best = (at.saturating_sub(8192)..at).map(|from| (matching(from), from)).max();
-        match best.filter(|(run, _)| *run >= 3) {
-            Some((run, from)) => {
-                flush(&mut literals, &mut packed);
-                let (back, short) = (at - from - 1, run - 2);
-                let high = u8::try_from(back >> 8).unwrap();
-                if short < 7 {
-                    packed.push(u8::try_from(short << 5).unwrap() | high);
-                } else {
-                    packed.extend([0xe0 | high, u8::try_from(short - 7).unwrap()]);
-                }
-                packed.push(u8::try_from(back & 0xff).unwrap());
-                at += run;
-            }
-            None => {
-                literals.push(text[at]);
-                at += 1;
-            }
+        let Some((run, from)) = best.filter(|(run, _)| *run >= 3) else {
+            literals.push(text[at]);
+            at += 1;
+            continue;
+        };
+        flush(&mut literals, &mut packed);
+        let (back, short) = (at - from - 1, run - 2);
+        let high = u8::try_from(back >> 8).unwrap();
+        if short < 7 {
+            packed.push(u8::try_from(short << 5).unwrap() | high);
+        } else {
+            packed.extend([0xe0 | high, u8::try_from(short - 7).unwrap()]);
         }
+        packed.push(u8::try_from(back & 0xff).unwrap());
+        at += run;
     }
     flush(&mut literals, &mut packed);
     packed
@@ -102,7 +99,7 @@ fn entry(text: &[u8], form: u8) -> Vec<u8> {
             forms.push(vec![u8::try_from(number).unwrap()]);
         }
         if (-4096..4096).contains(&number) {
-            let [high, low] = (number as u16 & 0x1fff).to_be_bytes();
+            let [high, low] = u16::try_from(number & 0x1fff).unwrap().to_be_bytes();
             forms.push(vec![0xc0 | high, low]);
         }
         if let Ok(number) = i16::try_from(number) {
@@ -138,12 +135,12 @@ pub(super) fn listpack(elements: &[Vec<u8>], form: u8) -> Vec<u8> {
 
 /// A set of numbers of the least width that holds all, without the string around it.
 pub(super) fn intset(numbers: &[i64]) -> Vec<u8> {
-    let fits = |width: u32| {
-        numbers.iter().all(|n| {
-            *n >= -(1i128 << (8 * width - 1)) as i64 && *n <= ((1i128 << (8 * width - 1)) - 1) as i64
-        })
+    let all = |fits: fn(i64) -> bool| numbers.iter().all(|number| fits(*number));
+    let width = match () {
+        () if all(|number| i16::try_from(number).is_ok()) => 2u32,
+        () if all(|number| i32::try_from(number).is_ok()) => 4,
+        () => 8,
     };
-    let width = [2u32, 4].into_iter().find(|width| fits(*width)).unwrap_or(8);
     let body = numbers.iter().flat_map(|number| number.to_le_bytes()[..width as usize].to_vec());
     let count = u32::try_from(numbers.len()).unwrap();
     width.to_le_bytes().into_iter().chain(count.to_le_bytes()).chain(body).collect()

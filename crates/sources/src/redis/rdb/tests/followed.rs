@@ -91,7 +91,7 @@ impl Key {
         let mut record = Vec::new();
         match self.expires {
             Some((time, true)) => {
-                record.extend([&[0xfd][..], &u32::from(time / 1000).to_le_bytes()].concat())
+                record.extend([&[0xfd][..], &u32::from(time / 1000).to_le_bytes()].concat());
             }
             Some((time, false)) => record.extend([&[0xfc][..], &u64::from(time).to_le_bytes()].concat()),
             None => {}
@@ -163,9 +163,12 @@ fn counts(keys: &[Key]) -> Counts {
     counts
 }
 
+/// Sum of the name, database, name.
+type Rank = (u64, u64, Vec<u8>);
+
 /// Of each type the keys with the smallest sums; a name that is too long is never one of them.
 fn samples(keys: &[Key], per_type: usize) -> Vec<Sample> {
-    let mut by_type: BTreeMap<&str, BTreeMap<(u64, u64, Vec<u8>), Sample>> = BTreeMap::new();
+    let mut by_type: BTreeMap<&str, BTreeMap<Rank, Sample>> = BTreeMap::new();
     for key in keys.iter().filter(|key| key.name.len() <= 1024) {
         let database = u64::from(key.database) * 100;
         let sample = Sample {

@@ -1,6 +1,8 @@
 //! Lives of a folder by chance, backed up again and again: what is not read anew must be what reading anew would give, and
 //! what a comparison tells is what changed.
 
+mod orders;
+
 use retoma_core::Secret;
 use retoma_repo::backup::{Options, Progress, Summary, backup};
 use retoma_repo::format::BlobKind;
@@ -81,7 +83,9 @@ fn source(files: &Files) -> MemorySource {
             Kind::Link(_) => source.entry(entry.node(name), b""),
         }
     }
-    inside.iter().for_each(|_| source.leave());
+    for _ in inside {
+        source.leave();
+    }
     source
 }
 
@@ -120,7 +124,9 @@ fn change(files: &mut Files, random: &mut Random, version: i64) {
         (4, Some(entry)) if matches!(entry.kind, Kind::File(_)) => entry.is_fresh = true,
         // What changes in the moment of a backup shows in nothing but its contents.
         (5 | 6, Some(Entry { kind: Kind::File(bytes), is_fresh: true, .. })) => {
-            bytes.iter_mut().for_each(|byte| *byte ^= 1);
+            for byte in bytes {
+                *byte ^= 1;
+            }
         }
         (5..=7, Some(Entry { kind: Kind::File(bytes), version: old, .. })) => {
             *bytes = contents(random);
