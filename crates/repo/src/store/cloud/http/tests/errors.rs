@@ -31,6 +31,8 @@ fn a_message_of_several_lines_is_its_first() {
     assert_eq!(summary("<Code>A\nB</Code><Message>\ntwo</Message>"), "A");
     assert_eq!(summary("<Message>no code</Message>"), "", "without a code nobody knows what it is");
     assert_eq!(summary(r#"{"error":{"message":"only this"}}"#), ": only this");
+    // Nothing of it reaches a terminal but letters.
+    assert_eq!(summary("<Code>A\tB</Code><Message>\u{1b}[31mred\u{7}\r!</Message>"), "AB: [31mred!");
     let wide = format!("<Code>A</Code><Message>{}</Message>", "é".repeat(500));
     assert_eq!(summary(&wide).chars().count(), 3 + MESSAGE_LIMIT_CHARACTERS, "characters, not bytes");
 }
