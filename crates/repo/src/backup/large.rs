@@ -31,7 +31,12 @@ struct LargeFile {
 }
 
 /// A file of several chunks, cut here and stored by whoever is free.
-pub(super) fn large(shared: &Shared<'_>, task: Task, mut reader: Box<dyn Reader>, scratch: &mut Scratch) -> Result<()> {
+pub(super) fn large(
+    shared: &Shared<'_>,
+    task: Task,
+    mut reader: Box<dyn Reader>,
+    scratch: &mut Scratch,
+) -> Result<()> {
     let file = Arc::new(LargeFile {
         content: Mutex::default(),
         weight: Mutex::default(),

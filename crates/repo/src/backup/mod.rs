@@ -296,12 +296,7 @@ fn store_blob(shared: &Shared<'_>, kind: BlobKind, plaintext: &[u8], buffer: &mu
 }
 
 /// Stores a file's contents, whose hash is `id`, unless they are known. Gives how they compress, where that is counted.
-fn store_contents(
-    shared: &Shared<'_>,
-    id: BlobId,
-    plaintext: &[u8],
-    buffer: &mut Vec<u8>,
-) -> Result<Weight> {
+fn store_contents(shared: &Shared<'_>, id: BlobId, plaintext: &[u8], buffer: &mut Vec<u8>) -> Result<Weight> {
     if shared.claim(BlobKind::Data, id) == Claim::New {
         directory::store_new(shared, BlobKind::Data, id, plaintext, buffer)?;
         return Ok(Weight::stored(plaintext, buffer));

@@ -32,3 +32,6 @@ pub enum BlobKind {
     /// A directory: its nodes as JSON.
     Tree,
 }
+
+#[cfg(test)]
+mod tests;

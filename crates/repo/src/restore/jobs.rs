@@ -124,3 +124,6 @@ impl Jobs {
         self.list.into_iter().skip(next).map(|job| job.chunk)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,13 +8,16 @@ mod crash;
 #[cfg(test)]
 mod evidence;
 mod fuzz_corpus;
+mod index;
 mod interop;
 mod locks;
+mod opening;
 mod prune;
 mod repair;
 mod restore;
 mod scale;
 mod store;
+mod successive;
 mod together;
 mod verify;
 mod wal;

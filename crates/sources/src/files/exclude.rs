@@ -21,6 +21,12 @@ impl Excludes {
         let mut set = GlobSetBuilder::new();
         for pattern in patterns {
             let anchored = pattern.trim_end_matches('/');
+            if anchored.is_empty() {
+                // As a name at any depth, nothing would fit everything.
+                let message = format!("the pattern `{pattern}` names nothing");
+                return Err(Error::new(ErrorKind::Invalid, codes::USAGE, message)
+                    .with_hint("leave it out, or write a name or a path"));
+            }
             let full = match anchored.strip_prefix('/') {
                 Some(rest) => rest.to_owned(),
                 None if anchored.contains('/') => anchored.to_owned(),
@@ -54,6 +60,8 @@ fn bad(pattern: &str, error: &globset::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
+    mod by_model;
+
     use super::*;
 
     #[test]

@@ -58,3 +58,6 @@ pub(crate) fn percent_decoded(text: &str) -> Option<String> {
     }
     String::from_utf8(bytes).ok().filter(|text| !text.contains('\0'))
 }
+
+#[cfg(test)]
+mod tests;

@@ -34,3 +34,6 @@ pub(super) fn event(noted: &mut Vec<String>, data: &Path, path: &[u8], bad: &[u3
     );
     Event::Unreadable(data.join(shown).into_os_string().into_encoded_bytes(), error)
 }
+
+#[cfg(test)]
+mod tests;

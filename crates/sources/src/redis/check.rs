@@ -298,3 +298,6 @@ fn compare_sample(connection: &mut Connection, sample: &Sample) -> Result<Compar
         _ => Compared::ByType,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -114,6 +114,8 @@ fn number(text: &[u8]) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
+    mod round_trip;
+
     use super::*;
     use proptest::prelude::*;
 

@@ -155,7 +155,7 @@ fn run_query(
                 while count < *wanted && rows.next()?.is_some() {
                     count += 1;
                 }
-                let shown = if count == *wanted { expected.clone() } else { format!("{count} rows") };
+                let shown = if count == *wanted { expected.clone() } else { counted(count, "row", "rows") };
                 Ok(found(&name, count == *wanted, expected.clone(), shown))
             }
         }
@@ -190,3 +190,6 @@ fn within<T>(connection: &Connection, timeout: Duration, work: impl FnOnce() -> 
         result
     })
 }
+
+#[cfg(test)]
+mod tests;

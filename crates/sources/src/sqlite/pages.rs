@@ -66,3 +66,6 @@ impl Reader for PageReader {
         self.database.check_untouched()
     }
 }
+
+#[cfg(test)]
+mod tests;

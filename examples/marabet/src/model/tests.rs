@@ -1,5 +1,7 @@
 //! Tests of the model file's format and of the checked copy in memory.
 
+mod damage;
+
 use proptest::prelude::*;
 
 use super::*;

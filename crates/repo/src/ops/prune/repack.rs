@@ -119,3 +119,6 @@ fn copy_pack(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -256,6 +256,8 @@ fn other_region(location: &str, answer: &Answer) -> Error {
 
 #[cfg(test)]
 mod tests {
+    mod words;
+
     use super::*;
 
     const CRATE: &str = "Error performing PUT http://127.0.0.1/b/x?secret in 2ms - Server returned";

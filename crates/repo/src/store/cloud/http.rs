@@ -168,6 +168,8 @@ fn from_json(text: &str) -> (String, String) {
 
 #[cfg(test)]
 mod tests {
+    mod errors;
+
     use super::*;
 
     #[test]

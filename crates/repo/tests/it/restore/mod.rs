@@ -6,6 +6,7 @@ mod damage;
 mod fallback;
 mod hostile;
 mod in_place;
+mod model;
 mod nodes;
 mod range;
 mod restic;

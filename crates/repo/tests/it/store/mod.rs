@@ -10,6 +10,7 @@ mod faults;
 mod http;
 mod layers;
 mod local;
+mod model;
 mod outages;
 mod sftp;
 mod suite;

@@ -6,6 +6,7 @@ mod end;
 mod faults;
 mod floors;
 mod objects;
+mod windows;
 
 use retoma_core::Secret;
 use retoma_core::postgres::{SegmentName, SegmentSize, TimelineId, WalFileName};

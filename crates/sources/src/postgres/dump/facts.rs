@@ -204,6 +204,8 @@ pub fn dump_facts_of(repository: &Repository, index: &Index, tree: &BlobId) -> R
 
 #[cfg(test)]
 mod tests {
+    mod folders;
+
     use super::*;
     use crate::postgres::facts::Contents;
 

@@ -48,3 +48,6 @@ pub fn quote_literal(text: &str) -> String {
 pub fn quote_identifier(name: &str) -> String {
     postgres_protocol::escape::escape_identifier(name)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,9 @@
 //! Data sets made by hand, cut anywhere, and any bytes.
 
+mod encode;
+mod followed;
+mod values;
+
 use super::*;
 use proptest::prelude::*;
 

@@ -25,7 +25,13 @@ pub fn elements(encoding: u8, bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
             elements
         }
         11 => integers(&reader.string()?)?,
-        16 => pairs(&listpack(&reader.string()?)?),
+        16 => {
+            let both = listpack(&reader.string()?)?;
+            if both.len() % 2 == 1 {
+                return None;
+            }
+            pairs(&both)
+        }
         17 => {
             let both = listpack(&reader.string()?)?;
             let scored = |pair: &[Vec<u8>]| {

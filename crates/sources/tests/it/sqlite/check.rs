@@ -95,7 +95,7 @@ fn each_difference_is_a_failed_check() {
         "rows of `b`: Failed, 0 / no such table",
         "rows of `c`: Failed, no such table / 0",
         "SQL `SELECT count(*) FROM a`: Failed, 2 / 1",
-        "SQL `SELECT * FROM a`: Failed, at least 2 rows / 1 rows",
+        "SQL `SELECT * FROM a`: Failed, at least 2 rows / 1 row",
         "SQL `SELECT i FROM a WHERE i = 9`: Failed, 9 / no row",
     ]
     "#);

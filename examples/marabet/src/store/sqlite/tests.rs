@@ -1,5 +1,7 @@
 //! Tests of the SQLite store on real files.
 
+mod by_model;
+
 use super::*;
 
 /// A folder with an empty database that has the tables.
