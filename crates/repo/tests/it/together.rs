@@ -1,6 +1,6 @@
 //! What a backup hashes side by side: each file, chunk and pack keeps its own name, place and contents.
 
-use retoma_core::{Error, ErrorKind, Result, error::codes};
+use retoma_core::{Error, Result};
 use retoma_repo::backup::{Content, Event, Found, Options, Progress, Reader, Summary, backup};
 use retoma_repo::format::BlobKind;
 use retoma_repo::format::tree::{Node, NodeKind};
@@ -54,7 +54,7 @@ impl Reader for Failing {
 
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
         if self.0.is_empty() {
-            return Err(Error::new(ErrorKind::Unavailable, codes::IO, "read a bad sector"));
+            return Err(Error::io("a bad sector", std::io::Error::other("it cannot be read")));
         }
         let half = self.0.len() / 2;
         buffer[..half].copy_from_slice(&self.0[..half]);
@@ -118,7 +118,7 @@ fn chunks_of_several_large_files_keep_their_places() {
         let folder = Folder::new();
         let repository = retoma_testkit::repository(&folder);
         let mut source = MemorySource::default();
-        let plain = |number: u64| noise(number, (9 << 20) + number as usize);
+        let plain = |number: u64| noise(number, (9 << 20) + usize::try_from(number).unwrap());
         (0..4).for_each(|number| source.file(format!("{number}").as_bytes(), &plain(number)));
         let summary = run(&repository, source, workers);
         for (number, node) in files(&repository, &summary).into_values().enumerate() {
