@@ -85,6 +85,11 @@ impl Context {
         Ok(retoma_control::open::open_repository(self.chosen(manifest)?, false)?.repository)
     }
 
+    /// Opens the chosen repository for who lists what is in it: what never changes may come from this host's cache.
+    pub(crate) fn open_cached(&self, manifest: &Manifest) -> Result<Repository> {
+        Ok(retoma_control::open::open_cached(self.chosen(manifest)?, false)?.repository)
+    }
+
     /// Opens the chosen repository; read-only and as it was, where a moment is given.
     pub(crate) fn open_as_of(&self, manifest: &Manifest, as_of: &AsOfArgs) -> Result<Repository> {
         match as_of.time()? {

@@ -4,13 +4,14 @@ use crate::{durable, keyring, transit, unlock};
 use jiff::Timestamp;
 use retoma_core::manifest::{self, SecretRef};
 use retoma_core::{Error, ErrorKind, Result, ResultExt, Secret, error::codes};
-use retoma_repo::Repository;
 use retoma_repo::shares;
 use retoma_repo::store::cloud::Locks;
-use retoma_repo::store::layer::{Layers, RetryPolicy, stack};
+use retoma_repo::store::layer::{CacheSettings, Layers, RetryPolicy, stack};
 use retoma_repo::store::{self, Address, BlockingStore, Store};
+use retoma_repo::{BlobId, Repository};
+use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The largest file that is read as a secret, in bytes.
@@ -115,12 +116,30 @@ pub struct Opened {
 /// # Errors
 /// `R0102` about the password; `R0304` about the address; otherwise as [`Repository::open`].
 pub fn open_repository(described: &manifest::Repository, create: bool) -> Result<Opened> {
+    open_with(described, create, |_| None)
+}
+
+/// The same, but index files and snapshots of a far repository come from this host's cache where it has them: for who writes or
+/// lists, not for who has to know that they can be read where they are.
+///
+/// # Errors
+/// As [`open_repository`].
+pub fn open_cached(described: &manifest::Repository, create: bool) -> Result<Opened> {
+    open_with(described, create, |address| cache_folder(address, &|name| std::env::var_os(name)))
+}
+
+fn open_with(
+    described: &manifest::Repository,
+    create: bool,
+    cache: impl Fn(&Address) -> Option<PathBuf>,
+) -> Result<Opened> {
     let opening = || format!("open repository `{}`", described.name);
     let address = address(described).with_context(opening)?;
-    let store = layered(match described.lock {
+    let store = match described.lock {
         Some(lock) => store::open_locked(&address, lock).with_context(opening)?,
         None => store::open(&address).with_context(opening)?,
-    })?;
+    };
+    let store = layered(store, cache(&address))?;
     if let Some(repository) = unlocked(&store, &described.password).with_context(opening)? {
         return Ok(Opened { repository, created: false });
     }
@@ -222,15 +241,31 @@ pub fn open_store(address: &Address) -> Result<BlockingStore> {
 /// # Errors
 /// As [`open_as_of`].
 pub fn open_store_as_of(address: &Address, time: Option<Timestamp>) -> Result<BlockingStore> {
-    layered(match time {
+    let store = match time {
         Some(time) => store::as_of(address, time)?,
         None => store::open(address)?,
-    })
+    };
+    layered(store, None)
 }
 
-/// The store with all layers around it.
-fn layered(store: Arc<dyn Store>) -> Result<BlockingStore> {
-    BlockingStore::new(stack(store, layers()?).store)
+/// The store with all layers around it, and a cache in `cache` where that is a folder.
+fn layered(store: Arc<dyn Store>, cache: Option<PathBuf>) -> Result<BlockingStore> {
+    let layers = Layers { cache: cache.map(CacheSettings::metadata), ..layers()? };
+    BlockingStore::new(stack(store, layers).store)
+}
+
+/// Where this host keeps index files and snapshots of the repository at `address`: in a folder named after it, below what the
+/// environment names. `None` for one that is near, and where nothing is named.
+fn cache_folder(address: &Address, variable: &dyn Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let Address::Remote(url) = address else { return None };
+    let folder = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    // The first is what systemd gives to a service that has `CacheDirectory=`.
+    let ours = folder("CACHE_DIRECTORY").or_else(|| {
+        let all = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")));
+        Some(all?.join("retoma"))
+    });
+    let hash = BlobId::of(url.as_str().as_bytes()).to_hex();
+    Some(ours?.join(&hash[..16]))
 }
 
 /// The default layers; a store that fails is tried again in a rhythm of its own, so that not all come back together.
@@ -304,6 +339,31 @@ mod tests {
     fn each_store_waits_in_its_own_rhythm_before_it_tries_again() {
         let seed = || layers().unwrap().retry.seed;
         assert_ne!(seed(), seed());
+    }
+
+    #[test]
+    fn a_far_repository_has_a_cache_of_its_own_and_a_near_one_has_none() {
+        let folder = |url: &str, variables: &[(&str, &str)]| {
+            let of = |name: &str| {
+                variables.iter().find(|(known, _)| *known == name).map(|(_, value)| OsString::from(value))
+            };
+            cache_folder(&url.parse().unwrap(), &of)
+        };
+        let home = [("HOME", "/root")];
+        let bucket = folder("s3://bucket/a", &home).unwrap();
+        assert_eq!(bucket.parent(), Some(Path::new("/root/.cache/retoma")));
+        assert_ne!(folder("s3://bucket/b", &home), Some(bucket.clone()));
+        let xdg = [("HOME", "/root"), ("XDG_CACHE_HOME", "/x")];
+        assert_eq!(
+            folder("s3://bucket/a", &xdg),
+            Some(Path::new("/x/retoma").join(bucket.file_name().unwrap()))
+        );
+        let service = [("CACHE_DIRECTORY", "/var/cache/retoma"), ("XDG_CACHE_HOME", "/x")];
+        assert_eq!(folder("sftp://host/a", &service).unwrap().parent(), Some(Path::new("/var/cache/retoma")));
+        for unusable in [&[][..], &[("HOME", "")], &[("HOME", "here")]] {
+            assert_eq!(folder("s3://bucket/a", unusable), None, "{unusable:?}");
+        }
+        assert_eq!(folder("file:///backup", &home), None);
     }
 
     #[test]

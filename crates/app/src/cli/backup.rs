@@ -88,7 +88,7 @@ fn open(
     may_create: bool,
     context: &Context,
 ) -> Result<Repository> {
-    let Opened { repository, created } = retoma_control::open::open_repository(configured, may_create)?;
+    let Opened { repository, created } = retoma_control::open::open_cached(configured, may_create)?;
     if created {
         // Right for the first backup; a shock for whoever had one there.
         context.printer.warning(&format!("there was no repository at `{}`: made a new one", configured.url));

@@ -24,7 +24,7 @@ pub(super) struct Args {
 
 pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     let loaded = context.manifest()?;
-    let repository = context.open(&loaded.manifest)?;
+    let repository = context.open_cached(&loaded.manifest)?;
     let find = |id: &str| {
         find::snapshot(&repository, &Selector { which: Which::Id(id.to_owned()), ..Selector::default() })
     };

@@ -70,7 +70,10 @@ pub(super) fn inside(component_path: &str, path: Option<&str>) -> String {
 
 pub(super) fn run(context: &Context, args: &Args) -> Result<Exit> {
     let loaded = context.manifest()?;
-    let repository = context.open_as_of(&loaded.manifest, &args.as_of)?;
+    let repository = match args.as_of.time()? {
+        Some(_) => context.open_as_of(&loaded.manifest, &args.as_of)?,
+        None => context.open_cached(&loaded.manifest)?,
+    };
     let (id, snapshot) = find::snapshot(&repository, &args.which.selector(&args.component)?)?;
     let index = context.readable_index(&repository)?;
     let root = snapshot.paths.first().map_or("/", String::as_str);

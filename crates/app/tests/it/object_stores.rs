@@ -112,6 +112,48 @@ fn a_repository_on_s3_lives_and_restic_reads_it() {
 }
 
 #[test]
+fn a_second_backup_takes_index_files_from_this_host_and_a_verify_takes_them_from_the_bucket() {
+    let Some(server) = SeaweedServer::start() else { return };
+    server.make_bucket("backups");
+    let proxy = HttpProxy::start(server.port());
+    let mut variables = server.variables();
+    let endpoint = variables.iter_mut().find(|(name, _)| name == "AWS_ENDPOINT_URL").unwrap();
+    endpoint.1 = format!("http://127.0.0.1:{}", proxy.port());
+    let machine = Machine::new("s3://backups/zone", variables);
+    let reads = |arguments: &[&str]| {
+        proxy.restart(|_| Fate::Pass);
+        machine.run(arguments).expect(0);
+        proxy.log().iter().filter(|seen| seen.reads_object() && seen.target.contains("/index/")).count()
+    };
+    assert_eq!(reads(&["backup"]), 0, "there is none yet");
+    machine.home.write("models/new.f32", &noise(3, 700_000));
+    assert_eq!(reads(&["backup"]), 0, "what this host wrote is here");
+    assert_eq!(reads(&["ls", "models"]), 0);
+    assert_eq!(reads(&["verify"]), 2);
+
+    let cache = machine.home.path(".cache/retoma");
+    let kept = || -> Vec<_> {
+        let files = tree(&cache).into_keys().filter(|name| name.to_string_lossy().contains("/index/"));
+        files.map(|name| cache.join(name)).filter(|path| path.is_file()).collect()
+    };
+    assert_eq!(kept().len(), 2, "{:?}", tree(&cache).keys());
+    let whole = std::fs::read(&kept()[0]).unwrap();
+    std::fs::write(&kept()[0], &whole[..whole.len() - 1]).unwrap();
+    assert_eq!(reads(&["ls", "models"]), 1, "what is damaged here is read again");
+    assert_eq!(std::fs::read(&kept()[0]).unwrap(), whole);
+    std::fs::remove_dir_all(&cache).unwrap();
+    assert_eq!(reads(&["ls", "models"]), 2);
+
+    // Another host puts all into one index file; the old ones are not there any more, whatever is kept here.
+    let first = machine.json(&["snapshots"])["snapshots"][0]["id"].as_str().unwrap().to_owned();
+    machine.run(&["forget", "--snapshot", &first, "--yes"]).expect(0);
+    machine.run(&["prune", "--grace", "0s", "--yes"]).expect(0);
+    machine.home.write("models/new.f32", &noise(4, 700_000));
+    machine.run(&["backup"]).expect(0);
+    machine.run(&["verify", "--read-data"]).expect(0);
+}
+
+#[test]
 fn a_storm_of_failed_requests_costs_no_memory() {
     let Some(server) = SeaweedServer::start() else { return };
     server.make_bucket("backups");

@@ -230,7 +230,7 @@ fn list(items: &[Node], node: &Node, field: &Field, found: &mut Vec<Draft>) {
                     found.push(Draft::error(codes::MANIFEST_DUPLICATE, &item.span, message));
                 }
             }
-            Kind::Patterns if content.is_empty() || content == "/" => {
+            Kind::Patterns if content.trim_end_matches('/').is_empty() => {
                 found.push(malformed(
                     item,
                     field,

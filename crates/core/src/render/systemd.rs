@@ -34,7 +34,8 @@ pub fn unit(unit: &Unit) -> String {
          After=network-online.target postgresql.service\nWants=network-online.target\nStartLimitIntervalSec=0\n\n\
          [Service]\nType=notify\nNotifyAccess=main\nExecStart={program} --manifest {manifest} agent\nUser={user}\n\
          Restart=always\nRestartSec=5\nWatchdogSec=60\nTimeoutStopSec=60\nKillMode=mixed\nOOMScoreAdjust=-200\n\n\
-         NoNewPrivileges=true\nProtectSystem=strict\nReadWritePaths={writes}\nPrivateDevices=true\n\
+         NoNewPrivileges=true\nProtectSystem=strict\nReadWritePaths={writes}\nCacheDirectory=retoma\nCacheDirectoryMode=0700\n\
+         PrivateDevices=true\n\
          ProtectKernelTunables=true\nProtectKernelModules=true\nProtectKernelLogs=true\nProtectControlGroups=true\n\
          ProtectClock=true\nProtectHostname=true\nRestrictSUIDSGID=true\nRestrictRealtime=true\nRestrictNamespaces=true\n\
          LockPersonality=true\nSystemCallArchitectures=native\n\

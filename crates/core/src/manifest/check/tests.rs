@@ -447,6 +447,7 @@ fn lists_refuse_what_is_empty_double_or_no_member() {
             Kind::Patterns => &[
                 ("[\"\"]", codes::MANIFEST_VALUE),
                 ("[\"/\"]", codes::MANIFEST_VALUE),
+                ("[\"//\"]", codes::MANIFEST_VALUE),
                 ("[\"*.tmp\", \"a\\u0000\"]", codes::MANIFEST_VALUE),
             ],
             Kind::DatabaseTables => &[

@@ -2,13 +2,15 @@
 //!
 //! * The predicate chooses by name; keys and locks are never kept, whatever it says.
 //! * What is kept is as the store has it: sealed. Files have mode 0600, their folders 0700.
-//! * Nothing here checks contents. The reader checks every object against its name or its authentication code; when
-//!   that fails, it calls [`Cache::invalidate`] and reads once more, from the store. A file that is empty or too short
-//!   for the part asked for is discarded here.
+//! * An object whose name is a SHA-256, as those of index files and snapshots, is given out only when that is the one of what
+//!   is kept; otherwise it is read from the store again. What has another name is checked by its reader alone: when that
+//!   fails, it calls [`Cache::invalidate`] and reads once more. A file that is empty or too short for the part asked for is
+//!   discarded here.
 //! * Trouble with the cache is never an error: the store is asked instead.
 //! * The folder belongs to one repository. Other processes may use it at the same time. An object that another host
 //!   deleted stays here until it is evicted or until [`Cache::retain`] hears of it.
 
+use crate::id;
 use crate::store::file::{self, Temporary};
 use crate::store::{Capabilities, Key, Leftovers, ObjectMeta, PutMode, Store};
 use async_trait::async_trait;
@@ -174,9 +176,18 @@ impl Files {
             self.remove(key);
             return None;
         }
-        let mut buffer = vec![0; usize::try_from(range.end - range.start).ok()?];
-        file.read_exact_at(&mut buffer, range.start).ok()?;
-        Some(buffer.into())
+        let part = |range: Range<u64>| {
+            let mut buffer = vec![0; usize::try_from(range.end - range.start).ok()?];
+            file.read_exact_at(&mut buffer, range.start).ok()?;
+            Some(Bytes::from(buffer))
+        };
+        let Some(hash) = key.as_str().rsplit('/').next().and_then(id::unhex) else { return part(range) };
+        let whole = part(0..size_bytes)?;
+        if retoma_sha256::digests(&[&whole]) != [hash] {
+            self.remove(key);
+            return None;
+        }
+        Some(whole.slice(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?))
     }
 
     fn write(&self, key: &Key, data: &[u8], generation: u64) -> io::Result<()> {

@@ -1,9 +1,9 @@
 //! The cache saves requests, and never gives what was replaced, deleted or damaged for good.
 
 use super::{key, memory, names, text};
-use retoma_repo::ErrorKind;
 use retoma_repo::store::layer::{Cache, CacheSettings};
 use retoma_repo::store::{PutMode, Store, Verb};
+use retoma_repo::{BlobId, ErrorKind};
 use retoma_testkit::{Fault, FaultyStore, Folder, Rule, When, bytes};
 use std::collections::HashSet;
 use std::fs;
@@ -112,6 +112,35 @@ async fn a_damaged_file_is_discarded_when_the_reader_says_so() {
     case.cache.invalidate(&name);
     assert_eq!(case.cache.get(&name).await.unwrap(), data);
     assert_eq!(fs::read(case.file("index/a")).unwrap(), data, "and it is kept again");
+}
+
+#[tokio::test]
+async fn what_is_named_by_its_hash_is_read_again_when_it_has_another_one() {
+    let case = case(1 << 20);
+    let data = bytes(1, 500);
+    let path = format!("index/{}", BlobId::of(&data));
+    let name = key(&path);
+    case.under.put(&name, data.clone(), PutMode::Create).await.unwrap();
+    assert_eq!(case.cache.get(&name).await.unwrap(), data);
+    let mut damages = vec![b"x".to_vec(), [&data[..], b"longer"].concat()];
+    damages.extend([0, 250, 499].map(|at| {
+        let mut damaged = data.to_vec();
+        damaged[at] ^= 1;
+        damaged
+    }));
+    for (turn, damaged) in damages.iter().enumerate() {
+        fs::write(case.file(&path), damaged).unwrap();
+        // Also a part that is not damaged: nobody could tell.
+        if turn % 2 == 0 {
+            assert_eq!(case.cache.get(&name).await.unwrap(), data);
+        } else {
+            assert_eq!(case.cache.get_range(&name, 100..200).await.unwrap(), data[100..200]);
+        }
+        assert_eq!(case.requests(), 2 + turn, "asked once for each");
+        assert_eq!(fs::read(case.file(&path)).unwrap(), data, "and it is kept again");
+        assert_eq!(case.cache.get_range(&name, 499..500).await.unwrap(), data[499..]);
+    }
+    assert_eq!(case.requests(), 1 + damages.len());
 }
 
 #[tokio::test]
