@@ -349,11 +349,11 @@ mod tests {
             };
             cache_folder(&url.parse().unwrap(), &of)
         };
-        let home = [("HOME", "/root")];
+        let home = [("HOME", "/nobody")];
         let bucket = folder("s3://bucket/a", &home).unwrap();
-        assert_eq!(bucket.parent(), Some(Path::new("/root/.cache/retoma")));
+        assert_eq!(bucket.parent(), Some(Path::new("/nobody/.cache/retoma")));
         assert_ne!(folder("s3://bucket/b", &home), Some(bucket.clone()));
-        let xdg = [("HOME", "/root"), ("XDG_CACHE_HOME", "/x")];
+        let xdg = [("HOME", "/nobody"), ("XDG_CACHE_HOME", "/x")];
         assert_eq!(
             folder("s3://bucket/a", &xdg),
             Some(Path::new("/x/retoma").join(bucket.file_name().unwrap()))
