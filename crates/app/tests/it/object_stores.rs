@@ -111,15 +111,20 @@ fn a_repository_on_s3_lives_and_restic_reads_it() {
     doctor_names_what_is_wrong(&machine, &server);
 }
 
-#[test]
-fn a_second_backup_takes_index_files_from_this_host_and_a_verify_takes_them_from_the_bucket() {
-    let Some(server) = SeaweedServer::start() else { return };
+/// A machine that reaches its bucket through a proxy.
+fn behind_a_proxy() -> Option<(SeaweedServer, HttpProxy, Machine)> {
+    let server = SeaweedServer::start()?;
     server.make_bucket("backups");
     let proxy = HttpProxy::start(server.port());
     let mut variables = server.variables();
     let endpoint = variables.iter_mut().find(|(name, _)| name == "AWS_ENDPOINT_URL").unwrap();
     endpoint.1 = format!("http://127.0.0.1:{}", proxy.port());
-    let machine = Machine::new("s3://backups/zone", variables);
+    Some((server, proxy, Machine::new("s3://backups/zone", variables)))
+}
+
+#[test]
+fn a_second_backup_takes_index_files_from_this_host_and_a_verify_takes_them_from_the_bucket() {
+    let Some((_server, proxy, machine)) = behind_a_proxy() else { return };
     let reads = |arguments: &[&str]| {
         proxy.restart(|_| Fate::Pass);
         machine.run(arguments).expect(0);
@@ -156,13 +161,7 @@ fn a_second_backup_takes_index_files_from_this_host_and_a_verify_takes_them_from
 
 #[test]
 fn a_storm_of_failed_requests_costs_no_memory() {
-    let Some(server) = SeaweedServer::start() else { return };
-    server.make_bucket("backups");
-    let proxy = HttpProxy::start(server.port());
-    let mut variables = server.variables();
-    let endpoint = variables.iter_mut().find(|(name, _)| name == "AWS_ENDPOINT_URL").unwrap();
-    endpoint.1 = format!("http://127.0.0.1:{}", proxy.port());
-    let machine = Machine::new("s3://backups/zone", variables);
+    let Some((_server, proxy, machine)) = behind_a_proxy() else { return };
     // Three times what a backup may hold: one that kept what it has to send again would be seen.
     let peak = |seed| {
         machine.home.write("models/large", &noise(seed, 256 << 20));
