@@ -98,8 +98,8 @@ pub struct Summary {
     pub lost_packs: Vec<LostPack>,
 }
 
-/// Chunks of large files that wait for a worker: 8 × 4 MiB at the most.
-const CHUNKS_WAITING: usize = 8;
+/// Chunks of large files that wait for a worker, each of 4 MiB at the most. A worker has as many more, which it hashes side by side.
+const CHUNKS_WAITING: usize = 4;
 
 /// Backs `source` up.
 ///

@@ -19,9 +19,7 @@ use std::time::{Duration, Instant};
 pub(crate) const PACK_BYTES: usize = 16 << 20;
 /// A header must stay readable: at most so many blobs a pack.
 const PACK_BLOBS: usize = 100_000;
-/// Full packs that are hashed side by side. The first of two waits for the second in memory.
-const PACKS_TOGETHER: usize = 2;
-/// Packs that are hashed or stored while others are filled, at most.
+/// Packs that are being stored while others are filled.
 const PACKS_IN_FLIGHT: usize = 4;
 /// An index file is written after so many blobs …
 const INDEX_BLOBS: usize = 50_000;
@@ -51,8 +49,6 @@ pub(crate) struct Packer {
     repository: Repository,
     data: Mutex<OpenPack>,
     trees: Mutex<OpenPack>,
-    /// Packs that wait to be hashed together.
-    full: Mutex<Vec<OpenPack>>,
     stored: Mutex<VecDeque<(PutTicket, IndexPack)>>,
     unindexed: Mutex<Unindexed>,
     /// Bytes of finished packs.
@@ -66,7 +62,6 @@ impl Packer {
             repository,
             data: Mutex::default(),
             trees: Mutex::default(),
-            full: Mutex::default(),
             stored: Mutex::default(),
             unindexed: Mutex::new(unindexed),
             stored_bytes: AtomicU64::new(0),
@@ -112,30 +107,18 @@ impl Packer {
             let full = open.bytes.len() >= PACK_BYTES || open.blobs.len() >= PACK_BLOBS;
             full.then(|| std::mem::take(&mut *open))
         };
-        let Some(full) = full else { return Ok(()) };
-        let together = {
-            let mut waiting = lock(&self.full);
-            waiting.push(full);
-            if waiting.len() < PACKS_TOGETHER {
-                return Ok(());
-            }
-            std::mem::take(&mut *waiting)
-        };
-        self.store(index, together)
+        full.map_or(Ok(()), |full| self.store(index, full))
     }
 
-    fn store(&self, index: &RwLock<Index>, mut packs: Vec<OpenPack>) -> Result<()> {
-        self.reap(index, PACKS_IN_FLIGHT.saturating_sub(packs.len()))?;
-        for pack in &mut packs {
-            pack.bytes.extend_from_slice(&pack::seal_header(self.key(), &pack.blobs)?);
-        }
-        let ids = PackId::of_each(&packs.iter().map(|pack| pack.bytes.as_slice()).collect::<Vec<_>>());
-        for (OpenPack { bytes, blobs }, id) in packs.into_iter().zip(ids) {
-            self.stored_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-            let key = self.repository.pack_key(id)?;
-            let ticket = self.repository.store().put_later(key, Bytes::from(bytes), PutMode::Create);
-            lock(&self.stored).push_back((ticket, IndexPack { id, blobs }));
-        }
+    fn store(&self, index: &RwLock<Index>, full: OpenPack) -> Result<()> {
+        let OpenPack { mut bytes, blobs } = full;
+        bytes.extend_from_slice(&pack::seal_header(self.key(), &blobs)?);
+        let id = PackId::of(&bytes);
+        self.stored_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        let key = self.repository.pack_key(id)?;
+        let ticket = self.repository.store().put_later(key, Bytes::from(bytes), PutMode::Create);
+        lock(&self.stored).push_back((ticket, IndexPack { id, blobs }));
+        self.reap(index, PACKS_IN_FLIGHT)?;
         self.write_index_when_due()
     }
 
@@ -180,10 +163,12 @@ impl Packer {
 
     /// Stores what is open, waits for all packs and writes the index. All workers have ended.
     pub(crate) fn finish(&self, index: &RwLock<Index>) -> Result<()> {
-        let mut packs = std::mem::take(&mut *lock(&self.full));
-        packs.extend([&self.data, &self.trees].map(|slot| std::mem::take(&mut *lock(slot))));
-        packs.retain(|pack| !pack.blobs.is_empty());
-        self.store(index, packs)?;
+        for slot in [&self.data, &self.trees] {
+            let rest = std::mem::take(&mut *lock(slot));
+            if !rest.blobs.is_empty() {
+                self.store(index, rest)?;
+            }
+        }
         self.reap(index, 0)?;
         let packs = std::mem::take(&mut lock(&self.unindexed).packs);
         self.write_index(packs)

@@ -1,4 +1,4 @@
-//! What a backup hashes side by side: each file, chunk and pack keeps its own name, place and contents.
+//! What a backup hashes side by side: each file and chunk keeps its own name, place and contents, and each pack the name of its own.
 
 use retoma_core::{Error, Result};
 use retoma_repo::backup::{Content, Event, Found, Options, Progress, Reader, Summary, backup};
@@ -129,8 +129,7 @@ fn chunks_of_several_large_files_keep_their_places() {
 }
 
 #[test]
-fn packs_have_the_names_of_their_contents_whether_two_are_hashed_or_one() {
-    // An odd number of full packs: one waits for another until the end.
+fn packs_have_the_names_of_their_contents() {
     for mebibytes in [20, 40, 52] {
         let folder = Folder::new();
         let repository = retoma_testkit::repository(&folder);
