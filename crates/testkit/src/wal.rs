@@ -1,15 +1,41 @@
 //! WAL segments as a server could have written them: a true first page, and noise.
 
 use crate::data::bytes;
-use retoma_core::postgres::{SegmentName, SegmentSize};
+use retoma_core::postgres::{SegmentName, SegmentSize, TimelineId};
+
+/// Segments of 1 MiB, the smallest there are.
+///
+/// # Panics
+/// Never.
+#[allow(clippy::expect_used)]
+pub fn size() -> SegmentSize {
+    SegmentSize::new(1 << 20).expect("1 MiB is a size")
+}
+
+/// The timeline of this number.
+///
+/// # Panics
+/// For 0.
+#[allow(clippy::expect_used)]
+pub fn timeline(number: u32) -> TimelineId {
+    TimelineId::new(number).expect("the number of a timeline")
+}
+
+/// Segment `number` of 1 MiB of a timeline.
+///
+/// # Panics
+/// When there is none.
+#[allow(clippy::expect_used)]
+pub fn name(on: u32, number: u64) -> SegmentName {
+    SegmentName::new(timeline(on), number, size()).expect("a segment's number")
+}
 
 /// A segment of 1 MiB with this name, of the server, whose contents depend on `seed`. A third of it is compressible.
 ///
 /// # Panics
 /// When no server with segments of 1 MiB has this name.
-#[allow(clippy::expect_used)]
 pub fn segment(name: &str, system_identifier: u64, seed: u64) -> Vec<u8> {
-    segment_of(name, SegmentSize::new(1 << 20).expect("1 MiB is a size"), system_identifier, seed)
+    segment_of(name, size(), system_identifier, seed)
 }
 
 /// As [`segment`], of another size.

@@ -49,6 +49,11 @@ fn rules_keep_the_last_one_and_nothing_goes_unasked() {
 fn a_hold_protects_from_rules_and_from_removal_by_name() {
     let home = three_backups();
     let first = ids(&home)[0].clone();
+    let before = home.snapshots();
+    for change in ["--hold", "--release"] {
+        home.run(&["forget", change, &first, "--dry-run"]).expect(1);
+        assert_eq!(home.snapshots(), before, "{change} is refused, not done");
+    }
     let held = home.json(&["forget", "--hold", &first], 0, "retoma.forget/1");
     assert_eq!(held["holds"][0]["held"], true);
     let held = held["holds"][0]["id"].as_str().unwrap().to_owned();

@@ -2,21 +2,10 @@ use super::*;
 use retoma_core::Secret;
 use retoma_core::postgres::{SegmentName, WalFileName};
 use retoma_repo::store::{BlockingStore, ObjectStore};
+use retoma_testkit::wal::{name, size, timeline};
 use std::sync::Arc;
 
 const MIB: u64 = 1 << 20;
-
-fn size() -> SegmentSize {
-    SegmentSize::new(MIB).unwrap()
-}
-
-fn timeline(number: u32) -> TimelineId {
-    TimelineId::new(number).unwrap()
-}
-
-fn name(on: u32, number: u64) -> SegmentName {
-    SegmentName::new(timeline(on), number, size()).unwrap()
-}
 
 fn repository() -> Repository {
     let store = BlockingStore::new(Arc::new(ObjectStore::memory())).unwrap();

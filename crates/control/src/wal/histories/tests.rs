@@ -2,16 +2,13 @@ use super::*;
 use retoma_core::Secret;
 use retoma_repo::Repository;
 use retoma_repo::store::{BlockingStore, Key, ObjectStore, PutMode, Verb};
+use retoma_testkit::wal::timeline;
 use retoma_testkit::{Fault, FaultyStore, Rule, When};
 use std::sync::Arc;
 
 const SECOND: &str = "1\t0/5000000\tno recovery target specified\n";
 const THIRD: &str =
     "1\t0/5000000\tno recovery target specified\n\n2\t0/7000000\tno recovery target specified\n";
-
-fn timeline(number: u32) -> TimelineId {
-    TimelineId::new(number).unwrap()
-}
 
 fn archive(store: &Arc<FaultyStore>) -> Archive {
     let store = BlockingStore::new(store.clone()).unwrap();

@@ -4,6 +4,7 @@ use retoma_core::Secret;
 use retoma_core::postgres::{TimelineHistory, TimelineId};
 use retoma_repo::SnapshotId;
 use retoma_repo::store::{BlockingStore, ObjectStore};
+use retoma_testkit::wal::{name, size, timeline};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -15,18 +16,6 @@ struct World {
     repository: Repository,
     archive: Archive,
     snapshots: Vec<(u32, u64)>,
-}
-
-fn size() -> SegmentSize {
-    SegmentSize::new(MIB).unwrap()
-}
-
-fn timeline(number: u32) -> TimelineId {
-    TimelineId::new(number).unwrap()
-}
-
-fn name(on: u32, number: u64) -> SegmentName {
-    SegmentName::new(timeline(on), number, size()).unwrap()
 }
 
 fn at(hours: i64) -> Time {

@@ -9,10 +9,11 @@ mod objects;
 mod windows;
 
 use retoma_core::Secret;
-use retoma_core::postgres::{SegmentName, SegmentSize, TimelineId, WalFileName};
+use retoma_core::postgres::WalFileName;
 use retoma_repo::Repository;
 use retoma_repo::store::{BlockingStore, Key, ObjectStore, PutMode, Store};
 use retoma_repo::wal::Archive;
+use retoma_testkit::wal::{name, size, timeline};
 use std::sync::{Arc, LazyLock};
 
 const SERVER: u64 = 7_000_000_000_000_000_001;
@@ -37,19 +38,6 @@ fn archive_in(store: Arc<dyn Store>) -> Archive {
 fn archive() -> (Arc<ObjectStore>, Archive) {
     let store = Arc::new(ObjectStore::memory());
     (store.clone(), archive_in(store))
-}
-
-fn size() -> SegmentSize {
-    SegmentSize::new(MIB).unwrap()
-}
-
-fn timeline(number: u32) -> TimelineId {
-    TimelineId::new(number).unwrap()
-}
-
-/// Segment `number` of a timeline.
-fn name(on: u32, number: u64) -> SegmentName {
-    SegmentName::new(timeline(on), number, size()).unwrap()
 }
 
 fn file(on: u32, number: u64) -> WalFileName {
