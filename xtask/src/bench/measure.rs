@@ -141,8 +141,9 @@ pub(super) fn version(script: &str) -> String {
 pub(super) fn run(place: &Place, step: &str, script: &str, input: &Path) -> Result<Measured> {
     sh::run(&mut Command::new("sync"))?;
     memory::fill()?;
-    memory::warm(&place.repository)?;
-    memory::warm(input)?;
+    for folder in [&place.repository, input] {
+        memory::warm(folder)?;
+    }
     run_now(place, step, script)
 }
 

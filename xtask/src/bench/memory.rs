@@ -9,6 +9,7 @@
 use crate::dist::target_dir;
 use crate::sh::{self, Result};
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Mutex;
@@ -39,35 +40,45 @@ pub(super) fn fill() -> Result {
         *filler = Some(make().map_err(|error| format!("cannot fill the memory: {error}"))?);
     }
     let Some((file, position)) = filler.as_mut() else { return Ok(()) };
-    let all_bytes = meminfo("MemTotal")?;
-    let mut buffer = vec![0; 4 << 20];
-    let start = *position;
-    // At most as much as there is: on some systems more than we think stays free.
-    while meminfo("MemFree")? > FREE_BYTES && *position < start + all_bytes {
-        for _ in 0..STEP_BYTES / buffer.len() as u64 {
-            let read = file.read_at(&mut buffer, *position % LENGTH_BYTES);
-            *position += read.map_err(|error| format!("cannot fill the memory: {error}"))? as u64;
-        }
-    }
+    *position = read_on(file, *position, meminfo("MemTotal")?, || meminfo("MemFree"))?;
     Ok(())
 }
 
-/// Reads all files in `folder` and below, or the file that it is.
+/// Reads on in `file` until little is free, and at most `limit_bytes`: on some systems more than we think stays free. Gives where it
+/// ended.
+fn read_on(file: &File, start: u64, limit_bytes: u64, free_bytes: impl Fn() -> Result<u64>) -> Result<u64> {
+    let mut buffer = vec![0; 4 << 20];
+    let mut position = start;
+    while free_bytes()? > FREE_BYTES && position < start + limit_bytes {
+        for _ in 0..STEP_BYTES / buffer.len() as u64 {
+            let read = file.read_at(&mut buffer, position % LENGTH_BYTES);
+            position += read.map_err(|error| format!("cannot fill the memory: {error}"))? as u64;
+        }
+    }
+    Ok(position)
+}
+
+/// Reads all files in `folder` and below; how many bytes they have. What goes away meanwhile is passed over: a server works there.
 ///
 /// # Errors
 /// What the system says.
-pub(super) fn warm(folder: &Path) -> Result {
-    let fail = |error: std::io::Error| format!("cannot read `{}`: {error}", folder.display());
-    let metadata = folder.symlink_metadata().map_err(fail)?;
-    if metadata.is_dir() {
-        for entry in folder.read_dir().map_err(fail)? {
-            warm(&entry.map_err(fail)?.path())?;
+pub(super) fn warm(folder: &Path) -> Result<u64> {
+    let fail = |error: io::Error| format!("cannot read `{}`: {error}", folder.display());
+    let mut bytes = 0;
+    for entry in folder.read_dir().map_err(fail)? {
+        let entry = entry.map_err(fail)?;
+        let kind = entry.file_type().map_err(fail)?;
+        if kind.is_dir() {
+            bytes += warm(&entry.path())?;
+        } else if kind.is_file() {
+            bytes += match File::open(entry.path()) {
+                Ok(mut file) => io::copy(&mut file, &mut io::sink()).map_err(fail)?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+                Err(error) => return Err(fail(error)),
+            };
         }
-    } else if metadata.is_file() {
-        let mut file = File::open(folder).map_err(fail)?;
-        std::io::copy(&mut file, &mut std::io::sink()).map_err(fail)?;
     }
-    Ok(())
+    Ok(bytes)
 }
 
 /// A line of `/proc/meminfo`, in bytes.
@@ -97,13 +108,28 @@ mod tests {
     }
 
     #[test]
+    fn reading_goes_on_until_little_is_free_and_never_beyond_what_there_is() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(LENGTH_BYTES).unwrap();
+        let left = std::cell::Cell::new(3 * STEP_BYTES);
+        let free = || {
+            left.set(left.get() - STEP_BYTES);
+            Ok(FREE_BYTES + left.get())
+        };
+        assert_eq!(read_on(&file, 7, u64::MAX >> 1, free), Ok(7 + 2 * STEP_BYTES));
+        assert_eq!(read_on(&file, 7, STEP_BYTES + 1, || Ok(u64::MAX)), Ok(7 + 2 * STEP_BYTES));
+        assert_eq!(read_on(&file, 7, STEP_BYTES, || Ok(FREE_BYTES)), Ok(7));
+        assert!(read_on(&file, 7, STEP_BYTES, || Err("no".to_owned())).is_err());
+    }
+
+    #[test]
     fn everything_below_a_folder_is_read_and_what_is_missing_is_told() {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::create_dir(folder.path().join("sub")).unwrap();
-        std::fs::write(folder.path().join("sub/file"), vec![1; 100_000]).unwrap();
+        std::fs::create_dir_all(folder.path().join("sub/sub")).unwrap();
+        std::fs::write(folder.path().join("sub/sub/file"), vec![1; 100_000]).unwrap();
+        std::fs::write(folder.path().join("file"), "x").unwrap();
         std::os::unix::fs::symlink("nowhere", folder.path().join("link")).unwrap();
-        warm(folder.path()).unwrap();
-        warm(&folder.path().join("sub/file")).unwrap();
+        assert_eq!(warm(folder.path()), Ok(100_001));
         let error = warm(&folder.path().join("nothing")).unwrap_err();
         assert!(error.contains("nothing"), "{error}");
     }
