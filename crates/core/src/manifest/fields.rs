@@ -245,8 +245,8 @@ static REPOSITORY: Section = Section {
         Field::new(
             "lock_days",
             Kind::Integer(1, object_lock::LONGEST_DAYS),
-            "For `s3://` alone, in a bucket with object lock: whatever a kept snapshot needs cannot be deleted or changed for so many \
-             days more, by nobody; `immutability.md` describes it.",
+            "For `s3://` and `gs://`, in a bucket with locks of objects: whatever a kept snapshot needs cannot be deleted or changed \
+             for so many days more, by nobody; not run against the real service of Google; `immutability.md` describes it.",
         )
         .default("nothing is locked"),
         Field::new(

@@ -7,12 +7,14 @@
 mod azurite;
 mod bao;
 mod gcs;
+mod google;
 mod s3;
 mod seaweed;
 
 pub use azurite::AzuriteServer;
 pub use bao::BaoServer;
 pub use gcs::GcsServer;
+pub use google::{GoogleLock, RetainingGoogle};
 pub use s3::{S3Client, S3Version};
 pub use seaweed::SeaweedServer;
 

@@ -11,7 +11,7 @@ use crate::acceptor::{Acceptor, Connections, locked};
 use crate::data::mix;
 use crate::wait::PATIENCE;
 use message::{Head, Length, body};
-use std::io::{self, BufReader, Read as _, Write};
+use std::io::{self, BufRead, BufReader, Read as _, Write};
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -61,6 +61,41 @@ pub enum Fate {
     TrickleRequest(Duration),
     /// The server is not asked: this is the answer.
     Answer(Canned),
+    /// The server does it, and what is told of that is up to [`HttpProxy::teller`].
+    Retell,
+}
+
+/// A request and the server's answer, both whole. For objects of a test's size.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Exchange {
+    /// `GET` and so on.
+    pub method: String,
+    /// Path and query.
+    pub target: String,
+    /// All of the request's head.
+    pub head: String,
+    /// The request's content.
+    pub body: Vec<u8>,
+    /// The answer's status.
+    pub status: u16,
+    /// All of the answer's head.
+    pub answer_head: String,
+    /// The answer's content.
+    pub answer: Vec<u8>,
+}
+
+impl Exchange {
+    /// The value of a header of the request.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        header(&self.head, name)
+    }
+}
+
+fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    head.lines().skip(1).find_map(|line| {
+        let (known, value) = line.split_once(':')?;
+        known.eq_ignore_ascii_case(name).then(|| value.trim())
+    })
 }
 
 /// An answer that no server gave.
@@ -90,6 +125,11 @@ impl Canned {
         }
     }
 
+    /// An answer in JSON.
+    pub fn json(status: &'static str, body: String) -> Self {
+        Self { status, headers: vec!["content-type: application/json".to_owned()], body, announced_bytes: None }
+    }
+
     /// The same with one more header.
     #[must_use]
     pub fn with_header(mut self, header: &str) -> Self {
@@ -99,10 +139,12 @@ impl Canned {
 }
 
 type Plan = Box<dyn FnMut(&Seen) -> Fate + Send>;
+type Teller = Box<dyn FnMut(&Exchange) -> Option<Canned> + Send>;
 
 struct Shared {
     server: u16,
     plan: Mutex<Plan>,
+    teller: Mutex<Teller>,
     log: Mutex<Vec<Seen>>,
 }
 
@@ -125,8 +167,12 @@ impl HttpProxy {
     /// When it cannot listen.
     #[allow(clippy::panic)]
     pub fn start(server: u16) -> Self {
-        let shared =
-            Arc::new(Shared { server, plan: Mutex::new(Box::new(|_| Fate::Pass)), log: Mutex::default() });
+        let shared = Arc::new(Shared {
+            server,
+            plan: Mutex::new(Box::new(|_| Fate::Pass)),
+            teller: Mutex::new(Box::new(|_| None)),
+            log: Mutex::default(),
+        });
         let of_connections = Arc::clone(&shared);
         let acceptor = Acceptor::start(move |client, connections| {
             let mut one = Connection::new(client, &of_connections, connections)?;
@@ -145,6 +191,12 @@ impl HttpProxy {
     /// Decides from now on what becomes of requests.
     pub fn plan(&self, plan: impl FnMut(&Seen) -> Fate + Send + 'static) {
         *locked(&self.shared.plan) = Box::new(plan);
+    }
+
+    /// Tells from now on what the server is said to have answered, where the plan says [`Fate::Retell`]; `None` for what it said
+    /// itself.
+    pub fn teller(&self, teller: impl FnMut(&Exchange) -> Option<Canned> + Send + 'static) {
+        *locked(&self.shared.teller) = Box::new(teller);
     }
 
     /// Decides from now on, and forgets what was seen.
@@ -209,7 +261,7 @@ impl<'a> Connection<'a> {
             has_fault: false,
         };
         let fate = locked(&self.shared.plan)(&seen);
-        seen.has_fault = !matches!(fate, Fate::Pass | Fate::Late(_));
+        seen.has_fault = !matches!(fate, Fate::Pass | Fate::Late(_) | Fate::Retell);
         log.push(seen);
         fate
     }
@@ -248,8 +300,45 @@ impl<'a> Connection<'a> {
             }
             return Ok(false);
         }
+        if fate == Fate::Retell {
+            return self.retell(head, length, &mut to_server, &mut BufReader::new(server));
+        }
         body(&mut self.from_client, length, &mut |piece, _| to_server.write_all(piece))?;
         self.answer(head.word(0), &mut BufReader::with_capacity(64 << 10, server), &fate)
+    }
+
+    fn retell(
+        &mut self,
+        head: &Head,
+        length: Length,
+        to_server: &mut impl Write,
+        server: &mut BufReader<TcpStream>,
+    ) -> io::Result<bool> {
+        let content = |from: &mut dyn BufRead, length, pass: &mut dyn FnMut(&[u8]) -> io::Result<()>| {
+            let mut content = Vec::new();
+            body(&mut &mut *from, length, &mut |piece, is_content| {
+                content.extend(piece.iter().filter(|_| is_content));
+                pass(piece)
+            })?;
+            io::Result::Ok(content)
+        };
+        let asked = content(&mut self.from_client, length, &mut |piece| to_server.write_all(piece))?;
+        let Some(answer_head) = Head::read(server)? else { return Ok(self.reset()) };
+        let length = answer_head.answer_length(head.word(0));
+        let mut raw = answer_head.raw.clone();
+        let answer = content(server, length, &mut |piece| raw.write_all(piece))?;
+        let exchange = Exchange {
+            method: head.word(0).to_owned(),
+            target: head.word(1).to_owned(),
+            head: String::from_utf8_lossy(&head.raw).into_owned(),
+            body: asked,
+            status: answer_head.word(1).parse().unwrap_or_default(),
+            answer_head: String::from_utf8_lossy(&answer_head.raw).into_owned(),
+            answer,
+        };
+        let told = locked(&self.shared.teller)(&exchange);
+        self.to_client.write_all(&told.map_or(raw, |told| rendered(&told)))?;
+        Ok(length != Length::UntilEnd)
     }
 
     fn answer(&mut self, method: &str, server: &mut BufReader<TcpStream>, fate: &Fate) -> io::Result<bool> {

@@ -178,7 +178,7 @@ fn in_s3_old_versions_go_when_the_locks_of_their_own_repository_have_ended() {
     assert_eq!(rules("whole"), [(String::new(), 30)]);
 }
 
-/// The bindings that the commands make: account, role, and the file of its condition.
+/// The bindings that the commands make: account, role, and the file of its condition (empty for all of the bucket).
 fn google_bindings(readme: &str) -> Vec<(String, String, String)> {
     let word = |line: &str, name: &str| {
         let rest = line.split(name).nth(1).unwrap_or_else(|| panic!("no {name} in {line}"));
@@ -186,7 +186,9 @@ fn google_bindings(readme: &str) -> Vec<(String, String, String)> {
     };
     let lines = readme.lines().filter(|line| line.contains("add-iam-policy-binding"));
     let binding = |line: &str| {
-        (word(line, "serviceAccount:"), word(line, "roles/storage."), word(line, "--condition-from-file="))
+        let is_bound = !line.ends_with(" --condition=None");
+        let condition = if is_bound { word(line, "--condition-from-file=") } else { String::new() };
+        (word(line, "serviceAccount:"), word(line, "--role="), condition)
     };
     lines.map(binding).collect()
 }
@@ -206,7 +208,12 @@ fn google_holds(expression: &str, bucket: &str, object: Option<&str>, listed: Op
 
 #[test]
 fn in_google_cloud_storage_each_role_may_do_what_it_needs_and_a_writer_replaces_nothing() {
-    let files = files("gs", "");
+    for more in ["", "lock_days = 14\n"] {
+        google_rights(&files("gs", more));
+    }
+}
+
+fn google_rights(files: &BTreeMap<String, String>) {
     let is_allowed = |name: &str, role: &str, wish: Wish, place: &str| {
         let bucket = bucket_of(name);
         let account = format!("retoma-{name}-{role}@");
@@ -215,12 +222,14 @@ fn in_google_cloud_storage_each_role_may_do_what_it_needs_and_a_writer_replaces_
         assert!(!own.is_empty(), "{account}");
         own.into_iter().any(|(_, right, file)| {
             let rights: &[Wish] = match right.as_str() {
-                "objectCreator" => &[Wish::Add],
-                "objectViewer" => &[Wish::Read, Wish::List],
-                "objectUser" => &WISHES,
+                "roles/storage.objectCreator" => &[Wish::Add],
+                "roles/storage.objectViewer" => &[Wish::Read, Wish::List],
+                "roles/storage.objectUser" => &WISHES,
+                // Of locks and the bucket's settings, see below.
+                "projects/PROJECT/roles/retomaLock" | "projects/PROJECT/roles/retomaLook" => return false,
                 other => panic!("{other}"),
             };
-            let expression = json(&files, file)["expression"].as_str().unwrap().to_owned();
+            let expression = json(files, file)["expression"].as_str().unwrap().to_owned();
             let (object, listed) = if wish == Wish::List { (None, Some(place)) } else { (Some(place), None) };
             rights.contains(&wish) && google_holds(&expression, bucket, object, listed)
         })
@@ -236,6 +245,33 @@ fn in_google_cloud_storage_each_role_may_do_what_it_needs_and_a_writer_replaces_
     ] {
         assert_eq!(is_allowed("a", role, Wish::Replace, place), expected, "{role} replaces {place}");
     }
+}
+
+#[test]
+fn in_google_cloud_storage_who_writes_locks_and_nobody_takes_a_lock_away() {
+    let files = files("gs", "lock_days = 14\n");
+    for (bucket, accounts) in [("both", ["a", "c"].as_slice()), ("whole", &["w"])] {
+        let readme = &files[&format!("gs-{bucket}-README.txt")];
+        let all = google_bindings(readme);
+        for (name, role) in accounts.iter().flat_map(|it| ["writer", "reader", "pruner"].map(|role| (it, role))) {
+            let has = |right: &str| {
+                let own = all.iter().filter(|(who, ..)| who.starts_with(&format!("retoma-{name}-{role}@")));
+                own.filter(|(_, it, _)| it.ends_with(right)).map(|(.., file)| file.clone()).next()
+            };
+            let locks = has("/retomaLock");
+            assert_eq!(locks.is_some(), *name == "a" && role != "reader", "{name} {role}");
+            assert!(locks.is_none_or(|file| file == format!("gs-{bucket}-{name}-below.json")));
+            assert_eq!(has("/retomaLook"), (*name == "a").then(String::new), "{name} {role}");
+        }
+        let permissions: Vec<_> = readme.lines().filter(|line| line.contains("--permissions=")).collect();
+        assert_eq!(permissions.len(), if bucket == "both" { 2 } else { 0 }, "{readme}");
+        for line in permissions {
+            assert!(!line.contains("overrideUnlockedRetention") && !line.contains("delete"), "{line}");
+        }
+    }
+    let days = |rule: &Value| rule["condition"]["daysSinceNoncurrentTime"].as_u64();
+    let rules = &json(&files, "gs-both-lifecycle.json")["lifecycle"]["rule"];
+    assert_eq!(rules.as_array().unwrap().iter().filter_map(days).collect::<Vec<_>>(), [14, 30]);
 }
 
 /// A request as Azure's conditions see it.

@@ -177,7 +177,10 @@ fn by_code(location: &str, answer: &Answer) -> Option<Error> {
             let message = format!("`{location}` does not let go of what is locked (`{}`)", answer.text);
             Some(
                 Error::new(ErrorKind::Unauthorized, codes::STORE_DENIED, message)
-                    .with_hint("wait until the lock ends"),
+                    .with_hint(
+                        "wait until the lock ends; in a bucket that keeps versions a delete goes through, and what is locked stays \
+                         as an old version",
+                    ),
             )
         }
         _ => None,
