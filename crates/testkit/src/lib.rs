@@ -29,7 +29,8 @@ pub mod wal;
 
 pub use blank::BlankMachine;
 pub use buckets::{
-    AzuriteServer, BaoServer, GcsServer, GoogleLock, RetainingGoogle, S3Client, S3Version, SeaweedServer,
+    AzureLock, AzuriteServer, BaoServer, GcsServer, GoogleLock, ImmutableAzure, RetainingGoogle, S3Client,
+    S3Version, SeaweedServer,
 };
 pub use clock::ManualClock;
 pub use data::{Random, bytes};

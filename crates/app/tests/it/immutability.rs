@@ -3,7 +3,7 @@
 use crate::documented::assert_documented;
 use crate::kit::tree;
 use crate::object_stores::Machine;
-use retoma_testkit::{GcsServer, RetainingGoogle, S3Client, SeaweedServer};
+use retoma_testkit::{AzuriteServer, GcsServer, ImmutableAzure, RetainingGoogle, S3Client, SeaweedServer};
 use serde_json::Value;
 use std::thread::sleep;
 use std::time::Duration;
@@ -248,7 +248,9 @@ fn at_google_each_object_is_written_with_its_lock_which_is_renewed_and_outlives_
     assert_eq!((&fresh["due"], &fresh["without_lock"]), (&Value::from(0), &Value::from(0)), "{fresh:#}");
     assert!(google.changes().is_empty(), "{:?}", google.changes());
     let doctor = machine.run(&["doctor"]).expect(0);
-    for said in ["object retention and keeps versions", "not run against the real service", "the first lock of"] {
+    for said in
+        ["object retention and keeps versions", "not run against the real service", "the first lock of"]
+    {
         assert!(doctor.stdout.contains(said), "{said}: {}", doctor.text());
     }
 
@@ -261,7 +263,10 @@ fn at_google_each_object_is_written_with_its_lock_which_is_renewed_and_outlives_
     assert_eq!(renewed["done"]["renewed"], renewed["objects"], "{renewed:#}");
     let locks: Vec<_> = google.objects().into_values().flatten().collect();
     let until = renewed["until"].as_str().unwrap().split('.').next().unwrap();
-    assert!(locks.iter().all(|lock| lock.by == "PATCH" && lock.until.starts_with(until)), "{until}: {locks:?}");
+    assert!(
+        locks.iter().all(|lock| lock.by == "PATCH" && lock.until.starts_with(until)),
+        "{until}: {locks:?}"
+    );
     assert_eq!(google.changes().len(), locks.len());
     assert_eq!(machine.json(&["renew", "--yes"])["due"], 0);
 
@@ -274,7 +279,11 @@ fn at_google_each_object_is_written_with_its_lock_which_is_renewed_and_outlives_
     let doctor = machine.run(&["doctor"]).expect(1);
     assert!(doctor.stdout.contains("R0312"), "{}", doctor.text());
     let refused = machine.run(&["forget", "--snapshot", &first, "--yes"]).expect(1);
-    assert!(refused.stderr.contains("R0306") && refused.stderr.contains("keeps versions"), "{}", refused.text());
+    assert!(
+        refused.stderr.contains("R0306") && refused.stderr.contains("keeps versions"),
+        "{}",
+        refused.text()
+    );
     google.set_up(true, true);
     machine.run(&["forget", "--snapshot", &first, "--yes"]).expect(0);
     google.set_up(true, false);
@@ -304,4 +313,56 @@ fn a_bucket_of_google_without_retention_takes_no_backup_that_wants_it() {
     assert_eq!(google.objects().len(), 0);
     let no_versions = machine.run(&["snapshots", "--as-of", "2020-01-01T00:00:00Z"]).expect(1);
     assert!(no_versions.stderr.contains("R0310"), "{}", no_versions.text());
+}
+
+/// The same at Azure, whose policies the testkit tells: not run against the real service.
+#[test]
+fn at_azure_each_blob_is_written_with_its_lock_which_is_renewed_and_outlives_prune() {
+    let Some(server) = AzuriteServer::start() else { return };
+    server.make_container("backups");
+    let azure = ImmutableAzure::before(&server, "backups");
+    let machine = locked_machine("az://backups/zone", server.variables_at(azure.port()), 1);
+    machine.run(&["backup"]).expect(0);
+    let written = azure.blobs();
+    assert!(written.len() > 4, "{written:?}");
+    for (name, lock) in &written {
+        let must_go = name.starts_with("zone/locks/") || name.starts_with("zone/marks/");
+        let by = lock.as_ref().map(|lock| (lock.mode.as_str(), lock.by));
+        assert_eq!(by, (!must_go).then_some(("locked", "Put Blob")), "{name}");
+    }
+    assert_eq!(machine.json(&["renew", "--yes"])["due"], 0);
+    let doctor = machine.run(&["doctor"]).expect(0);
+    for said in [
+        "version-level immutability and keeps versions",
+        "not run against the real service",
+        "the first lock of",
+    ] {
+        assert!(doctor.stdout.contains(said), "{said}: {}", doctor.text());
+    }
+    relock(&machine, 10);
+    let renewed = machine.json(&["renew", "--yes"]);
+    assert_eq!(renewed["due"], renewed["objects"], "{renewed:#}");
+    assert_eq!(renewed["done"]["renewed"], renewed["objects"], "{renewed:#}");
+    let locks: Vec<_> = azure.blobs().into_values().flatten().collect();
+    let until: jiff::Timestamp = renewed["until"].as_str().unwrap().parse().unwrap();
+    let until = until.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    assert!(locks.iter().all(|lock| lock.by != "Put Blob" && lock.until == until), "{until}: {locks:?}");
+    assert_eq!(azure.changes(), locks.len());
+
+    let first = machine.json(&["snapshots"])["snapshots"][0]["id"].as_str().unwrap().to_owned();
+    std::fs::remove_dir_all(machine.home.path("models")).unwrap();
+    machine.home.write("models/other", &retoma_testkit::bytes(9, 100_000));
+    machine.run(&["backup"]).expect(0);
+    machine.run(&["forget", "--snapshot", &first, "--yes"]).expect(0);
+    let pruned = machine.json(&["prune", "--grace", "0s", "--yes"]);
+    assert!(pruned["locked"]["packs"].as_u64() > Some(0), "{pruned:#}");
+    assert!(pruned["done"]["removed_packs"].as_u64() > Some(0), "{pruned:#}");
+    machine.run(&["verify", "--read-data"]).expect(0);
+    // Another container, without.
+    azure.set_up(false);
+    let machine = locked_machine("az://backups/other", server.variables_at(azure.port()), 1);
+    let refused = machine.run(&["backup"]).expect(1);
+    assert!(refused.stderr.contains("R0312"), "{}", refused.text());
+    let doctor = machine.run(&["doctor"]).expect(1);
+    assert!(doctor.stdout.contains("R0312"), "{}", doctor.text());
 }

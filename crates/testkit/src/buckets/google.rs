@@ -46,7 +46,8 @@ impl RetainingGoogle {
     /// In front of `server`; its buckets have object retention and versions.
     pub fn before(server: &GcsServer) -> Self {
         let proxy = HttpProxy::start(server.port());
-        let state = Arc::new(Mutex::new(State { has_retention: true, has_versions: true, ..State::default() }));
+        let state =
+            Arc::new(Mutex::new(State { has_retention: true, has_versions: true, ..State::default() }));
         let (deciding, telling) = (Arc::clone(&state), Arc::clone(&state));
         proxy.plan(move |seen| match locked(&deciding).refusal(&seen.method, &seen.target) {
             Some(refusal) => Fate::Answer(refusal),

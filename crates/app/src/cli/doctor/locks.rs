@@ -40,7 +40,7 @@ pub(super) fn check(
             findings.warn(
                 subject,
                 format!("these credentials may not ask whether its bucket has {name} and keeps versions"),
-                format!("allow {rights}, as `retoma plan --policies` does"),
+                format!("allow {rights}; `retoma plan --policies` renders what is needed"),
             );
         }
         Err(error) => return findings.bad(subject, &error),
@@ -66,6 +66,11 @@ impl Words {
             manifest::Scheme::Gs => {
                 Self { locks: "object retention", rights: "`storage.buckets.get`", is_proven: false }
             }
+            manifest::Scheme::Az => Self {
+                locks: "version-level immutability",
+                rights: "`Get Container Properties`, which a shared access signature of a container cannot",
+                is_proven: false,
+            },
             _ => Self {
                 locks: "object lock",
                 rights: "`s3:GetBucketObjectLockConfiguration` and `s3:GetBucketVersioning`",

@@ -104,6 +104,12 @@ pub(in crate::store) fn slow(location: &str, what: impl Display) -> Error {
         .with_hint("check the network between here and the store")
 }
 
+/// An answer that makes no sense.
+pub(super) fn unreadable(location: &str, what: &str) -> Error {
+    let message = format!("`{location}` gave an answer about `{what}` that cannot be read");
+    Error::new(ErrorKind::Unavailable, codes::STORE_UNAVAILABLE, message)
+}
+
 /// The bucket is missing.
 pub(super) fn no_bucket(location: &str) -> Error {
     let message = format!("the bucket of `{location}` does not exist");

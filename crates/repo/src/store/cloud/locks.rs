@@ -1,6 +1,6 @@
 //! What locks a bucket's objects have, and their renewal: the rules, once for every provider. Each has a [`Way`] of its own to ask.
 
-use super::{Patience, Variables, environment, gcs, place, s3};
+use super::{Patience, Variables, azure, environment, gcs, place, s3};
 use crate::store::blocking::shared_runtime;
 use crate::store::{Key, PutMode};
 use async_trait::async_trait;
@@ -64,7 +64,8 @@ pub(super) trait Way: fmt::Debug + Send + Sync {
     async fn bucket(&self) -> Result<BucketState>;
 
     /// Writes an object that is locked until `end` from its first moment on.
-    async fn write(&self, key: &Key, data: Bytes, put: PutMode, mode: LockMode, end: Timestamp) -> Result<()>;
+    async fn write(&self, key: &Key, data: Bytes, put: PutMode, mode: LockMode, end: Timestamp)
+    -> Result<()>;
 
     /// Whether, and until when, an object is locked.
     async fn held(&self, key: &Key) -> Result<Held>;
@@ -82,6 +83,7 @@ pub(super) fn way(url: &Url, variables: &Variables) -> Result<Arc<dyn Way>> {
     match url.scheme() {
         "s3" => s3::way(&place, variables, patience),
         "gs" => gcs::way(&place, variables, patience),
+        "az" => azure::way(&place, variables, patience),
         scheme => {
             let message = format!("`{scheme}://` has no locks that we know");
             Err(Error::new(ErrorKind::Unsupported, codes::STORE_UNSUPPORTED, message)
@@ -219,7 +221,8 @@ mod tests {
     }
 
     fn moment() -> impl Strategy<Value = Timestamp> {
-        (0i64..4_000_000_000, 0i32..1_000_000_000).prop_map(|(second, nanosecond)| Timestamp::new(second, nanosecond).unwrap())
+        (0i64..4_000_000_000, 0i32..1_000_000_000)
+            .prop_map(|(second, nanosecond)| Timestamp::new(second, nanosecond).unwrap())
     }
 
     fn held() -> impl Strategy<Value = Held> {
@@ -254,10 +257,15 @@ mod tests {
         let at = |text: &str| text.parse::<Timestamp>().unwrap();
         let end = at("2030-01-02T03:04:05.9Z");
         let said = |text: &str, mode| Held::Until(at(text), mode);
-        assert!(said("2030-01-02T03:04:05Z", LockMode::Compliance).covers(LockMode::Compliance, end), "whole seconds");
+        assert!(
+            said("2030-01-02T03:04:05Z", LockMode::Compliance).covers(LockMode::Compliance, end),
+            "whole seconds"
+        );
         assert!(said("2030-01-02T03:04:05Z", LockMode::Compliance).covers(LockMode::Governance, end));
         assert!(!said("2030-01-02T03:04:04Z", LockMode::Compliance).covers(LockMode::Compliance, end));
         assert!(!said("2031-01-02T03:04:05Z", LockMode::Governance).covers(LockMode::Compliance, end));
-        assert!(!Held::Free.covers(LockMode::Governance, end) && !Held::Gone.covers(LockMode::Governance, end));
+        assert!(
+            !Held::Free.covers(LockMode::Governance, end) && !Held::Gone.covers(LockMode::Governance, end)
+        );
     }
 }

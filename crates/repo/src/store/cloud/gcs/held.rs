@@ -138,7 +138,14 @@ impl Way for GcsStore {
         }
     }
 
-    async fn write(&self, key: &Key, data: Bytes, put: PutMode, mode: LockMode, end: Timestamp) -> Result<()> {
+    async fn write(
+        &self,
+        key: &Key,
+        data: Bytes,
+        put: PutMode,
+        mode: LockMode,
+        end: Timestamp,
+    ) -> Result<()> {
         let put = self.wire.put(key, data, put, Some(&Retention::new(mode, end)))?;
         match self.send(put, key.as_str()).await? {
             Ok(got) => self.must_hold(key, got, mode, end).await,
@@ -177,14 +184,26 @@ mod tests {
 
     #[test]
     fn a_retention_is_read_or_refused() {
-        let held = |retention: &str| About::held(format!(r#"{{"name":"z/config"{retention}}}"#).as_bytes(), "z/config");
-        let until = |mode: &str, time: &str| held(&format!(r#","retention":{{"mode":"{mode}","retainUntilTime":"{time}"}}"#));
+        let held = |retention: &str| {
+            About::held(format!(r#"{{"name":"z/config"{retention}}}"#).as_bytes(), "z/config")
+        };
+        let until = |mode: &str, time: &str| {
+            held(&format!(r#","retention":{{"mode":"{mode}","retainUntilTime":"{time}"}}"#))
+        };
         let end = at("2030-01-02T03:04:05Z");
         assert_eq!(until("Locked", "2030-01-02T03:04:05Z"), Some(Held::Until(end, LockMode::Compliance)));
-        assert_eq!(until("Unlocked", "2030-01-02T04:04:05.000+01:00"), Some(Held::Until(end, LockMode::Governance)));
+        assert_eq!(
+            until("Unlocked", "2030-01-02T04:04:05.000+01:00"),
+            Some(Held::Until(end, LockMode::Governance))
+        );
         assert_eq!(held(""), Some(Held::Free));
         assert_eq!(held(r#","retention":null"#), Some(Held::Free));
-        for (mode, time) in [("locked", "2030-01-02T03:04:05Z"), ("", "2030-01-02T03:04:05Z"), ("Locked", "soon"), ("Locked", "")] {
+        for (mode, time) in [
+            ("locked", "2030-01-02T03:04:05Z"),
+            ("", "2030-01-02T03:04:05Z"),
+            ("Locked", "soon"),
+            ("Locked", ""),
+        ] {
             assert_eq!(until(mode, time), None, "{mode} {time}");
         }
         assert_eq!(held(r#","retention":{}"#), None, "not taken for no lock");
@@ -197,10 +216,17 @@ mod tests {
 
     #[test]
     fn a_bucket_has_what_it_says_and_nothing_else() {
-        let state = |text: &str| Bucket::state(text.as_bytes()).map(|state| (state.has_locks, state.has_versions));
-        assert_eq!(state(r#"{"objectRetention":{"mode":"Enabled"},"versioning":{"enabled":true}}"#), Some((true, true)));
+        let state =
+            |text: &str| Bucket::state(text.as_bytes()).map(|state| (state.has_locks, state.has_versions));
+        assert_eq!(
+            state(r#"{"objectRetention":{"mode":"Enabled"},"versioning":{"enabled":true}}"#),
+            Some((true, true))
+        );
         assert_eq!(state(r#"{"objectRetention":{"mode":"Enabled"}}"#), Some((true, false)));
-        assert_eq!(state(r#"{"objectRetention":{"mode":"Disabled"},"versioning":{"enabled":false}}"#), Some((false, false)));
+        assert_eq!(
+            state(r#"{"objectRetention":{"mode":"Disabled"},"versioning":{"enabled":false}}"#),
+            Some((false, false))
+        );
         assert_eq!(state("{}"), Some((false, false)));
         for text in ["", "null", r#"{"versioning":1}"#, r#"{"objectRetention":{"mode":true}}"#] {
             assert_eq!(state(text), None, "{text}");

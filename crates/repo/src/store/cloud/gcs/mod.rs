@@ -21,7 +21,6 @@ use object_store::gcp::{GcpCredentialProvider, GoogleCloudStorageBuilder, Google
 use object_store::{ClientConfigKey, ClientOptions};
 use reqwest::StatusCode;
 use reqwest::header::{AUTHORIZATION, HeaderValue};
-use retoma_core::error::codes;
 use retoma_core::{Error, ErrorKind, Result};
 use std::fmt;
 use std::ops::Range;
@@ -185,8 +184,7 @@ impl GcsStore {
     }
 
     fn unreadable(&self, what: &str) -> Error {
-        let message = format!("`{}` gave an answer about `{what}` that cannot be read", self.location);
-        Error::new(ErrorKind::Unavailable, codes::STORE_UNAVAILABLE, message)
+        answer::unreadable(&self.location, what)
     }
 
     async fn part(&self, key: &Key, range: &Range<u64>) -> Result<Bytes> {

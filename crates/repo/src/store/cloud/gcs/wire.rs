@@ -167,7 +167,12 @@ impl Wire {
     }
 
     /// Gives an object another lock. Google wants to be told of one that is made stronger, and refuses one that is shortened.
-    pub(super) fn retain(&self, key: &Key, retention: &Retention, is_made_stronger: bool) -> Result<HttpRequest> {
+    pub(super) fn retain(
+        &self,
+        key: &Key,
+        retention: &Retention,
+        is_made_stronger: bool,
+    ) -> Result<HttpRequest> {
         let mut query = vec![("fields", LOCK_FIELDS)];
         query.extend(is_made_stronger.then_some(("overrideUnlockedRetention", "true")));
         let body = Bytes::from(json!({ "retention": retention.json() }).to_string());
@@ -180,10 +185,8 @@ impl Wire {
 
     /// How the bucket is set up.
     pub(super) fn bucket(&self) -> Result<HttpRequest> {
-        let url = self.url(
-            &format!("/storage/v1/b/{}", self.bucket),
-            &[("fields", "objectRetention,versioning")],
-        )?;
+        let url =
+            self.url(&format!("/storage/v1/b/{}", self.bucket), &[("fields", "objectRetention,versioning")])?;
         request(Method::GET, &url, HttpRequestBody::empty())
     }
 

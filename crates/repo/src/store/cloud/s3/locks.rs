@@ -17,7 +17,14 @@ impl Way for Signed {
         Ok(BucketState { has_locks, has_versions: versioning(self).await? })
     }
 
-    async fn write(&self, key: &Key, data: Bytes, put: PutMode, mode: LockMode, end: Timestamp) -> Result<()> {
+    async fn write(
+        &self,
+        key: &Key,
+        data: Bytes,
+        put: PutMode,
+        mode: LockMode,
+        end: Timestamp,
+    ) -> Result<()> {
         let mut ask = Ask::put(self, key, &[], data)?
             .header("x-amz-object-lock-mode", mode_name(mode))?
             .header("x-amz-object-lock-retain-until-date", &date(end))?;

@@ -13,8 +13,7 @@ use object_store::path::Path;
 use object_store::signer::{SignedUrlOptions, Signer as _};
 use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, StatusCode};
-use retoma_core::error::codes;
-use retoma_core::{Error, ErrorKind, Result};
+use retoma_core::{Error, Result};
 use sha2::{Digest as _, Sha256};
 use std::fmt;
 use std::sync::Arc;
@@ -160,8 +159,7 @@ impl Signed {
 
     /// An answer that makes no sense.
     pub(super) fn unreadable(&self, what: &str) -> Error {
-        let message = format!("`{}` gave an answer about `{what}` that cannot be read", self.location);
-        Error::new(ErrorKind::Unavailable, codes::STORE_UNAVAILABLE, message)
+        answer::unreadable(&self.location, what)
     }
 
     /// The bucket takes no locks.

@@ -1,48 +1,17 @@
-//! Locks at providers whose test servers know none: what we send, and what we make of the answers. The objects lie in the real test
-//! server; what the provider's documents say of locks, the testkit tells. Not run against the real services.
+//! Object retention of Google Cloud Storage.
 
-use super::suite::CHECKS;
-use super::{key, names, text};
-use jiff::{SignedDuration, Timestamp};
+use super::{NAMES, STRONG, conforms, hours, is_near, key, names, runtime, text};
+use jiff::Timestamp;
 use retoma_core::error::codes;
 use retoma_core::manifest::{LockMode, ObjectLock};
 use retoma_core::{ErrorKind, Result};
-use retoma_repo::store::layer::{Layers, stack};
 use retoma_repo::store::{PutMode, Store, cloud};
 use retoma_testkit::{GcsServer, GoogleLock, RetainingGoogle};
 use std::sync::Arc;
 use tokio::runtime::Runtime;
 
-const STRONG: ObjectLock = ObjectLock { days: 10, mode: LockMode::Compliance };
-/// Names of every folder of a repository.
-const NAMES: [&str; 10] = [
-    "config",
-    "keys/a",
-    "data/aa/b",
-    "index/a",
-    "snapshots/a",
-    "wal/c/1/2",
-    "evidence/w/1",
-    "manifests/a",
-    "locks/a",
-    "marks/a",
-];
-
-fn runtime() -> Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
-}
-
-fn hours(hours: i64) -> Timestamp {
-    let end = Timestamp::now() + SignedDuration::from_hours(hours);
-    Timestamp::from_second(end.as_second()).unwrap()
-}
-
 fn sent(end: Timestamp) -> String {
     end.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
-}
-
-fn is_near(time: Timestamp, expected: Timestamp) -> bool {
-    (time.as_second() - expected.as_second()).abs() < 30
 }
 
 struct Google {
@@ -90,14 +59,7 @@ impl Google {
 #[test]
 fn google_with_locks_conforms_and_each_object_is_locked_by_the_request_that_writes_it() {
     let Some(google) = Google::new() else { return };
-    let mut failed = Vec::new();
-    for (name, check) in CHECKS {
-        let store = stack(google.store(&format!("checks/{name}"), STRONG), Layers::default()).store;
-        if google.runtime.block_on(async { tokio::spawn(check(store)).await }).is_err() {
-            failed.push(name);
-        }
-    }
-    assert!(failed.is_empty(), "these checks failed: {failed:?}; their panics are above");
+    conforms(&google.runtime, |prefix| google.store(prefix, STRONG));
     for lock in google.front.objects().values().flatten() {
         assert_eq!((lock.mode.as_str(), lock.by.as_str()), ("Locked", "POST"), "{lock:?}");
     }
@@ -140,7 +102,8 @@ fn google_is_asked_for_what_a_lock_lacks_and_never_for_less() {
     let end = hours(24 * 12);
     let held = locks.held(&key("config")).unwrap();
     locks.extend(&key("config"), held, end).unwrap();
-    let expected = |mode: &str, end| GoogleLock { mode: mode.to_owned(), until: sent(end), by: "PATCH".to_owned() };
+    let expected =
+        |mode: &str, end| GoogleLock { mode: mode.to_owned(), until: sent(end), by: "PATCH".to_owned() };
     assert_eq!(google.lock("z/config"), expected("Locked", end));
     // Enough as it is: nothing is sent.
     let held = locks.held(&key("config")).unwrap();
@@ -178,7 +141,11 @@ fn a_lock_that_google_does_not_give_is_no_success() {
     let locks = google.locks("z", STRONG);
     let is_refused = |outcome: Result<()>| {
         let refused = outcome.unwrap_err();
-        assert_eq!((refused.kind(), refused.code()), (ErrorKind::Invalid, codes::STORE_NO_LOCKS), "{refused}");
+        assert_eq!(
+            (refused.kind(), refused.code()),
+            (ErrorKind::Invalid, codes::STORE_NO_LOCKS),
+            "{refused}"
+        );
     };
     google.put(&google.plain("z"), "index/a").unwrap();
     // The bucket has no object retention.
@@ -189,7 +156,8 @@ fn a_lock_that_google_does_not_give_is_no_success() {
     let state = locks.bucket().unwrap();
     assert_eq!((state.has_locks, state.has_versions), (false, true));
     // What is refused for another reason is not taken for that.
-    let nobodys = cloud::open_locked_with(&"gs://nobodys/x".parse().unwrap(), &google.variables(), STRONG).unwrap();
+    let nobodys =
+        cloud::open_locked_with(&"gs://nobodys/x".parse().unwrap(), &google.variables(), STRONG).unwrap();
     google.front.set_up(true, true);
     assert_eq!(google.put(&nobodys, "config").unwrap_err().code(), codes::STORE_BUCKET);
     google.put(&google.store("z", STRONG), "config").unwrap();
