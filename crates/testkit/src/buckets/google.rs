@@ -1,4 +1,4 @@
-//! Object retention before `fake-gcs-server`, which knows none: it drops the field.
+//! Object retention before `fake-gcs-server`, which enforces none.
 //!
 //! Objects go to the real server. What Google's documents say of retention is kept and told here, and every request that tells of
 //! it is noted. Nobody has compared this with Google.

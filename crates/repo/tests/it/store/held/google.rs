@@ -171,19 +171,6 @@ fn a_lock_that_google_does_not_give_is_no_success() {
     google.put(&google.store("z", STRONG), "locks/a").unwrap();
 }
 
-/// What fake-gcs-server itself makes of it: nothing, and that is seen.
-#[test]
-fn a_server_that_knows_no_retention_gives_no_success() {
-    let Some(server) = GcsServer::start() else { return };
-    server.make_bucket("bucket");
-    let address = "gs://bucket/z".parse().unwrap();
-    let store = cloud::open_locked_with(&address, &server.variables(), STRONG).unwrap();
-    let refused = runtime().block_on(store.put(&key("config"), text("x"), PutMode::Create)).unwrap_err();
-    assert_eq!(refused.code(), codes::STORE_NO_LOCKS, "{refused}");
-    let locks = cloud::Locks::open_with(&address, &server.variables(), STRONG).unwrap();
-    assert!(!locks.bucket().unwrap().has_locks);
-}
-
 #[test]
 fn without_versions_google_deletes_nothing_that_is_locked() {
     let Some(google) = Google::new() else { return };
