@@ -4,6 +4,7 @@
 //! last. A key file without a recipient is one whose password somebody knows.
 
 use crate::crypto;
+use crate::format::key::Origin;
 use crate::format::recipient::{LIMIT_BYTES, Recipient, Sealed, ShareSet, Wrapping};
 use crate::id::{KeyId, RecipientId};
 use crate::repository::{Folder, Repository, list_ids};
@@ -110,13 +111,13 @@ fn load(store: &BlockingStore, id: RecipientId, size_bytes: u64) -> Result<Recip
     load().with_context(|| format!("read recipients/{id}"))
 }
 
-/// Adds a key file that opens `repository` with `password`, and what tells how that password is had. The recipient is durable
+/// Adds a key file that opens `repository` with `password`, one of [`new_password`]'s, and what tells how that password is had. The recipient is durable
 /// before the key file: killed in between, there is a recipient of nothing.
 ///
 /// # Errors
 /// `Exhausted` with `R0219` for one key too many; what the store says.
 pub fn add(repository: &Repository, password: &Secret<String>, wrapping: Wrapping) -> Result<KeyId> {
-    let (key, file) = repository.new_key(password)?;
+    let (key, file) = repository.new_key(password, Origin::Random)?;
     let json = Recipient { key, created: crate::host::now(), wrapping }.to_json()?;
     let id = RecipientId::of(&json);
     let name = Folder::Recipients.key(&id.to_hex())?;

@@ -4,7 +4,7 @@ use crate::copies::Copies;
 use crate::crypto::MasterKey;
 use crate::format::config::Config;
 use crate::format::index::IndexFile;
-use crate::format::key::{KeyFile, Maker};
+use crate::format::key::{KeyFile, Maker, Origin};
 use crate::format::lock::Lock;
 use crate::format::snapshot::Snapshot;
 use crate::format::unpacked;
@@ -99,13 +99,14 @@ impl Repository {
             return Err(already(&store));
         }
         refuse_remains(&store)?;
-        let (key, key_id, fresh) = if let Some((key, id)) = find_key(&store, password)? {
-            (key, id, false)
-        } else {
-            let master = MasterKey::generate()?;
-            let id = add_key_file(&store, &master, password)?;
-            (master, id, true)
-        };
+        let (key, key_id, fresh) =
+            if let Some((key, id)) = first_key(&store, password, |key, id| Ok((key, id)))? {
+                (key, id, false)
+            } else {
+                let master = MasterKey::generate()?;
+                let id = add_key_file(&store, &master, password)?;
+                (master, id, true)
+            };
         let config = Config::generate()?;
         let sealed = Bytes::from(config.seal(&key)?);
         match store.put(&config_key()?, sealed, PutMode::Create) {
@@ -134,16 +135,14 @@ impl Repository {
             }
             Err(error) => return Err(error.context("read the repository's config")),
         };
-        let mut damaged = None;
-        for (key, key_id) in keys_that_open(&store, password)? {
-            match Config::open(&key, &sealed) {
-                Ok(config) => {
-                    return Ok(Self::opened(store, Arc::new(key), key_id, config));
-                }
-                Err(error) => damaged = Some(error.context("open the repository's config")),
-            }
+        let accept = |key: MasterKey, key_id| {
+            let config = Config::open(&key, &sealed).context("open the repository's config")?;
+            Ok((key, key_id, config))
+        };
+        match first_key(&store, password, accept)? {
+            Some((key, key_id, config)) => Ok(Self::opened(store, Arc::new(key), key_id, config)),
+            None => Err(wrong_key(&store)),
         }
-        Err(damaged.unwrap_or_else(|| wrong_key(&store)))
     }
 
     /// Opens a repository with one of these keys, without a password. `None` when none of them is this repository's, or its
@@ -408,7 +407,7 @@ impl Repository {
     /// `Invalid` for an empty password; `Exhausted` with `R0219` when there are so many that it might never be tried;
     /// what the store says.
     pub fn add_key(&self, password: &Secret<String>) -> Result<KeyId> {
-        let (id, file) = self.new_key(password)?;
+        let (id, file) = self.new_key(password, Origin::Chosen)?;
         self.save_key(id, file)?;
         Ok(id)
     }
@@ -417,14 +416,14 @@ impl Repository {
     ///
     /// # Errors
     /// As [`Repository::add_key`].
-    pub(crate) fn new_key(&self, password: &Secret<String>) -> Result<(KeyId, Bytes)> {
+    pub(crate) fn new_key(&self, password: &Secret<String>, origin: Origin) -> Result<(KeyId, Bytes)> {
         if self.list(Folder::Keys)?.len() >= KEYS_TRIED {
             let message =
                 format!("the repository has {KEYS_TRIED} keys, and no more are tried when it is opened");
             return Err(Error::new(ErrorKind::Exhausted, codes::TOO_MANY_KEYS, message)
                 .with_hint("remove one that is no longer used: `retoma key list`, `retoma key remove ID`"));
         }
-        new_key_file(&self.key, password)
+        new_key_file(&self.key, password, origin)
     }
 
     /// Stores what [`Repository::new_key`] gave.
@@ -515,24 +514,32 @@ fn load_key_file(store: &BlockingStore, id: KeyId) -> Result<KeyFile> {
     load().with_context(|| format!("read keys/{id}"))
 }
 
-/// Every key file that `password` opens. A damaged one is passed over while another opens.
-fn keys_that_open(store: &BlockingStore, password: &Secret<String>) -> Result<Vec<(MasterKey, KeyId)>> {
-    let (mut opened, mut damaged) = (Vec::new(), None);
+/// What `accept` makes of the first key file that `password` opens and that it takes; those that cost the least are tried first.
+/// A damaged one is passed over while another is taken.
+fn first_key<T>(
+    store: &BlockingStore,
+    password: &Secret<String>,
+    accept: impl Fn(MasterKey, KeyId) -> Result<T>,
+) -> Result<Option<T>> {
+    let (mut files, mut damaged, mut refused) = (Vec::new(), None, None);
     for (id, _) in list_ids(store, Folder::Keys)?.into_iter().take(KEYS_TRIED) {
-        match load_key_file(store, KeyId(id)).and_then(|file| file.open(password)) {
-            Ok(Some(master)) => opened.push((master, KeyId(id))),
-            Ok(None) => {}
+        match load_key_file(store, KeyId(id)) {
+            Ok(file) => files.push((KeyId(id), file)),
             Err(error) => damaged = Some(error),
         }
     }
-    match damaged {
-        Some(error) if opened.is_empty() => Err(error),
-        _ => Ok(opened),
+    files.sort_by_key(|(_, file)| file.work());
+    for (id, file) in files {
+        match file.open(password) {
+            Ok(Some(master)) => match accept(master, id) {
+                Ok(taken) => return Ok(Some(taken)),
+                Err(error) => refused = Some(error),
+            },
+            Ok(None) => {}
+            Err(error) => damaged = Some(error.context(format!("read keys/{id}"))),
+        }
     }
-}
-
-fn find_key(store: &BlockingStore, password: &Secret<String>) -> Result<Option<(MasterKey, KeyId)>> {
-    Ok(keys_that_open(store, password)?.into_iter().next())
+    refused.or(damaged).map_or(Ok(None), Err)
 }
 
 /// Takes away the key that we made, unless whoever made the repository before us found and took it.
@@ -545,14 +552,14 @@ fn take_key_back(store: &BlockingStore, key: &MasterKey, id: KeyId) -> Result<()
 }
 
 fn add_key_file(store: &BlockingStore, master: &MasterKey, password: &Secret<String>) -> Result<KeyId> {
-    let (id, file) = new_key_file(master, password)?;
+    let (id, file) = new_key_file(master, password, Origin::Chosen)?;
     save_key_file(store, id, file)?;
     Ok(id)
 }
 
-fn new_key_file(master: &MasterKey, password: &Secret<String>) -> Result<(KeyId, Bytes)> {
+fn new_key_file(master: &MasterKey, password: &Secret<String>, origin: Origin) -> Result<(KeyId, Bytes)> {
     let maker = Maker { username: host::username(), hostname: host::hostname(), now: host::now() };
-    let json = KeyFile::create(master, password, maker)?.to_json()?;
+    let json = KeyFile::create(master, password, origin, maker)?.to_json()?;
     Ok((KeyId::of(&json), Bytes::from(json)))
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Fairness: every tool gets the same tree (read once before, so that it is in memory), its own empty repository and
 //! cache on the same disk, its default options and all cores; what the previous one left in the page cache is written
-//! out before the clock starts; nothing is deleted before the last round has ended, only emptied; the order changes from round to round; medians are
+//! out before the clock starts, and what it left free of the memory filled (`memory`); nothing is deleted before the last round has ended, only emptied; the order changes from round to round; medians are
 //! reported. Nothing is run as a benchmark in CI.
 
 use super::data::{self, Shape};

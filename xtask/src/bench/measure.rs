@@ -135,9 +135,15 @@ pub(super) fn version(script: &str) -> String {
     asked(script).map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
 }
 
-/// Runs `script` and measures it. What other runs left unwritten is written first.
+/// Runs `script` and measures it. What other runs left unwritten is written first, and the memory that they left free is filled.
 pub(super) fn run(place: &Place, step: &str, script: &str) -> Result<Measured> {
     sh::run(&mut Command::new("sync"))?;
+    super::memory::fill()?;
+    run_now(place, step, script)
+}
+
+/// As [`run`], at once: while something else runs.
+pub(super) fn run_now(place: &Place, step: &str, script: &str) -> Result<Measured> {
     let (costs, log) = (place.folder.join("costs"), place.folder.join("log"));
     let mut time = Command::new("/usr/bin/time");
     time.args(["-f", "%U %S %M", "-o"]).arg(&costs).args(["bash", "-o", "pipefail"]);
@@ -190,10 +196,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let place = Place::of_files(dir.path(), "tool", dir.path(), "x");
         place.make().unwrap();
-        let measured = run(&place, "big", r#"echo "$STEP" > "$REPO/step""#).unwrap();
+        let measured = run_now(&place, "big", r#"echo "$STEP" > "$REPO/step""#).unwrap();
         assert_eq!(std::fs::read_to_string(place.repository.join("step")).unwrap(), "big\n");
         assert!(measured.peak_bytes > 0);
-        let error = run(&place, "big", "echo no room >&2; false | true").unwrap_err();
+        let error = run_now(&place, "big", "echo no room >&2; false | true").unwrap_err();
         assert!(error.contains("exit code 1") && error.contains("no room"), "{error}");
     }
 }

@@ -3,6 +3,7 @@
 mod data;
 mod files;
 mod measure;
+mod memory;
 mod postgres;
 mod report;
 mod stores;

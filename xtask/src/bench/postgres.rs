@@ -215,7 +215,7 @@ fn loads(work: &Path, cluster: &Cluster, tools: &[&Tool], rounds: usize) -> Resu
                 let place = place(&work.join(round.to_string()), cluster, tool, &format!("load-{count}"));
                 place.make()?;
                 measure::prepare(&place, tool.init)?;
-                measure::run(&place, "load", tool.full_with_wal.unwrap_or(tool.full))?;
+                measure::run_now(&place, "load", tool.full_with_wal.unwrap_or(tool.full))?;
                 count += 1;
             }
             rates.entry(tool.name).or_default().push((running.transactions_per_second()?, count));

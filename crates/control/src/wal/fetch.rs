@@ -42,7 +42,9 @@ pub struct Fetched {
     pub ahead: usize,
 }
 
-/// Fetches `name` to `target`, a place in the `pg_wal` of the server that recovers: whole and durable, or not at all.
+/// Fetches `name` to `target`, a place in the `pg_wal` of the server that recovers: whole or not at all, under its name in one
+/// step, and not synced: after a crash of the machine the server begins its recovery anew and asks again, and what it keeps
+/// of the archive it syncs itself (`KeepFileRestoredFromArchive`).
 ///
 /// # Errors
 /// Whenever it cannot be known whether the file is in the archive, or it cannot be written: `Corrupt` with `R0203` or
@@ -69,7 +71,7 @@ fn fetch_file(job: &Job, name: WalFileName, target: &Path) -> Result<Fetched> {
     let Some((archive, bytes, source)) = look_everywhere(archives, name)? else {
         return Ok(done(None, 0));
     };
-    durable::write(target, &bytes, durable::PRIVATE)?;
+    durable::write_unsynced(target, &bytes, durable::PRIVATE)?;
     let mut ahead = 0;
     if let (Some(spool), WalFileName::Segment(segment), Source::Repository) = (&spool, name, source)
         && let Ok(size) = SegmentSize::new(bytes.len() as u64)

@@ -6,8 +6,8 @@
 //! <folder>/fetched/<segment>.<crc>
 //! ```
 //!
-//! Nothing here has to last: what is missing, damaged or foreign costs time only, so nothing is synced but fetched segments,
-//! which go to the server as they are. An acknowledgement is written *after* the stores have the segment, and holds for
+//! Nothing here has to last: what is missing, damaged or foreign costs time only, so nothing is synced. A fetched segment is
+//! compared with its checksum when it is handed out. An acknowledgement is written *after* the stores have the segment, and holds for
 //! the very file that was read: device, inode, size, times of modification and change.
 
 use retoma_core::postgres::{SegmentHeader, SegmentName};
@@ -113,7 +113,7 @@ impl Spool {
     /// What the file system says; then there is none.
     pub fn acknowledge(&self, _right: &Ahead, name: SegmentName, file: FileId) -> Result<()> {
         let path = self.stored(name);
-        Self::publish(&path, file.line().as_bytes(), false)
+        Self::publish(&path, file.line().as_bytes())
     }
 
     /// Whether this very file was acknowledged.
@@ -137,7 +137,7 @@ impl Spool {
     /// What the file system says; then it is not kept.
     pub fn put(&self, _right: &Ahead, name: SegmentName, bytes: &[u8]) -> Result<()> {
         let path = self.folder.join(FETCHED).join(format!("{name}.{:08x}", crc32c::crc32c(bytes)));
-        Self::publish(&path, bytes, true)
+        Self::publish(&path, bytes)
     }
 
     /// Whether there is a file for this segment.
@@ -145,7 +145,7 @@ impl Spool {
         self.find(name).is_some()
     }
 
-    /// Moves a segment that was fetched ahead to `target`. `false` when it is not there or not what it should be; then it
+    /// Moves a segment that was fetched ahead to `target`, not synced. `false` when it is not there or not what it should be; then it
     /// is removed.
     ///
     /// # Errors
@@ -157,10 +157,10 @@ impl Spool {
             return Ok(false);
         };
         match std::fs::rename(&path, target) {
-            Ok(()) => crate::durable::sync_folder_of(target)?,
+            Ok(()) => {}
             // Another file system.
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-                crate::durable::write(target, &bytes, crate::durable::PRIVATE)?;
+                crate::durable::write_unsynced(target, &bytes, crate::durable::PRIVATE)?;
                 std::fs::remove_file(&path).ok();
             }
             Err(error) => return Err(Error::io(target.display(), error)),
@@ -199,15 +199,12 @@ impl Spool {
     }
 
     /// Writes under a temporary name, which no reader looks at, and renames.
-    fn publish(path: &Path, bytes: &[u8], synced: bool) -> Result<()> {
+    fn publish(path: &Path, bytes: &[u8]) -> Result<()> {
         let temporary = crate::durable::temporary(path);
         let write = || {
             std::fs::remove_file(&temporary).ok();
             let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
             file.write_all(bytes)?;
-            if synced {
-                file.sync_data()?;
-            }
             std::fs::rename(&temporary, path)
         };
         write().map_err(|error| {

@@ -32,8 +32,26 @@ pub struct KeyFile {
     pub data: String,
 }
 
-/// Cost of the derivation: about 0.1 s and 32 MiB. Never less (`docs/format.md`).
-const N: u64 = 32768;
+/// Where a password comes from decides how dear each guess has to be (`docs/format.md`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// Somebody chose it, and it can be guessed: about 0.1 s and 32 MiB for each derivation, never less.
+    Chosen,
+    /// 256 random bits, as 64 hexadecimal digits: nobody guesses them, however cheap a guess is, and who opens with them
+    /// need not wait.
+    Random,
+}
+
+impl Origin {
+    /// scrypt's cost.
+    const fn n(self) -> u64 {
+        match self {
+            Self::Chosen => 32768,
+            Self::Random => 2,
+        }
+    }
+}
+
 const R: u32 = 8;
 const P: u32 = 1;
 /// The dearest derivation that is believed: a hostile file must not take all memory. 1 GiB.
@@ -66,15 +84,24 @@ impl KeyFile {
     /// Seals `master` under `password`.
     ///
     /// # Errors
-    /// `Invalid` for an empty password.
-    pub fn create(master: &MasterKey, password: &Secret<String>, maker: Maker) -> Result<Self> {
+    /// `Invalid` for an empty password; `Internal` for one that is said to be random and cannot be.
+    pub fn create(
+        master: &MasterKey,
+        password: &Secret<String>,
+        origin: Origin,
+        maker: Maker,
+    ) -> Result<Self> {
         if password.expose().is_empty() {
             return Err(Error::new(ErrorKind::Invalid, codes::SECRET_MISSING, "the password is empty")
                 .with_hint("put a password of 16 or more random characters into the file or variable that the manifest names"));
         }
+        if origin == Origin::Random && crate::id::unhex(password.expose()).is_none() {
+            return Err(Error::internal("a password that is said to be random is not 64 hexadecimal digits"));
+        }
+        let n = origin.n();
         let mut salt = [0; 64];
         crypto::random(&mut salt)?;
-        let sealing = derive(password, &salt, N, R, P)?;
+        let sealing = derive(password, &salt, n, R, P)?;
         let encode = |bytes: &[u8]| Zeroizing::new(BASE64.encode(bytes));
         let json = MasterJson {
             mac: MacJson { k: encode(&master.mac_k), r: encode(&master.mac_r) },
@@ -87,7 +114,7 @@ impl KeyFile {
             username: maker.username,
             hostname: maker.hostname,
             kdf: "scrypt".to_owned(),
-            n: N,
+            n,
             r: R,
             p: P,
             salt: BASE64.encode(salt),
@@ -122,6 +149,12 @@ impl KeyFile {
             }
         }
         Ok(Some(MasterKey::from_bytes(&bytes)))
+    }
+
+    /// How much work it takes to try a password on it, in blocks of scrypt. For an order only: hostile costs are refused when
+    /// they would be paid.
+    pub fn work(&self) -> u64 {
+        self.n.saturating_mul(u64::from(self.r)).saturating_mul(u64::from(self.p))
     }
 
     /// JSON, as stored: a key file is not sealed itself.
@@ -178,7 +211,7 @@ mod tests {
     #[test]
     fn the_right_password_opens_and_another_does_not() {
         let master = MasterKey::generate().unwrap();
-        let file = KeyFile::create(&master, &secret("correct"), maker()).unwrap();
+        let file = KeyFile::create(&master, &secret("correct"), Origin::Chosen, maker()).unwrap();
         let file = KeyFile::from_json(&file.to_json().unwrap()).unwrap();
         let opened = file.open(&secret("correct")).unwrap().unwrap();
         assert_eq!(opened.subkey("x"), master.subkey("x"));
@@ -188,8 +221,25 @@ mod tests {
 
     #[test]
     fn an_empty_password_is_refused() {
-        let error = KeyFile::create(&MasterKey::from_bytes(&[0; 64]), &secret(""), maker()).unwrap_err();
+        let error = KeyFile::create(&MasterKey::from_bytes(&[0; 64]), &secret(""), Origin::Chosen, maker())
+            .unwrap_err();
         assert_eq!(error.code(), codes::SECRET_MISSING);
+    }
+
+    #[test]
+    fn only_what_can_be_random_is_derived_cheaply() {
+        let master = MasterKey::generate().unwrap();
+        let random = secret(&"0123456789abcdef".repeat(4));
+        let file = KeyFile::create(&master, &random, Origin::Random, maker()).unwrap();
+        assert_eq!((file.n, file.r, file.p), (2, 8, 1));
+        assert!(file.open(&random).unwrap().is_some());
+        assert!(file.open(&secret(&"0".repeat(64))).unwrap().is_none());
+        for chosen in
+            ["correct horse battery staple", &"0123456789abcde".repeat(4), &"0123456789abcdeg".repeat(4)]
+        {
+            let error = KeyFile::create(&master, &secret(chosen), Origin::Random, maker()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Internal, "{chosen}");
+        }
     }
 
     #[test]

@@ -253,3 +253,44 @@ fn a_way_in_is_written_before_its_key_and_the_key_opens() {
     assert_eq!(repository.keys().unwrap().len(), keys, "no key without it");
     assert_ne!(recipients::new_password().unwrap().expose(), password.expose());
 }
+
+/// Who opens with random bits does not wait for the derivations of passwords that people chose.
+#[test]
+fn keys_of_random_passwords_are_tried_first() {
+    let (_, store) = memory();
+    let repository = Repository::init(store.clone(), &secret("a")).unwrap();
+    let password = recipients::new_password().unwrap();
+    // As the names fall, the dear key of the same password comes first in the list.
+    let (cheap, dear) = loop {
+        let cheap = recipients::add(&repository, &password, Wrapping::KeyFile).unwrap();
+        let dear = repository.add_key(&password).unwrap();
+        if dear < cheap {
+            break (cheap, dear);
+        }
+        repository.remove_key(cheap).unwrap();
+        repository.remove_key(dear).unwrap();
+    };
+    assert_eq!(Repository::open(store.clone(), &password).unwrap().key_id(), cheap);
+    repository.remove_key(cheap).unwrap();
+    assert_eq!(Repository::open(store.clone(), &password).unwrap().key_id(), dear);
+    assert_eq!(Repository::open(store, &secret("a")).unwrap().key_id(), repository.key_id());
+}
+
+/// Keys that open, but of another repository's master key, stand in nobody's way: a killed `init` leaves such.
+#[test]
+fn a_key_that_opens_another_master_key_is_passed_over() {
+    let (_, store) = memory();
+    let (_, other) = memory();
+    let repository = Repository::init(store.clone(), &secret("a")).unwrap();
+    for _ in 0..3 {
+        let (_, other) = memory();
+        let foreign = Repository::init(other.clone(), &secret("a")).unwrap().key_id();
+        let name = Folder::Keys.key(&foreign.to_hex()).unwrap();
+        put(&store, name.as_str(), other.get(&name).unwrap());
+    }
+    assert_eq!(Repository::open(store.clone(), &secret("a")).unwrap().key_id(), repository.key_id());
+    // When all that open are of others, it is the config that does not fit.
+    Repository::init(other.clone(), &secret("b")).unwrap();
+    put(&store, "config", other.get(&key("config")).unwrap());
+    assert_eq!(code(Repository::open(store, &secret("a"))).map(|it| it.0), Some(ErrorKind::Corrupt));
+}

@@ -126,8 +126,11 @@ as_server pgbackrest --config="$HOME_OF_TOOL/conf" --stanza=main --type=full --a
         name: "retoma",
         available: r#""$RETOMA" backup --help | grep -q backup"#,
         version: r#""$RETOMA" --version"#,
-        // The first backup makes the repository.
-        init: r#"mkdir "$HOME_OF_TOOL/seed"; echo seed > "$HOME_OF_TOOL/seed/file"; "$RETOMA" -q --manifest "$MANIFEST" backup seed"#,
+        // The first backup makes the repository. Then a key file opens it, as docs/wal.md tells the database's host to: pgBackRest
+        // derives nothing from its passphrase either.
+        init: r#"mkdir "$HOME_OF_TOOL/seed"; echo seed > "$HOME_OF_TOOL/seed/file"; "$RETOMA" -q --manifest "$MANIFEST" backup seed
+"$RETOMA" -q --manifest "$MANIFEST" key add --key-file -o "$HOME_OF_TOOL/key"
+sed -i "s|^password = .*|password = \"file:$HOME_OF_TOOL/key\"|" "$MANIFEST""#,
         full: r#"XDG_CACHE_HOME="$CACHE" "$RETOMA" --manifest "$MANIFEST" backup database"#,
         full_with_wal: None,
         again: Some(r#"XDG_CACHE_HOME="$CACHE" "$RETOMA" --manifest "$MANIFEST" backup database"#),

@@ -2,7 +2,7 @@
 
 use super::{beginnings, key};
 use crate::crypto::{MasterKey, OVERHEAD_BYTES};
-use crate::format::key::{KeyFile, Maker};
+use crate::format::key::{KeyFile, Maker, Origin};
 use crate::format::polynomial::is_irreducible;
 use crate::format::time::Time;
 use crate::format::unpacked;
@@ -74,7 +74,7 @@ fn maker() -> Maker {
 #[test]
 fn a_key_file_says_what_it_costs_and_refuses_what_it_cannot_be() {
     let password = Secret::new("right".to_owned());
-    let file = KeyFile::create(&key(), &password, maker()).unwrap();
+    let file = KeyFile::create(&key(), &password, Origin::Chosen, maker()).unwrap();
     let json: serde_json::Value = serde_json::from_slice(&file.to_json().unwrap()).unwrap();
     let cost = ["N", "r", "p"].map(|name| json[name].as_u64().unwrap());
     assert_eq!((json["kdf"].as_str(), cost), (Some("scrypt"), [32768, 8, 1]));
@@ -94,7 +94,7 @@ fn a_key_file_says_what_it_costs_and_refuses_what_it_cannot_be() {
     assert!(!changed(|file| file.n = 2).unwrap(), "another derivation gives another key");
     // What is too short to be sealed at all opens with no password.
     assert!(!changed(|file| file.data = "QUFB".to_owned()).unwrap());
-    let other = KeyFile::create(&key(), &password, maker()).unwrap();
+    let other = KeyFile::create(&key(), &password, Origin::Chosen, maker()).unwrap();
     assert!(other.salt != file.salt && other.data != file.data, "a salt is never used twice");
 }
 

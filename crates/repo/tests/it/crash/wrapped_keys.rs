@@ -9,6 +9,10 @@ use retoma_repo::format::recipient::Wrapping;
 use retoma_repo::ops::keys;
 use std::collections::BTreeSet;
 
+/// As those that we make: 256 bits.
+const WRAPPED: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+const OTHER: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
+
 type Operation<'a> = &'a dyn Fn(&Repository) -> Result<()>;
 
 /// Wherever the process dies: the known password and the data are there, and no key is taken for one that somebody knows the password
@@ -17,12 +21,12 @@ type Operation<'a> = &'a dyn Fn(&Repository) -> Result<()>;
 fn of_wrapped_keys_leaves_no_key_that_nobody_holds_and_nobody_knows_of() {
     let (disk, repository) = new_repository();
     back_up(&repository, &files(0..2)).unwrap();
-    let wrapped = keys::add_wrapped(&repository, &secret("wrapped"), Some(Wrapping::KeyFile)).unwrap();
+    let wrapped = keys::add_wrapped(&repository, &secret(WRAPPED), Some(Wrapping::KeyFile)).unwrap();
     let objects = disk.objects();
     let old = wrapped.to_hex();
     let operations: [(Operation<'_>, &[&str]); 3] = [
         (
-            &|repository| keys::add_wrapped(repository, &secret("other"), Some(Wrapping::KeyFile)).map(drop),
+            &|repository| keys::add_wrapped(repository, &secret(OTHER), Some(Wrapping::KeyFile)).map(drop),
             &["put recipients", "put keys"],
         ),
         (
@@ -30,7 +34,7 @@ fn of_wrapped_keys_leaves_no_key_that_nobody_holds_and_nobody_knows_of() {
             &["put locks", "delete keys", "delete recipients", "delete locks"],
         ),
         (
-            &|repository| keys::rotate(repository, &old, &secret("other"), Some(Wrapping::KeyFile)).map(drop),
+            &|repository| keys::rotate(repository, &old, &secret(OTHER), Some(Wrapping::KeyFile)).map(drop),
             &["put locks", "put recipients", "put keys", "delete keys", "delete recipients", "delete locks"],
         ),
     ];
@@ -51,7 +55,7 @@ fn of_wrapped_keys_leaves_no_key_that_nobody_holds_and_nobody_knows_of() {
                 let listed = keys::list_all(&opened).unwrap();
                 let known = listed.keys.iter().filter(|key| key.kind() == "password").count();
                 assert_eq!(known, 1, "{death:?} {write} of {expected:?}");
-                assert!(!replaces || opens("wrapped").is_ok() || opens("other").is_ok(), "one of both opens");
+                assert!(!replaces || opens(WRAPPED).is_ok() || opens(OTHER).is_ok(), "one of both opens");
                 // Whoever sees what is left over takes it away.
                 for nothing in listed.of_nothing {
                     keys::remove(&opened, &nothing.to_hex()).unwrap();
