@@ -135,12 +135,12 @@ impl Round<'_> {
     fn step(&mut self, step: Step, results: &mut Results) -> Result {
         for tool in self.tools {
             let Some(script) = tool.script(step) else { continue };
-            let place = if step == Step::Big {
-                Place::of_files(self.work, tool.name, &self.trees.big, "big")
-            } else {
-                Place::of_files(self.work, tool.name, &self.trees.tree, "files")
+            let (input, name) = match step {
+                Step::Big => (&self.trees.big, "big"),
+                _ => (&self.trees.tree, "files"),
             };
-            let measured = measure::run(&place, step.name(), script)?;
+            let place = Place::of_files(self.work, tool.name, input, name);
+            let measured = measure::run(&place, step.name(), script, input)?;
             println!("  {:<10} {:<8} {measured}", step.name(), tool.name);
             results.add(step.name(), tool.name, measured);
             if matches!(step, Step::Initial | Step::Unchanged | Step::Changed) {

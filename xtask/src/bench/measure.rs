@@ -1,6 +1,7 @@
 //! Runs one command under `time` and reads what it cost: wall seconds, CPU seconds of all its processes, peak memory of
 //! the largest of them.
 
+use super::memory;
 use crate::dist::target_dir;
 use crate::sh::{self, Result};
 use std::fmt;
@@ -135,10 +136,13 @@ pub(super) fn version(script: &str) -> String {
     asked(script).map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
 }
 
-/// Runs `script` and measures it. What other runs left unwritten is written first, and the memory that they left free is filled.
-pub(super) fn run(place: &Place, step: &str, script: &str) -> Result<Measured> {
+/// Runs `script`, which reads `input` or the repository, and measures it. What other runs left unwritten is written first, the memory
+/// that they left free is filled, and what will be read is in memory.
+pub(super) fn run(place: &Place, step: &str, script: &str, input: &Path) -> Result<Measured> {
     sh::run(&mut Command::new("sync"))?;
-    super::memory::fill()?;
+    memory::fill()?;
+    memory::warm(&place.repository)?;
+    memory::warm(input)?;
     run_now(place, step, script)
 }
 

@@ -147,7 +147,7 @@ impl Round<'_> {
         for tool in &self.tools {
             let Some(script) = script(tool) else { continue };
             let place = self.place(tool, place);
-            let measured = measure::run(&place, row.0, script)?;
+            let measured = measure::run(&place, row.0, script, &self.cluster.data())?;
             tell(row, tool, measured);
             results.add(row.0, tool.name, measured);
             if let FULL | FEW | MINUTE = row {

@@ -163,7 +163,7 @@ impl Round<'_> {
                     _ => tool.backup,
                 };
                 self.far.requests();
-                let measured = measure::run(place, row.0, script)?;
+                let measured = measure::run(place, row.0, script, &self.trees.tree)?;
                 let asked = self.far.requests();
                 println!("  {:<10} {:<8} {measured} {asked:6} requests", row.0, tool.name);
                 results.add(row.0, tool.name, measured);

@@ -52,7 +52,7 @@ impl Cluster {
         sh::write(&file, before + &settings)
     }
 
-    fn data(&self) -> PathBuf {
+    pub(super) fn data(&self) -> PathBuf {
         self.folder.join("data")
     }
 
