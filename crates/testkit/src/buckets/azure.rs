@@ -115,7 +115,7 @@ impl State {
         let is_good = (200..300).contains(&exchange.status);
         match (exchange.method.as_str(), name) {
             ("PUT", Some(name)) if exchange.target.contains("comp=immutabilityPolicies") => {
-                self.change(exchange, name)
+                self.change(exchange, &name)
             }
             ("PUT", Some(name)) if is_good && exchange.header("x-ms-blob-type").is_some() => {
                 let policy = policy(exchange, "Put Blob");
@@ -143,13 +143,13 @@ impl State {
     }
 
     /// Azurite answers that it has no such operation (after it has looked at the signature).
-    fn change(&mut self, exchange: &Exchange, name: String) -> Option<Canned> {
+    fn change(&mut self, exchange: &Exchange, name: &str) -> Option<Canned> {
         if exchange.status != 501 {
             return None;
         }
         self.requests.push(exchange.clone());
         let new = policy(exchange, "Set Blob Immutability Policy");
-        let Some(old) = self.blobs.get_mut(&name) else {
+        let Some(old) = self.blobs.get_mut(name) else {
             return Some(Canned::s3("404 Not Found", "BlobNotFound", "The specified blob does not exist."));
         };
         let (Some(wanted), Some(had)) = (&new, &old) else {
