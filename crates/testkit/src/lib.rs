@@ -28,12 +28,15 @@ pub mod wait;
 pub mod wal;
 
 pub use blank::BlankMachine;
-pub use buckets::{AzuriteServer, BaoServer, GcsServer, S3Client, S3Version, SeaweedServer};
+pub use buckets::{
+    AzureLock, AzuriteServer, BaoServer, GcsServer, GoogleLock, ImmutableAzure, RetainingGoogle, S3Client,
+    S3Version, SeaweedServer,
+};
 pub use clock::ManualClock;
 pub use data::{Random, bytes};
 pub use faulty::{Call, Fault, FaultyStore, Rates, Rule, When};
 pub use folder::Folder;
-pub use http_proxy::{Canned, Fate, HttpProxy, Seen, Tunnel};
+pub use http_proxy::{Canned, Exchange, Fate, HttpProxy, Seen, Tunnel};
 pub use lock::restic_lock;
 pub use mail::{MailOptions, MailServer};
 pub use memory::{MemorySource, noise};

@@ -207,9 +207,15 @@ fn locked(
         Err(error) => return Err(error),
     };
     if let Some(until) = until {
+        // Where the credentials may not ask, it is as it must be.
+        let keeps_versions = locks.bucket().map_or(true, |bucket| bucket.has_versions);
+        let then = if keeps_versions {
+            "deleted here, they stay as old versions, and no room is given back before the bucket's lifecycle rule removes those"
+        } else {
+            "the bucket keeps no versions and refuses to delete them until then (docs/immutability.md)"
+        };
         context.printer.data(&format!(
-            "locked:   {} of them, until {} at the latest: deleted here, they stay as old versions, and no room is given back \
-             before the bucket's lifecycle rule removes those",
+            "locked:   {} of them, until {} at the latest: {then}",
             counted(count, "pack", "packs"),
             until.strftime("%Y-%m-%dT%H:%M:%SZ")
         ));

@@ -3,14 +3,18 @@
 use crate::documented::assert_documented;
 use crate::kit::tree;
 use crate::object_stores::Machine;
-use retoma_testkit::{S3Client, SeaweedServer};
+use retoma_testkit::{AzuriteServer, GcsServer, ImmutableAzure, RetainingGoogle, S3Client, SeaweedServer};
 use serde_json::Value;
 use std::thread::sleep;
 use std::time::Duration;
 
 /// A machine whose repository `far` is at `url`, locked for so many days.
 fn machine(server: &SeaweedServer, url: &str, role: &str, days: u32) -> Machine {
-    let machine = Machine::new(url, server.role_variables(role));
+    locked_machine(url, server.role_variables(role), days)
+}
+
+fn locked_machine(url: &str, variables: Vec<(String, String)>, days: u32) -> Machine {
+    let machine = Machine::new(url, variables);
     relock(&machine, days);
     machine
 }
@@ -223,4 +227,142 @@ fn a_bucket_without_locks_takes_no_backup_that_wants_them() {
     assert_eq!(server.admin("backups").versions("zone/"), []);
     let no_versions = machine.run(&["snapshots", "--as-of", "2020-01-01T00:00:00Z"]).expect(1);
     assert!(no_versions.stderr.contains("R0310"), "{}", no_versions.text());
+}
+
+/// A whole life with locks at Google, whose retention the testkit tells: not run against the real service.
+#[test]
+fn at_google_each_object_is_written_with_its_lock_which_is_renewed_and_outlives_prune() {
+    let Some(server) = GcsServer::start() else { return };
+    server.make_bucket("backups");
+    let google = RetainingGoogle::before(&server);
+    let machine = locked_machine("gs://backups/zone", server.variables_at(google.port()), 1);
+    machine.run(&["backup"]).expect(0);
+    let written = google.objects();
+    assert!(written.len() > 4, "{written:?}");
+    for (name, lock) in &written {
+        let must_go = name.starts_with("zone/locks/") || name.starts_with("zone/marks/");
+        let by = lock.as_ref().map(|lock| (lock.mode.as_str(), lock.by.as_str()));
+        assert_eq!(by, (!must_go).then_some(("Locked", "POST")), "{name}");
+    }
+    let fresh = machine.json(&["renew", "--yes"]);
+    assert_eq!((&fresh["due"], &fresh["without_lock"]), (&Value::from(0), &Value::from(0)), "{fresh:#}");
+    assert!(google.changes().is_empty(), "{:?}", google.changes());
+    let doctor = machine.run(&["doctor"]).expect(0);
+    for said in
+        ["object retention and keeps versions", "not run against the real service", "the first lock of"]
+    {
+        assert!(doctor.stdout.contains(said), "{said}: {}", doctor.text());
+    }
+
+    // The manifest asks for more than the objects have: each gets exactly what the plan says, and once.
+    relock(&machine, 10);
+    let doctor = machine.run(&["doctor"]).expect(0);
+    assert!(doctor.stdout.contains("retoma renew --yes"), "{}", doctor.text());
+    let renewed = machine.json(&["renew", "--yes"]);
+    assert_eq!(renewed["due"], renewed["objects"], "{renewed:#}");
+    assert_eq!(renewed["done"]["renewed"], renewed["objects"], "{renewed:#}");
+    let locks: Vec<_> = google.objects().into_values().flatten().collect();
+    let until = renewed["until"].as_str().unwrap().split('.').next().unwrap();
+    assert!(
+        locks.iter().all(|lock| lock.by == "PATCH" && lock.until.starts_with(until)),
+        "{until}: {locks:?}"
+    );
+    assert_eq!(google.changes().len(), locks.len());
+    assert_eq!(machine.json(&["renew", "--yes"])["due"], 0);
+
+    let first = machine.json(&["snapshots"])["snapshots"][0]["id"].as_str().unwrap().to_owned();
+    std::fs::remove_dir_all(machine.home.path("models")).unwrap();
+    machine.home.write("models/other", &retoma_testkit::bytes(9, 100_000));
+    machine.run(&["backup"]).expect(0);
+    // Without versions Google deletes nothing of it, and both verbs and the doctor say why.
+    google.set_up(true, false);
+    let doctor = machine.run(&["doctor"]).expect(1);
+    assert!(doctor.stdout.contains("R0312"), "{}", doctor.text());
+    let refused = machine.run(&["forget", "--snapshot", &first, "--yes"]).expect(1);
+    assert!(
+        refused.stderr.contains("R0306") && refused.stderr.contains("keeps versions"),
+        "{}",
+        refused.text()
+    );
+    google.set_up(true, true);
+    machine.run(&["forget", "--snapshot", &first, "--yes"]).expect(0);
+    google.set_up(true, false);
+    let refused = machine.run(&["prune", "--grace", "0s", "--yes"]).expect(1);
+    assert!(refused.stdout.contains("keeps no versions"), "{}", refused.text());
+    assert!(refused.stderr.contains("R0306"), "{}", refused.text());
+    machine.run(&["verify", "--read-data"]).expect(0);
+    google.set_up(true, true);
+    let pruned = machine.json(&["prune", "--grace", "0s", "--yes"]);
+    assert!(pruned["locked"]["packs"].as_u64() > Some(0), "{pruned:#}");
+    assert!(pruned["done"]["removed_packs"].as_u64() > Some(0), "{pruned:#}");
+    machine.run(&["verify", "--read-data"]).expect(0);
+    assert_eq!(google.refused(), 0, "something weaker was asked for");
+}
+
+#[test]
+fn a_bucket_of_google_without_retention_takes_no_backup_that_wants_it() {
+    let Some(server) = GcsServer::start() else { return };
+    server.make_bucket("backups");
+    let google = RetainingGoogle::before(&server);
+    google.set_up(false, true);
+    let machine = locked_machine("gs://backups/zone", server.variables_at(google.port()), 1);
+    let refused = machine.run(&["backup"]).expect(1);
+    assert!(refused.stderr.contains("R0312"), "{}", refused.text());
+    let doctor = machine.run(&["doctor"]).expect(1);
+    assert!(doctor.stdout.contains("R0312"), "{}", doctor.text());
+    assert_eq!(google.objects().len(), 0);
+    let no_versions = machine.run(&["snapshots", "--as-of", "2020-01-01T00:00:00Z"]).expect(1);
+    assert!(no_versions.stderr.contains("R0310"), "{}", no_versions.text());
+}
+
+/// The same at Azure, whose policies the testkit tells: not run against the real service.
+#[test]
+fn at_azure_each_blob_is_written_with_its_lock_which_is_renewed_and_outlives_prune() {
+    let Some(server) = AzuriteServer::start() else { return };
+    server.make_container("backups");
+    let azure = ImmutableAzure::before(&server, "backups");
+    let machine = locked_machine("az://backups/zone", server.variables_at(azure.port()), 1);
+    machine.run(&["backup"]).expect(0);
+    let written = azure.blobs();
+    assert!(written.len() > 4, "{written:?}");
+    for (name, lock) in &written {
+        let must_go = name.starts_with("zone/locks/") || name.starts_with("zone/marks/");
+        let by = lock.as_ref().map(|lock| (lock.mode.as_str(), lock.by));
+        assert_eq!(by, (!must_go).then_some(("locked", "Put Blob")), "{name}");
+    }
+    assert_eq!(machine.json(&["renew", "--yes"])["due"], 0);
+    let doctor = machine.run(&["doctor"]).expect(0);
+    for said in [
+        "version-level immutability and keeps versions",
+        "not run against the real service",
+        "the first lock of",
+    ] {
+        assert!(doctor.stdout.contains(said), "{said}: {}", doctor.text());
+    }
+    relock(&machine, 10);
+    let renewed = machine.json(&["renew", "--yes"]);
+    assert_eq!(renewed["due"], renewed["objects"], "{renewed:#}");
+    assert_eq!(renewed["done"]["renewed"], renewed["objects"], "{renewed:#}");
+    let locks: Vec<_> = azure.blobs().into_values().flatten().collect();
+    let until: jiff::Timestamp = renewed["until"].as_str().unwrap().parse().unwrap();
+    let until = until.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    assert!(locks.iter().all(|lock| lock.by != "Put Blob" && lock.until == until), "{until}: {locks:?}");
+    assert_eq!(azure.changes(), locks.len());
+
+    let first = machine.json(&["snapshots"])["snapshots"][0]["id"].as_str().unwrap().to_owned();
+    std::fs::remove_dir_all(machine.home.path("models")).unwrap();
+    machine.home.write("models/other", &retoma_testkit::bytes(9, 100_000));
+    machine.run(&["backup"]).expect(0);
+    machine.run(&["forget", "--snapshot", &first, "--yes"]).expect(0);
+    let pruned = machine.json(&["prune", "--grace", "0s", "--yes"]);
+    assert!(pruned["locked"]["packs"].as_u64() > Some(0), "{pruned:#}");
+    assert!(pruned["done"]["removed_packs"].as_u64() > Some(0), "{pruned:#}");
+    machine.run(&["verify", "--read-data"]).expect(0);
+    // Another container, without.
+    azure.set_up(false);
+    let machine = locked_machine("az://backups/other", server.variables_at(azure.port()), 1);
+    let refused = machine.run(&["backup"]).expect(1);
+    assert!(refused.stderr.contains("R0312"), "{}", refused.text());
+    let doctor = machine.run(&["doctor"]).expect(1);
+    assert!(doctor.stdout.contains("R0312"), "{}", doctor.text());
 }

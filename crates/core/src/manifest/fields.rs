@@ -245,8 +245,9 @@ static REPOSITORY: Section = Section {
         Field::new(
             "lock_days",
             Kind::Integer(1, object_lock::LONGEST_DAYS),
-            "For `s3://` alone, in a bucket with object lock: whatever a kept snapshot needs cannot be deleted or changed for so many \
-             days more, by nobody; `immutability.md` describes it.",
+            "For `s3://`, `gs://` and `az://`, in a bucket with locks of objects: whatever a kept snapshot needs cannot be deleted \
+             or changed for so many days more, by nobody; not run against the real services of Google and Azure; `immutability.md` \
+             describes it.",
         )
         .default("nothing is locked"),
         Field::new(

@@ -95,9 +95,12 @@ impl AzuriteServer {
         assert_eq!(status, Some(201), "make container {name}");
     }
 
-    /// HMAC-SHA256 with the account's key, in base64.
+    /// HMAC-SHA256 with the account's key, in base64; made by openssl.
+    ///
+    /// # Panics
+    /// When it fails.
     #[allow(clippy::unwrap_used)]
-    fn sign(&self, text: &str) -> String {
+    pub fn sign(&self, text: &str) -> String {
         let openssl = |arguments: &[&str], input: &[u8]| {
             let mut command = Command::new(&self.openssl);
             let mut child =
@@ -138,10 +141,20 @@ impl AzuriteServer {
         [("AZURE_ACCOUNT_NAME", self.account), ("AZURE_ACCOUNT_KEY", self.key)]
     }
 
+    /// The port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The environment of a program that may do everything in the account.
     pub fn variables(&self) -> Vec<(String, String)> {
+        self.variables_at(self.port)
+    }
+
+    /// The same, by way of another port.
+    pub fn variables_at(&self, port: u16) -> Vec<(String, String)> {
         [
-            ("AZURE_STORAGE_ENDPOINT", format!("http://127.0.0.1:{}/{}", self.port, self.account)),
+            ("AZURE_STORAGE_ENDPOINT", format!("http://127.0.0.1:{port}/{}", self.account)),
             ("AZURE_ALLOW_HTTP", "true".to_owned()),
             ("AZURE_STORAGE_ACCOUNT_NAME", self.account.to_owned()),
             ("AZURE_STORAGE_ACCOUNT_KEY", self.key.to_owned()),

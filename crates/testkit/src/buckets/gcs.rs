@@ -68,6 +68,16 @@ impl GcsServer {
         variables(&format!("http://127.0.0.1:{}", self.proxy.port()))
     }
 
+    /// The same, by way of another port.
+    pub fn variables_at(&self, port: u16) -> Vec<(String, String)> {
+        variables(&format!("http://127.0.0.1:{port}"))
+    }
+
+    /// The port where it speaks without TLS.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Where it speaks TLS, as `storage.googleapis.com`.
     pub fn https_port(&self) -> u16 {
         self.https_port

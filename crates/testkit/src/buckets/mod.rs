@@ -4,15 +4,19 @@
 //! `cargo xtask setup` installs them below `target/tools`. Each server takes seconds to start, so one serves all that a
 //! test wants to see, in buckets of its own.
 
+mod azure;
 mod azurite;
 mod bao;
 mod gcs;
+mod google;
 mod s3;
 mod seaweed;
 
+pub use azure::{AzureLock, ImmutableAzure};
 pub use azurite::AzuriteServer;
 pub use bao::BaoServer;
 pub use gcs::GcsServer;
+pub use google::{GoogleLock, RetainingGoogle};
 pub use s3::{S3Client, S3Version};
 pub use seaweed::SeaweedServer;
 

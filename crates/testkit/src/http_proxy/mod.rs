@@ -2,16 +2,18 @@
 //!
 //! It passes requests on as they are, host and signature included, each by a connection of its own.
 
+mod exchange;
 mod message;
 mod tunnel;
 
+pub use exchange::{Canned, Exchange};
 pub use tunnel::Tunnel;
 
 use crate::acceptor::{Acceptor, Connections, locked};
 use crate::data::mix;
 use crate::wait::PATIENCE;
 use message::{Head, Length, body};
-use std::io::{self, BufReader, Read as _, Write};
+use std::io::{self, BufRead, BufReader, Read as _, Write};
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -61,48 +63,17 @@ pub enum Fate {
     TrickleRequest(Duration),
     /// The server is not asked: this is the answer.
     Answer(Canned),
-}
-
-/// An answer that no server gave.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Canned {
-    /// Status and reason, as in `503 Slow Down`.
-    pub status: &'static str,
-    /// More headers, each as `name: value`.
-    pub headers: Vec<String>,
-    /// The content.
-    pub body: String,
-    /// Another length than that of the content; what is missing never comes.
-    pub announced_bytes: Option<u64>,
-}
-
-impl Canned {
-    /// An error as S3 words it.
-    pub fn s3(status: &'static str, code: &str, message: &str) -> Self {
-        let body = format!(
-            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>{message}</Message></Error>"
-        );
-        Self {
-            status,
-            headers: vec!["content-type: application/xml".to_owned()],
-            body,
-            announced_bytes: None,
-        }
-    }
-
-    /// The same with one more header.
-    #[must_use]
-    pub fn with_header(mut self, header: &str) -> Self {
-        self.headers.push(header.to_owned());
-        self
-    }
+    /// The server does it, and what is told of that is up to [`HttpProxy::teller`].
+    Retell,
 }
 
 type Plan = Box<dyn FnMut(&Seen) -> Fate + Send>;
+type Teller = Box<dyn FnMut(&Exchange) -> Option<Canned> + Send>;
 
 struct Shared {
     server: u16,
     plan: Mutex<Plan>,
+    teller: Mutex<Teller>,
     log: Mutex<Vec<Seen>>,
 }
 
@@ -125,8 +96,12 @@ impl HttpProxy {
     /// When it cannot listen.
     #[allow(clippy::panic)]
     pub fn start(server: u16) -> Self {
-        let shared =
-            Arc::new(Shared { server, plan: Mutex::new(Box::new(|_| Fate::Pass)), log: Mutex::default() });
+        let shared = Arc::new(Shared {
+            server,
+            plan: Mutex::new(Box::new(|_| Fate::Pass)),
+            teller: Mutex::new(Box::new(|_| None)),
+            log: Mutex::default(),
+        });
         let of_connections = Arc::clone(&shared);
         let acceptor = Acceptor::start(move |client, connections| {
             let mut one = Connection::new(client, &of_connections, connections)?;
@@ -145,6 +120,12 @@ impl HttpProxy {
     /// Decides from now on what becomes of requests.
     pub fn plan(&self, plan: impl FnMut(&Seen) -> Fate + Send + 'static) {
         *locked(&self.shared.plan) = Box::new(plan);
+    }
+
+    /// Tells from now on what the server is said to have answered, where the plan says [`Fate::Retell`]; `None` for what it said
+    /// itself.
+    pub fn teller(&self, teller: impl FnMut(&Exchange) -> Option<Canned> + Send + 'static) {
+        *locked(&self.shared.teller) = Box::new(teller);
     }
 
     /// Decides from now on, and forgets what was seen.
@@ -209,7 +190,7 @@ impl<'a> Connection<'a> {
             has_fault: false,
         };
         let fate = locked(&self.shared.plan)(&seen);
-        seen.has_fault = !matches!(fate, Fate::Pass | Fate::Late(_));
+        seen.has_fault = !matches!(fate, Fate::Pass | Fate::Late(_) | Fate::Retell);
         log.push(seen);
         fate
     }
@@ -248,8 +229,45 @@ impl<'a> Connection<'a> {
             }
             return Ok(false);
         }
+        if fate == Fate::Retell {
+            return self.retell(head, length, &mut to_server, &mut BufReader::new(server));
+        }
         body(&mut self.from_client, length, &mut |piece, _| to_server.write_all(piece))?;
         self.answer(head.word(0), &mut BufReader::with_capacity(64 << 10, server), &fate)
+    }
+
+    fn retell(
+        &mut self,
+        head: &Head,
+        length: Length,
+        to_server: &mut impl Write,
+        server: &mut BufReader<TcpStream>,
+    ) -> io::Result<bool> {
+        let content = |from: &mut dyn BufRead, length, pass: &mut dyn FnMut(&[u8]) -> io::Result<()>| {
+            let mut content = Vec::new();
+            body(&mut &mut *from, length, &mut |piece, is_content| {
+                content.extend(piece.iter().filter(|_| is_content));
+                pass(piece)
+            })?;
+            io::Result::Ok(content)
+        };
+        let asked = content(&mut self.from_client, length, &mut |piece| to_server.write_all(piece))?;
+        let Some(answer_head) = Head::read(server)? else { return Ok(self.reset()) };
+        let length = answer_head.answer_length(head.word(0));
+        let mut raw = answer_head.raw.clone();
+        let answer = content(server, length, &mut |piece| raw.write_all(piece))?;
+        let exchange = Exchange {
+            method: head.word(0).to_owned(),
+            target: head.word(1).to_owned(),
+            head: String::from_utf8_lossy(&head.raw).into_owned(),
+            body: asked,
+            status: answer_head.word(1).parse().unwrap_or_default(),
+            answer_head: String::from_utf8_lossy(&answer_head.raw).into_owned(),
+            answer,
+        };
+        let told = locked(&self.shared.teller)(&exchange);
+        self.to_client.write_all(&told.map_or(raw, |told| rendered(&told)))?;
+        Ok(length != Length::UntilEnd)
     }
 
     fn answer(&mut self, method: &str, server: &mut BufReader<TcpStream>, fate: &Fate) -> io::Result<bool> {

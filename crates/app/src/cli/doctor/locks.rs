@@ -23,16 +23,24 @@ pub(super) fn check(
         Ok(None) => return,
         Err(error) => return findings.bad(subject, &error),
     };
+    let Words { locks: name, rights, is_proven } = Words::of(described.scheme);
+    if !is_proven {
+        findings.warn(
+            subject,
+            format!("{name} was not run against the real service: only the requests are tested"),
+            "try with the owner's credentials whether what is locked can be deleted, before you rely on it",
+        );
+    }
     match locks.bucket() {
         Ok(BucketState { has_locks: true, has_versions: true }) => {
-            findings.good(subject, "its bucket has object lock and keeps versions");
+            findings.good(subject, format!("its bucket has {name} and keeps versions"));
         }
-        Ok(_) => findings.bad(subject, &no_locks()),
+        Ok(_) => findings.bad(subject, &no_locks(name)),
         Err(error) if error.kind() == ErrorKind::Unauthorized => {
             findings.warn(
                 subject,
-                "these credentials may not ask whether its bucket has object lock and keeps versions",
-                "allow `s3:GetBucketObjectLockConfiguration` and `s3:GetBucketVersioning`, as `retoma plan --policies` does",
+                format!("these credentials may not ask whether its bucket has {name} and keeps versions"),
+                format!("allow {rights}; `retoma plan --policies` renders what is needed"),
             );
         }
         Err(error) => return findings.bad(subject, &error),
@@ -42,10 +50,42 @@ pub(super) fn check(
     }
 }
 
-fn no_locks() -> Error {
-    Error::new(ErrorKind::Invalid, codes::STORE_NO_LOCKS, "its bucket has no object lock, or keeps no versions").with_hint(
-        "make a bucket with object lock, which some providers allow only when it is made, or remove `lock_days` from the manifest",
-    )
+/// How a provider names these things.
+struct Words {
+    /// Locks of objects.
+    locks: &'static str,
+    /// What one must be allowed to ask whether a bucket has them.
+    rights: &'static str,
+    /// Our requests were run against a server that enforces them.
+    is_proven: bool,
+}
+
+impl Words {
+    fn of(scheme: manifest::Scheme) -> Self {
+        match scheme {
+            manifest::Scheme::Gs => {
+                Self { locks: "object retention", rights: "`storage.buckets.get`", is_proven: false }
+            }
+            manifest::Scheme::Az => Self {
+                locks: "version-level immutability",
+                rights: "`Get Container Properties`, which a shared access signature of a container cannot",
+                is_proven: false,
+            },
+            _ => Self {
+                locks: "object lock",
+                rights: "`s3:GetBucketObjectLockConfiguration` and `s3:GetBucketVersioning`",
+                is_proven: true,
+            },
+        }
+    }
+}
+
+fn no_locks(name: &str) -> Error {
+    let message = format!("its bucket has no {name}, or keeps no versions");
+    Error::new(ErrorKind::Invalid, codes::STORE_NO_LOCKS, message).with_hint(format!(
+        "make a bucket with {name} and versions, which some providers allow only when it is made, or remove `lock_days` from the \
+         manifest"
+    ))
 }
 
 fn check_dates(findings: &mut Findings, subject: &str, locks: &Locks, repository: &Repository) {

@@ -22,12 +22,13 @@ pub(super) fn check(views: &[View<'_>], components: &[Component], found: &mut Ve
             );
         }
         let Some((days, name)) = view.number::<u32>(DAYS).zip(view.text("name")) else { continue };
-        if !view.text("url").is_some_and(|url| url.starts_with("s3://")) {
+        let has_locks = |url: &str| ["s3://", "gs://", "az://"].iter().any(|scheme| url.starts_with(scheme));
+        if !view.text("url").is_some_and(has_locks) {
             found.push(
                 Draft::error(
                     codes::MANIFEST_CONFLICT,
                     view.span_of(DAYS),
-                    "only objects in `s3://` can be locked",
+                    "only objects in `s3://`, `gs://` and `az://` can be locked",
                 )
                 .hint("remove `lock_days`; docs/immutability.md says what helps elsewhere"),
             );

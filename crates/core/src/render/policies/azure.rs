@@ -31,22 +31,34 @@ fn condition_file(place: &Place<'_>, role: Role) -> String {
     format!("az-{}-{}-{}-condition.txt", place.bucket, place.repository.name, role.name())
 }
 
-/// `add/action` makes blobs that are not there, and replaces none; `write` would do both.
-fn rights(role: Role) -> &'static [&'static str] {
-    match role {
-        Role::Writer | Role::Pruner => &["read", "add/action", "delete"],
-        Role::Reader => &["read"],
+/// `add/action` makes blobs that are not there, and replaces none; `write` would do both. The last one sets policies of blobs; one that
+/// is locked it can only extend.
+fn rights(place: &Place<'_>, role: Role) -> &'static [&'static str] {
+    match (role, place.repository.lock) {
+        (Role::Writer | Role::Pruner, None) => &["read", "add/action", "delete"],
+        (Role::Writer | Role::Pruner, Some(_)) => {
+            &["read", "add/action", "delete", "immutableStorage/runAsSuperUser/action"]
+        }
+        (Role::Reader, _) => &["read"],
     }
 }
 
 fn definition(place: &Place<'_>, role: Role) -> Value {
-    let actions: Vec<String> = rights(role).iter().map(|right| format!("{BLOBS}/{right}")).collect();
+    let actions: Vec<String> = rights(place, role).iter().map(|right| format!("{BLOBS}/{right}")).collect();
     json!({
         "Name": format!("retoma-{}-{}", place.repository.name, role.name()), "IsCustom": true,
         "Description": format!("The {} of the repository {}", role.name(), place.repository.name),
-        "Actions": [], "NotActions": [], "DataActions": actions, "NotDataActions": [],
+        "Actions": actions_of_container(place), "NotActions": [], "DataActions": actions, "NotDataActions": [],
         "AssignableScopes": ["/subscriptions/SUBSCRIPTION/resourceGroups/GROUP"],
     })
+}
+
+/// To ask whether the container has version-level immutability.
+fn actions_of_container(place: &Place<'_>) -> Value {
+    match place.repository.lock {
+        Some(_) => json!(["Microsoft.Storage/storageAccounts/blobServices/containers/read"]),
+        None => json!([]),
+    }
 }
 
 /// What bounds the rights to the prefix, and a writer's deletes to `locks/`. Empty where nothing does. The names of container
@@ -57,7 +69,7 @@ fn condition(place: &Place<'_>, role: Role) -> String {
     let path = |below: &str| format!("@Resource[{BLOBS}:path] StringStartsWith '{below}'");
     let mut parts = Vec::new();
     if !prefix.is_empty() {
-        let others = rights(role).iter().filter(|right| **right != "read");
+        let others = rights(place, role).iter().filter(|right| **right != "read");
         let others: Vec<String> = others.map(|right| format!(" AND !({})", action(right))).collect();
         let others = others.concat();
         let read = action("read");
@@ -78,10 +90,11 @@ fn condition(place: &Place<'_>, role: Role) -> String {
 /// Versions that are no longer the current ones go after a while; what is immutable stays in any case.
 fn lifecycle(places: &[Place<'_>]) -> Value {
     let rule = |place: &Place<'_>| {
+        let days = place.repository.lock.map_or(KEPT_DAYS, |lock| lock.days);
         json!({
             "enabled": true, "name": format!("retoma-{}", place.repository.name), "type": "Lifecycle",
             "definition": {
-                "actions": { "version": { "delete": { "daysAfterCreationGreaterThan": KEPT_DAYS } } },
+                "actions": { "version": { "delete": { "daysAfterCreationGreaterThan": days } } },
                 "filters": { "blobTypes": ["blockBlob"], "prefixMatch": [format!("{}/{}", place.bucket, place.prefix)] },
             },
         })
@@ -105,25 +118,22 @@ fn readme(container: &str, places: &[Place<'_>]) -> String {
             text.push_str(&assignment(place, role, &scope));
         }
     }
-    let days = KEPT_DAYS;
+    let sets = if places.iter().any(|place| place.repository.lock.is_some()) { "i" } else { "" };
     let more = format!(
         "\nA writer may add blobs, read and list them below its prefix, and delete below locks/; it can replace nothing. A pruner may also\n\
          delete below its prefix. A shared access signature knows no prefixes; for a container of one repository alone (writer, reader,\n\
          pruner; a writer's locks then stay behind and go stale after 30 minutes):\n\n\
-         az storage container generate-sas --account-name ACCOUNT --name {container} --permissions rcl --https-only --expiry DATE\n\
+         az storage container generate-sas --account-name ACCOUNT --name {container} --permissions rcl{sets} --https-only --expiry DATE\n\
          az storage container generate-sas --account-name ACCOUNT --name {container} --permissions rl --https-only --expiry DATE\n\
-         az storage container generate-sas --account-name ACCOUNT --name {container} --permissions rcdl --https-only --expiry DATE\n\n\
-         What nobody can delete for a while, version by version: a delete leaves the version, and locks go away as ever.\n\n\
+         az storage container generate-sas --account-name ACCOUNT --name {container} --permissions rcdl{sets} --https-only --expiry DATE\n\n\
+         What nobody can delete for a while: set lock_days in the manifest. The container needs version-level immutability for that, and \
+         the\n\
+         account versions: a delete then leaves the version, and locks go away as ever. A new container, or one that is there:\n\n\
          az storage account blob-service-properties update --account-name ACCOUNT --resource-group GROUP --enable-versioning true\n\
-         az storage container-rm migrate-vlw --storage-account ACCOUNT --resource-group GROUP --name {container}\n\
-         az storage container immutability-policy create --account-name ACCOUNT --resource-group GROUP --container-name {container} \
-         --period {days}\n\n\
-         The same for the container as a whole, without versions: leave the first two commands out. It holds for each blob from when it\n\
-         was written, also for locks/ and marks/: locks stay behind, and what prune deletes is refused until the time is over.\n\n\
-         Either can be taken back until it is locked, which cannot be taken back; ETAG is what `immutability-policy show` says:\n\n\
-         az storage container immutability-policy lock --account-name ACCOUNT --resource-group GROUP --container-name {container} \
-         --if-match ETAG\n\n\
-         It is not renewed: what a kept snapshot needs and what is older than that can be deleted.\n\n\
+         az storage container-rm create --storage-account ACCOUNT --resource-group GROUP --name {container} --enable-vlw\n\
+         az storage container-rm migrate-vlw --storage-account ACCOUNT --resource-group GROUP --name {container}\n\n\
+         A policy of the whole container is none for Retoma: it is not renewed, so that what a kept snapshot needs and what is older can\n\
+         be deleted. A policy in the mode `unlocked` (lock_mode governance) can be taken away by writer and pruner.\n\n\
          What frees old versions again. An account has one such policy, and this replaces it:\n\n\
          az storage account management-policy create --account-name ACCOUNT --resource-group GROUP \
          --policy @az-{container}-lifecycle.json\n"

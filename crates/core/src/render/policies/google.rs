@@ -5,6 +5,11 @@
 use super::{File, KEPT_DAYS, NOT_RUN, Place, Role, file};
 use serde_json::{Value, json};
 
+/// A role of one's own: to lock what one writes, and to lock it for longer. It has no right to take a lock away.
+const LOCKING: &str = "retomaLock";
+/// A role of one's own: to ask how the bucket is set up.
+const LOOKING: &str = "retomaLook";
+
 /// The files for a bucket.
 pub(super) fn files(bucket: &str, places: &[Place<'_>]) -> Vec<File> {
     let mut files = vec![file(format!("gs-{bucket}-lifecycle.json"), &lifecycle(places))];
@@ -49,7 +54,8 @@ fn lifecycle(places: &[Place<'_>]) -> Value {
     let mut rules =
         vec![json!({ "action": { "type": "AbortIncompleteMultipartUpload" }, "condition": { "age": 7 } })];
     for place in places {
-        let mut condition = json!({ "daysSinceNoncurrentTime": KEPT_DAYS });
+        let days = place.repository.lock.map_or(KEPT_DAYS, |lock| lock.days);
+        let mut condition = json!({ "daysSinceNoncurrentTime": days });
         if !place.prefix.is_empty() {
             condition["matchesPrefix"] = json!([place.prefix]);
         }
@@ -66,6 +72,9 @@ fn readme(bucket: &str, places: &[Place<'_>]) -> String {
          gcloud storage buckets update gs://{bucket} --uniform-bucket-level-access\n\
          gcloud storage buckets update gs://{bucket} --lifecycle-file=gs-{bucket}-lifecycle.json\n"
     );
+    if places.iter().any(|place| place.repository.lock.is_some()) {
+        text.push_str(&locking(bucket));
+    }
     for place in places {
         for role in Role::ALL {
             text.push('\n');
@@ -77,15 +86,13 @@ fn readme(bucket: &str, places: &[Place<'_>]) -> String {
     }
     let more = format!(
         "\nA writer may add objects, read and list them below its prefix, and delete below locks/. Overwriting takes the right to\n\
-         delete at Google, so it can replace nothing. A pruner may delete below its prefix, for good.\n\n\
+         delete at Google, so it can replace nothing. A pruner may delete below its prefix: for good, but what is locked in a bucket\n\
+         that keeps versions. Nobody here may take a lock away (storage.objects.overrideUnlockedRetention).\n\n\
          What a pruner's credentials delete can be had back for a while, by who administers the bucket:\n\n\
          gcloud storage buckets update gs://{bucket} --soft-delete-duration={KEPT_DAYS}d\n\n\
-         What nobody can delete for a while, with no credentials at all:\n\n\
-         gcloud storage buckets update gs://{bucket} --retention-period={KEPT_DAYS}d\n\
-         gcloud storage buckets update gs://{bucket} --lock-retention-period\n\n\
-         The second of these cannot be taken back. It holds for each object of the bucket from when it was written, also for locks/ and\n\
-         marks/: locks stay behind and go stale after 30 minutes, and what prune deletes is refused until the time is over. It is\n\
-         not renewed: what a kept snapshot needs and what is older than that can be deleted.\n"
+         What nobody can delete for a while, with no credentials at all: set lock_days in the manifest, and render these texts again.\n\
+         A retention period of the whole bucket is none for Retoma: it holds also for locks/ and marks/, so that prune is refused, and\n\
+         it is not renewed, so that what a kept snapshot needs and what is older can be deleted.\n"
     );
     text + &more
 }
@@ -99,13 +106,32 @@ fn bindings(place: &Place<'_>, role: Role) -> Vec<String> {
         Role::Reader => &[("objectViewer", &below)],
         Role::Pruner => &[("objectUser", &below)],
     };
-    let binding = |(right, condition): &(&str, &str)| {
+    let binding = |right: &str, condition: &str| {
         format!(
             "gcloud storage buckets add-iam-policy-binding gs://{bucket} \
-             --member=serviceAccount:retoma-{name}-{}@PROJECT.iam.gserviceaccount.com --role=roles/storage.{right} \
-             --condition-from-file={condition}",
+             --member=serviceAccount:retoma-{name}-{}@PROJECT.iam.gserviceaccount.com --role={right}{condition}",
             role.name()
         )
     };
-    roles.iter().map(binding).collect()
+    let from = |file: &str| format!(" --condition-from-file={file}");
+    let mut lines: Vec<String> =
+        roles.iter().map(|(right, file)| binding(&format!("roles/storage.{right}"), &from(file))).collect();
+    if place.repository.lock.is_some() {
+        if role != Role::Reader {
+            lines.push(binding(&format!("projects/PROJECT/roles/{LOCKING}"), &from(&below)));
+        }
+        lines.push(binding(&format!("projects/PROJECT/roles/{LOOKING}"), " --condition=None"));
+    }
+    lines
+}
+
+/// What a bucket needs for `lock_days`, and the rights that no role of Google's has alone.
+fn locking(bucket: &str) -> String {
+    format!(
+        "\nFor lock_days the bucket needs object retention and versions. An old bucket gets the first in Google's console alone; a new one:\n\n\
+         gcloud storage buckets create gs://{bucket} --enable-per-object-retention --uniform-bucket-level-access\n\
+         gcloud storage buckets update gs://{bucket} --versioning\n\n\
+         gcloud iam roles create {LOCKING} --project=PROJECT --permissions=storage.objects.setRetention,storage.objects.update\n\
+         gcloud iam roles create {LOOKING} --project=PROJECT --permissions=storage.buckets.get\n"
+    )
 }

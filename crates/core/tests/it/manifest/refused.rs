@@ -340,6 +340,11 @@ fn locks_need_a_store_that_has_them_and_snapshots_that_are_kept_as_long() {
     };
     assert_eq!(with(&far("lock_days = 30"), ""), none);
     assert_eq!(with(&far("lock_days = 7\nlock_mode = \"governance\""), ""), none);
+    for scheme in ["gs://", "az://"] {
+        assert_eq!(with(&far("lock_days = 30").replace("s3://", scheme), ""), none, "{scheme}");
+    }
+    let elsewhere = far("lock_days = 30").replace("s3://b/x", "sftp://u@h/x");
+    assert_eq!(with(&elsewhere, ""), ["R0117"]);
     assert_eq!(with(&far("lock_days = 0"), ""), ["R0112"]);
     assert_eq!(with(&far("lock_days = 7\nlock_mode = \"soft\""), ""), ["R0110"]);
     assert_eq!(

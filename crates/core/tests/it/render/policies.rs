@@ -50,8 +50,8 @@ fn repositories_of_one_bucket_share_its_policy() {
 #[test]
 fn google_and_azure_get_files_and_commands_that_bound_each_role_to_its_prefix() {
     let manifest = manifest(
-        "[[repository]]\nname = \"far\"\nurl = \"gs://backups/zone/one\"\npassword = \"env:P\"\n\
-         [[repository]]\nname = \"away\"\nurl = \"az://vault/zone/two\"\npassword = \"env:P\"\n\
+        "[[repository]]\nname = \"far\"\nurl = \"gs://backups/zone/one\"\npassword = \"env:P\"\nlock_days = 14\n\
+         [[repository]]\nname = \"away\"\nurl = \"az://vault/zone/two\"\npassword = \"env:P\"\nlock_days = 7\n\
          [[repository]]\nname = \"whole\"\nurl = \"az://own\"\npassword = \"env:P\"\n",
     );
     let files = policies::files(manifest.repositories.iter());

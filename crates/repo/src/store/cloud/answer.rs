@@ -104,6 +104,12 @@ pub(in crate::store) fn slow(location: &str, what: impl Display) -> Error {
         .with_hint("check the network between here and the store")
 }
 
+/// An answer that makes no sense.
+pub(super) fn unreadable(location: &str, what: &str) -> Error {
+    let message = format!("`{location}` gave an answer about `{what}` that cannot be read");
+    Error::new(ErrorKind::Unavailable, codes::STORE_UNAVAILABLE, message)
+}
+
 /// The bucket is missing.
 pub(super) fn no_bucket(location: &str) -> Error {
     let message = format!("the bucket of `{location}` does not exist");
@@ -177,7 +183,10 @@ fn by_code(location: &str, answer: &Answer) -> Option<Error> {
             let message = format!("`{location}` does not let go of what is locked (`{}`)", answer.text);
             Some(
                 Error::new(ErrorKind::Unauthorized, codes::STORE_DENIED, message)
-                    .with_hint("wait until the lock ends"),
+                    .with_hint(
+                        "wait until the lock ends; in a bucket that keeps versions a delete goes through, and what is locked stays \
+                         as an old version",
+                    ),
             )
         }
         _ => None,

@@ -9,15 +9,18 @@ mod answer;
 mod azure;
 mod gcs;
 mod http;
+mod locked;
+mod locks;
 pub(super) mod pace;
 mod s3;
 
 pub(super) use answer::{remote as failure, slow};
+pub use locks::{BucketState, Held, Locks, is_locked};
 pub use pace::Patience;
-pub use s3::{BucketState, Held, Locks, is_locked};
 
 use super::{Capabilities, Key, ObjectStore, Store};
 use jiff::Timestamp;
+use locked::Locked;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{BackoffConfig, ClientConfigKey, RetryConfig};
@@ -98,12 +101,8 @@ pub fn open_locked(url: &Url, lock: ObjectLock) -> Result<Arc<dyn Store>> {
 /// # Errors
 /// As [`open_locked`].
 pub fn open_locked_with(url: &Url, variables: &Variables, lock: ObjectLock) -> Result<Arc<dyn Store>> {
-    if url.scheme() == "s3" {
-        return s3::open(&place(url)?, variables, Patience::default(), Some(lock));
-    }
-    let message = format!("`{}://` has no locks that we know", url.scheme());
-    Err(Error::new(ErrorKind::Unsupported, codes::STORE_UNSUPPORTED, message)
-        .with_hint("remove `lock_days` from the manifest"))
+    let way = locks::way(url, variables)?;
+    Ok(Arc::new(Locked::new(open_with(url, variables)?, way, lock)))
 }
 
 /// The store at `url` as it was at `time`, read-only. Lists all versions there.
@@ -145,7 +144,7 @@ pub fn open_with(url: &Url, variables: &Variables) -> Result<Arc<dyn Store>> {
 pub fn open_patient(url: &Url, variables: &Variables, patience: Patience) -> Result<Arc<dyn Store>> {
     let place = place(url)?;
     match url.scheme() {
-        "s3" => s3::open(&place, variables, patience, None),
+        "s3" => s3::open(&place, variables, patience),
         "az" => azure::open(&place, variables, patience),
         "gs" => gcs::open(&place, variables, patience),
         scheme => Err(Error::internal(format!("`{scheme}` is no scheme of a bucket"))),

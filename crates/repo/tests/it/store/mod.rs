@@ -7,6 +7,7 @@ mod cache;
 mod conformance;
 mod crash;
 mod faults;
+mod held;
 mod http;
 mod layers;
 mod local;

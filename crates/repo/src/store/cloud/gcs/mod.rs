@@ -1,12 +1,14 @@
 //! Google Cloud Storage, by its JSON API.
 //!
 //! The `object_store` crate gives credentials and the way to them; its store speaks Google's XML API, which no test
-//! server understands. `Create` is an upload with `ifGenerationMatch=0`. An upload is one request with name and contents.
+//! server understands. `Create` is an upload with `ifGenerationMatch=0`. An upload is one request with name, contents and lock.
 
+mod held;
 mod wire;
 
 use super::answer;
 use super::http::Connector;
+use super::locks::Way;
 use super::pace::{Broken, Patience, collect};
 use super::{Place, Variables, no_retries, settings, variable};
 use crate::store::object::{cut, exactly};
@@ -19,7 +21,6 @@ use object_store::gcp::{GcpCredentialProvider, GoogleCloudStorageBuilder, Google
 use object_store::{ClientConfigKey, ClientOptions};
 use reqwest::StatusCode;
 use reqwest::header::{AUTHORIZATION, HeaderValue};
-use retoma_core::error::codes;
 use retoma_core::{Error, ErrorKind, Result};
 use std::fmt;
 use std::ops::Range;
@@ -32,6 +33,15 @@ const HINT: &str = "set `GOOGLE_APPLICATION_CREDENTIALS` to the file of a servic
 const PAGE: u32 = 1000;
 
 pub(super) fn open(place: &Place, variables: &Variables, patience: Patience) -> Result<Arc<dyn Store>> {
+    Ok(Arc::new(bucket(place, variables, patience)?))
+}
+
+/// The way to ask about locks there.
+pub(super) fn way(place: &Place, variables: &Variables, patience: Patience) -> Result<Arc<dyn Way>> {
+    Ok(Arc::new(bucket(place, variables, patience)?))
+}
+
+fn bucket(place: &Place, variables: &Variables, patience: Patience) -> Result<GcsStore> {
     let client = |key: &GoogleConfigKey| match key {
         GoogleConfigKey::Client(key) => Some(*key),
         _ => None,
@@ -55,13 +65,13 @@ pub(super) fn open(place: &Place, variables: &Variables, patience: Patience) -> 
         .with_http_connector(connector)
         .build()
         .map_err(|_| refused())?;
-    Ok(Arc::new(GcsStore {
+    Ok(GcsStore {
         client,
         credentials: (!asks_for_no_token).then(|| Arc::clone(built.credentials())),
         wire: Wire::new(base.as_deref(), &place.bucket, &place.prefix).ok_or_else(refused)?,
         location: place.location("gs"),
         patience,
-    }))
+    })
 }
 
 /// A bucket, below a prefix.
@@ -87,8 +97,19 @@ enum Answered {
     Missing(String),
 }
 
+/// A status that is none of success, and its code and message.
+struct Refused {
+    status: StatusCode,
+    said: String,
+}
+
 impl GcsStore {
-    async fn ask(&self, mut request: HttpRequest, what: &str) -> Result<Answered> {
+    /// Sends it with a token; the answer, or what was said instead of success.
+    async fn send(
+        &self,
+        mut request: HttpRequest,
+        what: &str,
+    ) -> Result<std::result::Result<HttpResponse, Refused>> {
         if let Some(credentials) = &self.credentials {
             let found = credentials.get_credential().await;
             let token = found.map_err(|source| answer::remote(&self.location, what, &source))?;
@@ -103,15 +124,23 @@ impl GcsStore {
         let got = got.map_err(|failure| answer::no_answer(&self.location, what, &failure))?;
         let status = got.status();
         if status.is_success() {
-            return Ok(Answered::Yes(got));
+            return Ok(Ok(got));
         }
         // The client has cut the text of an error down to what may be shown.
         let said = got.into_body().bytes().await.unwrap_or_default();
-        let said = String::from_utf8_lossy(&said).into_owned();
-        match status {
-            StatusCode::NOT_FOUND => Ok(Answered::Missing(said)),
-            _ => Err(answer::refusal(&self.location, what, status, &said)),
+        Ok(Err(Refused { status, said: String::from_utf8_lossy(&said).into_owned() }))
+    }
+
+    async fn ask(&self, request: HttpRequest, what: &str) -> Result<Answered> {
+        match self.send(request, what).await? {
+            Ok(got) => Ok(Answered::Yes(got)),
+            Err(Refused { status: StatusCode::NOT_FOUND, said }) => Ok(Answered::Missing(said)),
+            Err(refused) => Err(self.refusal(what, &refused)),
         }
+    }
+
+    fn refusal(&self, what: &str, refused: &Refused) -> Error {
+        answer::refusal(&self.location, what, refused.status, &refused.said)
     }
 
     /// As [`GcsStore::ask`], about an object.
@@ -155,8 +184,7 @@ impl GcsStore {
     }
 
     fn unreadable(&self, what: &str) -> Error {
-        let message = format!("`{}` gave an answer about `{what}` that cannot be read", self.location);
-        Error::new(ErrorKind::Unavailable, codes::STORE_UNAVAILABLE, message)
+        answer::unreadable(&self.location, what)
     }
 
     async fn part(&self, key: &Key, range: &Range<u64>) -> Result<Bytes> {
@@ -194,7 +222,7 @@ impl Store for GcsStore {
     }
 
     async fn put(&self, key: &Key, data: Bytes, mode: PutMode) -> Result<()> {
-        match self.ask(self.wire.put(key, data, mode)?, key.as_str()).await? {
+        match self.ask(self.wire.put(key, data, mode, None)?, key.as_str()).await? {
             Answered::Yes(_) => Ok(()),
             Answered::Missing(_) => Err(answer::no_bucket(&self.location)),
         }

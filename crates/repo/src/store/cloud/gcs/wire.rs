@@ -1,5 +1,6 @@
 //! Requests to Google's JSON API, and what its answers hold.
 
+use super::held::Retention;
 use crate::crypto;
 use crate::store::{Key, ObjectMeta, PutMode};
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use reqwest::Method;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RANGE};
 use retoma_core::{Error, Result};
 use serde::Deserialize;
+use serde_json::json;
 use std::ops::Range;
 use url::Url;
 
@@ -17,6 +19,8 @@ use url::Url;
 const BASE: &str = "https://storage.googleapis.com";
 /// With these words Google says that it is the object that is missing, and not the bucket.
 pub(super) const NO_OBJECT: &str = "No such object";
+/// What is asked about an object's lock.
+const LOCK_FIELDS: &str = "name,retention";
 /// The longest answer of a listing that is read: a thousand names of up to a kilobyte fit well.
 pub(super) const PAGE_LIMIT_BYTES: u64 = 16 << 20;
 
@@ -76,7 +80,7 @@ impl Wire {
 
     /// The object's address; names are made of letters, digits, `.`, `_` and `-`, so that only `/` must be escaped.
     fn object(&self, key: &Key, query: &[(&str, &str)]) -> Result<Url> {
-        let name = format!("{}{key}", self.prefix).replace('/', "%2F");
+        let name = self.name(key).replace('/', "%2F");
         self.url(&format!("/storage/v1/b/{}/o/{name}", self.bucket), query)
     }
 
@@ -121,9 +125,16 @@ impl Wire {
         request(Method::GET, &url, HttpRequestBody::empty())
     }
 
-    /// Name and contents in one body. What is between the parts is random, so that no contents can hold it.
-    pub(super) fn put(&self, key: &Key, data: Bytes, mode: PutMode) -> Result<HttpRequest> {
-        let mut query = vec![("uploadType", "multipart"), ("fields", "name")];
+    /// Name, lock and contents in one body. What is between the parts is random, so that no contents can hold it.
+    pub(super) fn put(
+        &self,
+        key: &Key,
+        data: Bytes,
+        mode: PutMode,
+        retention: Option<&Retention>,
+    ) -> Result<HttpRequest> {
+        let fields = if retention.is_some() { LOCK_FIELDS } else { "name" };
+        let mut query = vec![("uploadType", "multipart"), ("fields", fields)];
         if mode == PutMode::Create {
             query.push(("ifGenerationMatch", "0"));
         }
@@ -131,10 +142,13 @@ impl Wire {
         let mut random = [0; 16];
         crypto::random(&mut random)?;
         let boundary = format!("retoma-{:032x}", u128::from_ne_bytes(random));
+        let mut about = json!({ "name": self.name(key) });
+        if let Some(retention) = retention {
+            about["retention"] = retention.json();
+        }
         let head = format!(
-            "--{boundary}\r\ncontent-type: application/json\r\n\r\n{{\"name\":\"{}{key}\"}}\r\n--{boundary}\r\n\
-             content-type: application/octet-stream\r\n\r\n",
-            self.prefix
+            "--{boundary}\r\ncontent-type: application/json\r\n\r\n{about}\r\n--{boundary}\r\n\
+             content-type: application/octet-stream\r\n\r\n"
         );
         let tail = format!("\r\n--{boundary}--\r\n");
         let parts = [Bytes::from(head), data, Bytes::from(tail)];
@@ -144,6 +158,41 @@ impl Wire {
         put.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length_bytes));
         put.headers_mut().insert(CONTENT_TYPE, header(&format!("multipart/related; boundary={boundary}"))?);
         Ok(put)
+    }
+
+    /// Whether an object is locked.
+    pub(super) fn retention(&self, key: &Key) -> Result<HttpRequest> {
+        let url = self.object(key, &[("fields", LOCK_FIELDS)])?;
+        request(Method::GET, &url, HttpRequestBody::empty())
+    }
+
+    /// Gives an object another lock. Google wants to be told of one that is made stronger, and refuses one that is shortened.
+    pub(super) fn retain(
+        &self,
+        key: &Key,
+        retention: &Retention,
+        is_made_stronger: bool,
+    ) -> Result<HttpRequest> {
+        let mut query = vec![("fields", LOCK_FIELDS)];
+        query.extend(is_made_stronger.then_some(("overrideUnlockedRetention", "true")));
+        let body = Bytes::from(json!({ "retention": retention.json() }).to_string());
+        let length_bytes = body.len();
+        let mut patch = request(Method::PATCH, &self.object(key, &query)?, PutPayload::from(body).into())?;
+        patch.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length_bytes));
+        patch.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        Ok(patch)
+    }
+
+    /// How the bucket is set up.
+    pub(super) fn bucket(&self) -> Result<HttpRequest> {
+        let url =
+            self.url(&format!("/storage/v1/b/{}", self.bucket), &[("fields", "objectRetention,versioning")])?;
+        request(Method::GET, &url, HttpRequestBody::empty())
+    }
+
+    /// The name by which Google knows an object of ours.
+    pub(super) fn name(&self, key: &Key) -> String {
+        format!("{}{key}", self.prefix)
     }
 
     /// `None` for what is no object of ours: others may use the same bucket.
@@ -203,7 +252,7 @@ mod tests {
     #[test]
     fn only_create_asks_that_nothing_is_there() {
         for (mode, asks) in [(PutMode::Create, true), (PutMode::Overwrite, false)] {
-            let put = wire().put(&key("config"), Bytes::from_static(b"x"), mode).unwrap();
+            let put = wire().put(&key("config"), Bytes::from_static(b"x"), mode, None).unwrap();
             let uri = put.uri().to_string();
             assert!(
                 uri.starts_with("http://127.0.0.1:9000/upload/storage/v1/b/bucket/o?uploadType=multipart"),

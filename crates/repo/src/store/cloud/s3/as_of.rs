@@ -2,9 +2,10 @@
 
 use super::Bucket;
 use super::locks::versioning;
-use super::signed::{Ask, Signed, patiently};
+use super::signed::{Ask, Signed};
 use super::versions::{AtTime, Page, Version};
 use crate::store::blocking::shared_runtime;
+use crate::store::cloud::locks::patiently;
 use crate::store::cloud::{Patience, Variables, place};
 use crate::store::object::exactly;
 use crate::store::{Capabilities, Key, ObjectMeta, ObjectStore, PutMode, Store, error};

@@ -2,28 +2,25 @@
 //!
 //! `Create` is a `PUT` with `If-None-Match: *`. A delete is one `DELETE` for each object, which every server knows and
 //! which a policy can refuse object by object. Locks of objects and old versions, which the crate has no calls for, are in
-//! `signed`, `locked`, `locks` and `as_of`. `docs/immutability.md`.
+//! `signed`, `locks` and `as_of`. `docs/immutability.md`.
 
 mod as_of;
-mod locked;
 mod locks;
 mod signed;
 mod versions;
 
 pub(super) use as_of::as_of;
-pub use locks::{BucketState, Held, Locks};
 
 use super::http::Connector;
+use super::locks::Way;
 use super::{Patience, Place, Variables, no_retries, settings, variable};
 use crate::store::{Capabilities, ObjectStore, Store};
-use locked::Locked;
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut};
 use object_store::client::{HttpClient, HttpConnector as _};
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{ClientConfigKey, ClientOptions};
 use retoma_core::Result;
-use retoma_core::manifest::ObjectLock;
 use signed::Signed;
 use std::sync::Arc;
 
@@ -32,24 +29,13 @@ const HINT: &str = "set `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY` (and `AW
                     `https://`";
 const CAPABILITIES: Capabilities = Capabilities { conditional_create: true, delete: true, versions: true };
 
-/// The bucket; each object that is written gets `lock`, but those of [`is_locked`].
-pub(super) fn open(
-    place: &Place,
-    variables: &Variables,
-    patience: Patience,
-    lock: Option<ObjectLock>,
-) -> Result<Arc<dyn Store>> {
-    let bucket = Bucket::new(place, variables, patience)?;
-    let store = bucket.store(place);
-    Ok(match lock {
-        Some(lock) => Arc::new(Locked::new(store, bucket.signed(place), lock)),
-        None => Arc::new(store),
-    })
+pub(super) fn open(place: &Place, variables: &Variables, patience: Patience) -> Result<Arc<dyn Store>> {
+    Ok(Arc::new(Bucket::new(place, variables, patience)?.store(place)))
 }
 
-/// Whether an object of this name gets a lock: all but who is at work and what will be deleted, which must go away.
-pub fn is_locked(name: &str) -> bool {
-    !(name.starts_with("locks/") || name.starts_with("marks/"))
+/// The way to ask about locks there.
+pub(super) fn way(place: &Place, variables: &Variables, patience: Patience) -> Result<Arc<dyn Way>> {
+    Ok(Arc::new(Bucket::new(place, variables, patience)?.signed(place)))
 }
 
 /// The crate's bucket, and the way to it.
@@ -98,23 +84,6 @@ impl Bucket {
             prefix,
             location: place.location("s3"),
             patience: self.patience,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn all_is_locked_but_who_works_and_what_goes() {
-        for name in
-            ["config", "keys/a", "data/aa/b", "index/a", "snapshots/a", "wal/c/1/2", "evidence/w/1", "locks"]
-        {
-            assert!(is_locked(name), "{name}");
-        }
-        for name in ["locks/a", "marks/a"] {
-            assert!(!is_locked(name), "{name}");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Requests to S3 that the crate has no call for. Its own signer signs them, over all their headers.
 
 use super::super::answer;
+use super::super::locks::no_locks;
 use super::super::pace::{Broken, Patience, collect};
 use crate::store::Key;
 use base64::Engine as _;
@@ -12,8 +13,7 @@ use object_store::path::Path;
 use object_store::signer::{SignedUrlOptions, Signer as _};
 use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, StatusCode};
-use retoma_core::error::codes;
-use retoma_core::{Error, ErrorKind, Result};
+use retoma_core::{Error, Result};
 use sha2::{Digest as _, Sha256};
 use std::fmt;
 use std::sync::Arc;
@@ -159,28 +159,11 @@ impl Signed {
 
     /// An answer that makes no sense.
     pub(super) fn unreadable(&self, what: &str) -> Error {
-        let message = format!("`{}` gave an answer about `{what}` that cannot be read", self.location);
-        Error::new(ErrorKind::Unavailable, codes::STORE_UNAVAILABLE, message)
+        answer::unreadable(&self.location, what)
     }
 
     /// The bucket takes no locks.
     pub(super) fn no_locks(&self) -> Error {
-        let message = format!("the bucket of `{}` takes no object with a lock", self.location);
-        Error::new(ErrorKind::Invalid, codes::STORE_NO_LOCKS, message).with_hint(
-            "make a bucket with object lock, which some providers allow only when it is made, or remove `lock_days` from the manifest",
-        )
+        no_locks(&self.location, "")
     }
-}
-
-/// Asks up to five times, while answers fail in a way that may pass.
-pub(super) async fn patiently<T>(mut ask: impl AsyncFnMut() -> Result<T>) -> Result<T> {
-    let mut wait = Duration::from_millis(250);
-    for _ in 0..4 {
-        match ask().await {
-            Err(error) if error.kind().is_retryable() => tokio::time::sleep(wait).await,
-            other => return other,
-        }
-        wait *= 3;
-    }
-    ask().await
 }

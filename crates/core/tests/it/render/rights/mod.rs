@@ -1,6 +1,8 @@
 //! Rendered rights, asked as a store would ask them: for each role, what it may do where. A small evaluator of each store's
 //! language stands for the store.
 
+mod azure;
+
 use retoma_core::manifest::{Manifest, Origin, parse};
 use retoma_core::render::policies;
 use serde_json::Value;
@@ -178,7 +180,7 @@ fn in_s3_old_versions_go_when_the_locks_of_their_own_repository_have_ended() {
     assert_eq!(rules("whole"), [(String::new(), 30)]);
 }
 
-/// The bindings that the commands make: account, role, and the file of its condition.
+/// The bindings that the commands make: account, role, and the file of its condition (empty for all of the bucket).
 fn google_bindings(readme: &str) -> Vec<(String, String, String)> {
     let word = |line: &str, name: &str| {
         let rest = line.split(name).nth(1).unwrap_or_else(|| panic!("no {name} in {line}"));
@@ -186,7 +188,9 @@ fn google_bindings(readme: &str) -> Vec<(String, String, String)> {
     };
     let lines = readme.lines().filter(|line| line.contains("add-iam-policy-binding"));
     let binding = |line: &str| {
-        (word(line, "serviceAccount:"), word(line, "roles/storage."), word(line, "--condition-from-file="))
+        let is_bound = !line.ends_with(" --condition=None");
+        let condition = if is_bound { word(line, "--condition-from-file=") } else { String::new() };
+        (word(line, "serviceAccount:"), word(line, "--role="), condition)
     };
     lines.map(binding).collect()
 }
@@ -206,7 +210,12 @@ fn google_holds(expression: &str, bucket: &str, object: Option<&str>, listed: Op
 
 #[test]
 fn in_google_cloud_storage_each_role_may_do_what_it_needs_and_a_writer_replaces_nothing() {
-    let files = files("gs", "");
+    for more in ["", "lock_days = 14\n"] {
+        google_rights(&files("gs", more));
+    }
+}
+
+fn google_rights(files: &BTreeMap<String, String>) {
     let is_allowed = |name: &str, role: &str, wish: Wish, place: &str| {
         let bucket = bucket_of(name);
         let account = format!("retoma-{name}-{role}@");
@@ -215,12 +224,14 @@ fn in_google_cloud_storage_each_role_may_do_what_it_needs_and_a_writer_replaces_
         assert!(!own.is_empty(), "{account}");
         own.into_iter().any(|(_, right, file)| {
             let rights: &[Wish] = match right.as_str() {
-                "objectCreator" => &[Wish::Add],
-                "objectViewer" => &[Wish::Read, Wish::List],
-                "objectUser" => &WISHES,
+                "roles/storage.objectCreator" => &[Wish::Add],
+                "roles/storage.objectViewer" => &[Wish::Read, Wish::List],
+                "roles/storage.objectUser" => &WISHES,
+                // Of locks and the bucket's settings, see below.
+                "projects/PROJECT/roles/retomaLock" | "projects/PROJECT/roles/retomaLook" => return false,
                 other => panic!("{other}"),
             };
-            let expression = json(&files, file)["expression"].as_str().unwrap().to_owned();
+            let expression = json(files, file)["expression"].as_str().unwrap().to_owned();
             let (object, listed) = if wish == Wish::List { (None, Some(place)) } else { (Some(place), None) };
             rights.contains(&wish) && google_holds(&expression, bucket, object, listed)
         })
@@ -238,110 +249,31 @@ fn in_google_cloud_storage_each_role_may_do_what_it_needs_and_a_writer_replaces_
     }
 }
 
-/// A request as Azure's conditions see it.
-struct Request<'a> {
-    /// `read`, `add/action`, `delete` …
-    action: &'a str,
-    is_listing: bool,
-    path: &'a str,
-}
-
-/// Conditions as Azure reads them: `!`, `NOT`, `AND`, `OR` and brackets around what is compared.
-struct Condition<'a> {
-    rest: &'a str,
-    request: &'a Request<'a>,
-}
-
-impl Condition<'_> {
-    fn eat(&mut self, token: &str) -> bool {
-        let rest = self.rest.trim_start();
-        let after = rest.strip_prefix(token);
-        self.rest = after.unwrap_or(rest);
-        after.is_some()
-    }
-
-    /// What stands in quotes next.
-    fn text(&mut self) -> &str {
-        let (_, rest) = self.rest.split_once('\'').unwrap();
-        let (text, rest) = rest.split_once('\'').unwrap();
-        self.rest = rest;
-        text
-    }
-
-    fn any(&mut self) -> bool {
-        let mut holds = self.all();
-        while self.eat("OR") {
-            holds |= self.all();
-        }
-        holds
-    }
-
-    fn all(&mut self) -> bool {
-        let mut holds = self.one();
-        while self.eat("AND") {
-            holds &= self.one();
-        }
-        holds
-    }
-
-    fn one(&mut self) -> bool {
-        if self.eat("!") || self.eat("NOT") {
-            return !self.one();
-        }
-        if self.eat("(") {
-            let holds = self.any();
-            assert!(self.eat(")"), "{}", self.rest);
-            return holds;
-        }
-        let request = self.request;
-        if self.eat("ActionMatches{") {
-            let holds = self.text().ends_with(&format!("/containers/blobs/{}", request.action));
-            assert!(self.eat("}"));
-            return holds;
-        }
-        if self.eat("SubOperationMatches{") {
-            assert_eq!(self.text(), "Blob.List");
-            assert!(self.eat("}"));
-            return request.is_listing;
-        }
-        let is_object = self.eat("@Resource[");
-        assert!(is_object || self.eat("@Request["), "{}", self.rest);
-        let attribute = if is_object { ":path] StringStartsWith" } else { ":prefix] StringStartsWith" };
-        assert!(self.rest.contains(attribute), "{}", self.rest);
-        let beginning = self.text().to_owned();
-        // A listing is of no blob, and a blob's request has no prefix.
-        is_object != request.is_listing && request.path.starts_with(&beginning)
-    }
-}
-
 #[test]
-fn in_azure_each_role_may_do_what_it_needs_and_nobody_replaces_a_blob() {
-    let files = files("az", "");
-    let is_allowed = |name: &str, role: &str, wish: Wish, place: &str| {
-        let bucket = bucket_of(name);
-        let definition = json(&files, &format!("az-{bucket}-{name}-{role}.json"));
-        let (action, is_listing) = match wish {
-            Wish::Read => ("read", false),
-            Wish::List => ("read", true),
-            Wish::Add => ("add/action", false),
-            Wish::Replace => ("write", false),
-            Wish::Delete => ("delete", false),
-        };
-        let actions = definition["DataActions"].as_array().unwrap();
-        let has_right = actions.iter().any(|it| it.as_str().unwrap().ends_with(&format!("/blobs/{action}")));
-        let request = Request { action, is_listing, path: place };
-        let holds = files.get(&format!("az-{bucket}-{name}-{role}-condition.txt")).is_none_or(|text| {
-            let mut condition = Condition { rest: text, request: &request };
-            let holds = condition.any();
-            assert_eq!(condition.rest.trim(), "", "all of it was read");
-            holds
-        });
-        has_right && holds
-    };
-    for_each_wish(true, is_allowed);
-    for place in PLACES {
-        for role in ["writer", "reader", "pruner"] {
-            assert!(!is_allowed("a", role, Wish::Replace, place), "{role} replaces {place}");
+fn in_google_cloud_storage_who_writes_locks_and_nobody_takes_a_lock_away() {
+    let files = files("gs", "lock_days = 14\n");
+    for (bucket, accounts) in [("both", ["a", "c"].as_slice()), ("whole", &["w"])] {
+        let readme = &files[&format!("gs-{bucket}-README.txt")];
+        let all = google_bindings(readme);
+        for (name, role) in
+            accounts.iter().flat_map(|it| ["writer", "reader", "pruner"].map(|role| (it, role)))
+        {
+            let has = |right: &str| {
+                let own = all.iter().filter(|(who, ..)| who.starts_with(&format!("retoma-{name}-{role}@")));
+                own.filter(|(_, it, _)| it.ends_with(right)).map(|(.., file)| file.clone()).next()
+            };
+            let locks = has("/retomaLock");
+            assert_eq!(locks.is_some(), *name == "a" && role != "reader", "{name} {role}");
+            assert!(locks.is_none_or(|file| file == format!("gs-{bucket}-{name}-below.json")));
+            assert_eq!(has("/retomaLook"), (*name == "a").then(String::new), "{name} {role}");
+        }
+        let permissions: Vec<_> = readme.lines().filter(|line| line.contains("--permissions=")).collect();
+        assert_eq!(permissions.len(), if bucket == "both" { 2 } else { 0 }, "{readme}");
+        for line in permissions {
+            assert!(!line.contains("overrideUnlockedRetention") && !line.contains("delete"), "{line}");
         }
     }
+    let days = |rule: &Value| rule["condition"]["daysSinceNoncurrentTime"].as_u64();
+    let rules = &json(&files, "gs-both-lifecycle.json")["lifecycle"]["rule"];
+    assert_eq!(rules.as_array().unwrap().iter().filter_map(days).collect::<Vec<_>>(), [14, 30]);
 }

@@ -1,9 +1,7 @@
 //! Writes with a lock: mode and date are part of the request that writes the object, so that it never lies there without.
 
-use super::is_locked;
-use super::locks::lock_headers;
-use super::signed::{Ask, Signed};
-use crate::store::{Capabilities, Key, Leftovers, ObjectMeta, ObjectStore, PutMode, Store, error};
+use super::locks::{Way, is_locked};
+use crate::store::{Capabilities, Key, Leftovers, ObjectMeta, PutMode, Store};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -11,18 +9,19 @@ use jiff::Timestamp;
 use retoma_core::Result;
 use retoma_core::manifest::ObjectLock;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// A bucket in which every object but locks and marks is written with a lock.
 #[derive(Debug)]
 pub(super) struct Locked {
-    inner: ObjectStore,
-    signed: Signed,
+    inner: Arc<dyn Store>,
+    way: Arc<dyn Way>,
     lock: ObjectLock,
 }
 
 impl Locked {
-    pub(super) fn new(inner: ObjectStore, signed: Signed, lock: ObjectLock) -> Self {
-        Self { inner, signed, lock }
+    pub(super) fn new(inner: Arc<dyn Store>, way: Arc<dyn Way>, lock: ObjectLock) -> Self {
+        Self { inner, way, lock }
     }
 }
 
@@ -40,20 +39,8 @@ impl Store for Locked {
         if !is_locked(key.as_str()) {
             return self.inner.put(key, data, mode).await;
         }
-        let ask = Ask::put(&self.signed, key, &[], data)?;
-        let mut ask = lock_headers(ask, self.lock.mode, self.lock.until(Timestamp::now()))?;
-        if mode == PutMode::Create {
-            ask = ask.header("if-none-match", "*")?;
-        }
-        match self.signed.ask(ask).await? {
-            Ok(_) => Ok(()),
-            Err(refused) if refused.code() == "PreconditionFailed" => {
-                Err(error::exists(&self.location(), key))
-            }
-            // "Bucket is missing Object Lock Configuration"; others have other words.
-            Err(refused) if refused.code() == "InvalidRequest" => Err(self.signed.no_locks()),
-            Err(refused) => Err(self.signed.refusal(&refused)),
-        }
+        let end = self.lock.until(Timestamp::now());
+        self.way.write(key, data, mode, self.lock.mode, end).await
     }
 
     async fn get(&self, key: &Key) -> Result<Bytes> {
