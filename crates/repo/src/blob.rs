@@ -211,9 +211,16 @@ impl Repository {
         let start = u64::from(blob.offset_bytes);
         let read = || {
             let range = start..start + u64::from(blob.length_bytes);
-            let sealed = self.store().get_range(&self.pack_key(location.pack)?, range);
+            let key = self.pack_key(location.pack)?;
+            let sealed = match blob.kind {
+                BlobKind::Tree => self.around().read(self.store(), location.pack, &key, range),
+                BlobKind::Data => self.store().get_range(&key, range),
+            };
             let sealed = sealed.map_err(|error| missing_pack(error, location))?;
-            open(self.key(), blob, sealed.into()).map_err(damaged)
+            open(self.key(), blob, sealed.into()).map_err(|error| {
+                self.around().forget();
+                damaged(error)
+            })
         };
         read().with_context(|| format!("read blob {} at {start} of pack {}", blob.id.short(), location.pack))
     }

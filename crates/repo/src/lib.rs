@@ -9,6 +9,7 @@
     allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::let_underscore_must_use)
 )]
 
+mod around;
 pub mod backup;
 pub mod blob;
 pub mod chunk;

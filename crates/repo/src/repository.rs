@@ -1,5 +1,6 @@
 //! A repository that is open: its store, its keys, and the objects that are not in packs.
 
+use crate::around::Around;
 use crate::copies::Copies;
 use crate::crypto::MasterKey;
 use crate::format::config::Config;
@@ -72,6 +73,7 @@ pub struct Repository {
     config: Arc<Config>,
     /// Asked for blobs that this one has lost.
     copies: Option<Arc<Copies>>,
+    around: Arc<Around>,
 }
 
 /// restic stops after so many keys; each costs a derivation.
@@ -190,7 +192,7 @@ impl Repository {
     }
 
     fn opened(store: BlockingStore, key: Arc<MasterKey>, key_id: KeyId, config: Config) -> Self {
-        Self { store, key, key_id, config: Arc::new(config), copies: None }
+        Self { store, key, key_id, config: Arc::new(config), copies: None, around: Arc::default() }
     }
 
     /// The same repository; blobs that it has lost are read from `copies`. For who restores: whoever examines a repository, or
@@ -208,7 +210,12 @@ impl Repository {
     /// The same repository through another store: a layer around this one, or a copy of it.
     #[must_use]
     pub fn through(&self, store: BlockingStore) -> Self {
-        Self { store, ..self.clone() }
+        Self { store, around: Arc::default(), ..self.clone() }
+    }
+
+    /// What was read last around a tree.
+    pub(crate) fn around(&self) -> &Around {
+        &self.around
     }
 
     /// The store.

@@ -116,6 +116,9 @@ impl Packer {
         let id = PackId::of(&bytes);
         self.stored_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         let key = self.repository.pack_key(id)?;
+        if blobs.first().is_some_and(|blob| blob.kind == BlobKind::Tree) {
+            self.repository.store().store().keep(&key);
+        }
         let ticket = self.repository.store().put_later(key, Bytes::from(bytes), PutMode::Create);
         lock(&self.stored).push_back((ticket, IndexPack { id, blobs }));
         self.reap(index, PACKS_IN_FLIGHT)?;

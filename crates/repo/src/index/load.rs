@@ -2,6 +2,7 @@
 
 use super::Index;
 use crate::copies::is_away;
+use crate::format::BlobKind;
 use crate::format::index::IndexPack;
 use crate::id::IndexId;
 use crate::repository::{Folder, Repository};
@@ -66,6 +67,17 @@ impl Repository {
         }
     }
 
+    /// Packs of trees are read again and again, a tree at a time.
+    fn keep_trees(&self, packs: &[IndexPack]) -> Result<()> {
+        // A pack holds blobs of one kind.
+        let is_of_trees =
+            |pack: &&IndexPack| pack.blobs.first().is_some_and(|blob| blob.kind == BlobKind::Tree);
+        for pack in packs.iter().filter(is_of_trees) {
+            self.store().store().keep(&self.pack_key(pack.id)?);
+        }
+        Ok(())
+    }
+
     fn load_index_once(&self, wanted: &Wanted<'_>, passing_over_damage: bool) -> Result<Index> {
         let ids: Vec<IndexId> = self.list(Folder::Index)?.into_iter().map(|(id, _)| IndexId(id)).collect();
         let index = Mutex::new(Index::default());
@@ -74,6 +86,7 @@ impl Repository {
             let mut index = index.lock().unwrap_or_else(PoisonError::into_inner);
             match file {
                 Ok(file) => {
+                    self.keep_trees(&file.packs)?;
                     file.packs.iter().filter(|pack| wanted(pack)).for_each(|pack| index.add_pack(pack));
                 }
                 Err(error) if passing_over_damage && error.kind() == ErrorKind::Corrupt => {

@@ -6,6 +6,7 @@ use crate::format::BlobKind;
 use crate::format::pack::PackedBlob;
 use crate::id::PackId;
 use crate::index::Index;
+use crate::store::Capabilities;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Mutex;
@@ -24,13 +25,31 @@ struct Job {
 pub(super) struct Jobs {
     packs: Vec<PackId>,
     list: Vec<Job>,
+    reach: Reach,
     next: Mutex<usize>,
 }
 
-/// Blobs that are read although nobody wants them, when they lie between two that are wanted.
-const GAP_BYTES: u32 = 64 << 10;
-/// A range ends with the blob that goes beyond.
-const RANGE_BYTES: u32 = 4 << 20;
+/// How much of a pack is read at once.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reach {
+    /// Blobs that are read although nobody wants them, when they lie between two that are wanted.
+    gap_bytes: u32,
+    /// A range ends with the blob that goes beyond.
+    range_bytes: u32,
+}
+
+/// From a disk: small enough to stay in the processor's cache until it is opened.
+const NEAR: Reach = Reach { gap_bytes: 64 << 10, range_bytes: 4 << 20 };
+/// Over a network: a request costs as much time as a quarter of a megabyte, and each is work for both sides, so that packs of which most is
+/// wanted are read whole.
+const FAR: Reach = Reach { gap_bytes: 256 << 10, range_bytes: 32 << 20 };
+
+impl Reach {
+    /// For a store that is far, or not.
+    pub(super) fn of(capabilities: Capabilities) -> Self {
+        if capabilities.far { FAR } else { NEAR }
+    }
+}
 
 /// A part of a pack that is read at once.
 #[derive(Debug, Clone)]
@@ -64,7 +83,12 @@ fn waiting<'a>(run: &'a Run<'_>) -> impl Iterator<Item = (u32, &'a Entry)> + 'a 
 }
 
 /// Sorts `chunks` by where `index` says they lie; gives those, too, of which it says nothing.
-pub(super) fn sort(layout: &Layout, index: &Index, chunks: impl Iterator<Item = u32>) -> (Jobs, Vec<u32>) {
+pub(super) fn sort(
+    layout: &Layout,
+    index: &Index,
+    chunks: impl Iterator<Item = u32>,
+    reach: Reach,
+) -> (Jobs, Vec<u32>) {
     let (mut packs, mut positions) = (Vec::new(), HashMap::new());
     let (mut jobs, mut unknown) = (Vec::new(), Vec::new());
     for chunk in chunks {
@@ -80,7 +104,7 @@ pub(super) fn sort(layout: &Layout, index: &Index, chunks: impl Iterator<Item = 
         jobs.push(Job { pack, offset_bytes: location.blob.offset_bytes, chunk });
     }
     jobs.sort_unstable();
-    (Jobs { packs, list: jobs, next: Mutex::new(0) }, unknown)
+    (Jobs { packs, list: jobs, reach, next: Mutex::new(0) }, unknown)
 }
 
 impl Jobs {
@@ -106,8 +130,8 @@ impl Jobs {
             let start = u64::from(location.blob.offset_bytes);
             let end = start + u64::from(location.blob.length_bytes);
             let range = range.get_or_insert(PackRange { pack, bytes: start..start, blobs: Vec::new() });
-            let far = start > range.bytes.end + u64::from(GAP_BYTES);
-            let long = end - range.bytes.start > u64::from(RANGE_BYTES) && !range.blobs.is_empty();
+            let far = start > range.bytes.end + u64::from(self.reach.gap_bytes);
+            let long = end - range.bytes.start > u64::from(self.reach.range_bytes) && !range.blobs.is_empty();
             if far || long {
                 break;
             }

@@ -27,11 +27,13 @@ mod run;
 mod scan;
 mod select;
 mod target;
+mod trees;
 
 pub use plan::{Plan, plan};
 pub use range::FileMap;
 
 use crate::backup::Progress;
+use crate::repository::Repository;
 use retoma_core::{Error, ErrorKind, Result, error::codes};
 use run::Run;
 use target::Target;
@@ -58,7 +60,7 @@ pub struct Options {
     pub leave_out: Vec<Vec<u8>>,
     /// Threads that open, check and write; as many as cores when none is given.
     pub workers: Option<usize>,
-    /// Threads that read from the store: [`LOCAL_READERS`] when none is given; more for a store that is far away.
+    /// Threads that read from the store; when none is given, few for a local disk and more for a store that is far.
     pub readers: Option<usize>,
 }
 
@@ -72,8 +74,14 @@ pub enum OwnersBy {
     Number,
 }
 
-/// Threads that read, where nothing else is asked for. Local disks gain nothing from more.
-pub const LOCAL_READERS: usize = 2;
+/// Threads that read from a local disk, which gains nothing from more.
+const LOCAL_READERS: usize = 2;
+
+/// Threads that read from this repository.
+fn readers(options: &Options, repository: &Repository) -> usize {
+    let capabilities = repository.store().store().capabilities();
+    options.readers.unwrap_or_else(|| capabilities.readers(LOCAL_READERS)).max(1)
+}
 
 /// A path that could not be restored, and why.
 #[derive(Debug)]

@@ -1,9 +1,8 @@
 //! Reading and writing: readers fetch ranges of packs, workers open the blobs in them and write. First from the repository, then,
 //! in further rounds of the same, what it lacks from its copies.
 
-use super::LOCAL_READERS;
 use super::files::{OpenFiles, write_chunk};
-use super::jobs::{self, Jobs, PackRange};
+use super::jobs::{self, Jobs, PackRange, Reach};
 use super::lost::{Lost, same_error};
 use super::other;
 use super::run::{Run, lock, state};
@@ -14,6 +13,7 @@ use crate::format::BlobKind;
 use crate::format::pack::PackedBlob;
 use crate::id::PackId;
 use crate::index::Index;
+use crate::memory::Reuse;
 use crate::repository::Repository;
 use bytes::Bytes;
 use retoma_core::{Error, ErrorKind, Result, error::codes};
@@ -79,8 +79,9 @@ fn read_round(
     chunks: impl Iterator<Item = u32>,
     lost: &Lost,
 ) -> Result<Vec<u32>> {
-    let (jobs, unknown) = jobs::sort(&run.plan.layout, round.index, chunks);
-    let readers = run.plan.options.readers.unwrap_or(LOCAL_READERS).max(1);
+    let reach = Reach::of(round.repository.store().store().capabilities());
+    let (jobs, unknown) = jobs::sort(&run.plan.layout, round.index, chunks, reach);
+    let readers = super::readers(&run.plan.options, round.repository);
     let (sender, receiver) = sync_channel::<Fetched>(WAITING);
     let (flush, flushes) = sync_channel::<()>(1);
     let shared = Shared {
@@ -88,6 +89,7 @@ fn read_round(
         lost,
         receiver: Mutex::new(receiver),
         open: OpenFiles::default(),
+        reuse: Reuse::begin(),
         away: AtomicU32::new(0),
         is_over: AtomicBool::new(false),
         flushed_bytes: AtomicU64::new(0),
@@ -144,6 +146,7 @@ struct Shared<'a> {
     lost: &'a Lost,
     receiver: Mutex<Receiver<Fetched>>,
     open: OpenFiles,
+    reuse: Reuse,
     /// Reads in a row that failed because the store is away.
     away: AtomicU32,
     /// The store is away, and the next round goes on.
@@ -179,7 +182,8 @@ impl<'a> Worker<'a> {
             match bytes {
                 Ok(bytes) => {
                     self.shared.away.store(0, Ordering::Relaxed);
-                    self.write_range(&range, bytes.into());
+                    let bytes = self.write_range(&range, bytes.into());
+                    self.shared.reuse.give_back(bytes);
                     self.flush_now_and_then();
                 }
                 Err(error) => self.read_one_by_one(&range, error),
@@ -187,8 +191,8 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// `bytes` are those of the range; blobs are opened in them.
-    fn write_range(&mut self, range: &PackRange, mut bytes: Vec<u8>) {
+    /// `bytes` are those of the range; blobs are opened in them. Gives the buffer back.
+    fn write_range(&mut self, range: &PackRange, mut bytes: Vec<u8>) -> Vec<u8> {
         let repository = self.shared.round.repository;
         let place = |blob: &PackedBlob| {
             let start =
@@ -214,6 +218,7 @@ impl<'a> Worker<'a> {
             }
             self.expanded = expanded;
         }
+        bytes
     }
 
     fn write_blob(&mut self, chunks: &[u32], plaintext: Result<&[u8], &Error>) {

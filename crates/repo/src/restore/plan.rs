@@ -4,7 +4,7 @@ use super::layout::{Kind, Layout, ROOT, kind_of};
 use super::owners::Owners;
 use super::select::{PathSet, Reach, parts};
 use super::target::{Directories, Target, names_below};
-use super::{LOCAL_READERS, Notes, Options};
+use super::{Notes, Options, trees};
 use crate::format::BlobKind;
 use crate::format::tree::{Node, NodeKind};
 use crate::id::BlobId;
@@ -14,8 +14,6 @@ use crate::repository::Repository;
 use retoma_core::{Error, ErrorKind, Result, error::codes};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// What [`apply`](super::apply) will do.
 pub struct Plan<'a> {
@@ -201,28 +199,8 @@ impl Walk<'_> {
 
     /// Reads the trees of a batch, in its order.
     fn read(&self, batch: &[Pending]) -> Vec<Result<Vec<Node>>> {
-        let (repository, index) = (self.plan.repository, self.plan.index);
-        let read_one = |pending: &Pending| repository.read_tree(index, &pending.tree);
-        if let [only] = batch {
-            return vec![read_one(only)];
-        }
-        let next = AtomicUsize::new(0);
-        let done: Vec<Mutex<Option<Result<Vec<Node>>>>> = batch.iter().map(|_| Mutex::default()).collect();
-        let work = || {
-            while let Some(at) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|at| *at < batch.len()) {
-                *super::run::lock(&done[at]) = Some(read_one(&batch[at]));
-            }
-        };
-        std::thread::scope(|scope| {
-            for _ in 1..self.plan.options.readers.unwrap_or(LOCAL_READERS).clamp(1, batch.len()) {
-                let builder = std::thread::Builder::new().name("restore-plan".to_owned());
-                // Without more threads this one does it all.
-                builder.spawn_scoped(scope, work).ok();
-            }
-            work();
-        });
-        let lost = || Err(Error::internal("a tree was not read"));
-        done.into_iter().map(|slot| super::run::into_inner(slot).unwrap_or_else(lost)).collect()
+        let ids: Vec<BlobId> = batch.iter().map(|pending| pending.tree).collect();
+        trees::read(self.plan.repository, self.plan.index, &self.plan.options, &ids)
     }
 
     fn directory(&mut self, pending: &Pending, nodes: &[Node], waiting: &mut Vec<Pending>) -> Result<()> {

@@ -31,7 +31,12 @@ impl ObjectStore {
         Self {
             remote: Arc::new(object_store::memory::InMemory::new()),
             location: "memory:".to_owned(),
-            capabilities: Capabilities { conditional_create: true, delete: true, versions: false },
+            capabilities: Capabilities {
+                conditional_create: true,
+                delete: true,
+                versions: false,
+                far: false,
+            },
             patience: Patience::default(),
         }
     }

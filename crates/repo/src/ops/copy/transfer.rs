@@ -20,8 +20,8 @@ use std::sync::{Mutex, RwLock};
 const READERS: usize = 4;
 /// Ranges that wait for a worker.
 const WAITING: usize = 2;
-/// Neighbours in a pack are read at once up to so many bytes …
-const RANGE_BYTES: u64 = 16 << 20;
+/// Neighbours in a pack are read at once up to so many bytes, more than a pack has: each request more is work for both sides …
+const RANGE_BYTES: u64 = 32 << 20;
 /// … and over gaps of so many, which cost less than another request.
 const GAP_BYTES: u64 = 256 << 10;
 

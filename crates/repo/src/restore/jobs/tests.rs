@@ -9,6 +9,9 @@ use crate::restore::layout::ROOT;
 use proptest::prelude::*;
 use std::collections::{BTreeSet, HashSet};
 
+const GAP_BYTES: u32 = NEAR.gap_bytes;
+const RANGE_BYTES: u32 = NEAR.range_bytes;
+
 fn blob_id(number: u8) -> BlobId {
     BlobId::of(&[number])
 }
@@ -58,7 +61,7 @@ fn ranges(jobs: &Jobs, layout: &Layout, index: &Index) -> Vec<PackRange> {
 fn shape(packs: &[Vec<(u8, u32)>], files: &[Vec<u8>]) -> Vec<(u8, u64, u64, usize)> {
     let index = index(packs);
     let layout = layout(files, &index);
-    let (jobs, unknown) = sort(&layout, &index, all(&layout));
+    let (jobs, unknown) = sort(&layout, &index, all(&layout), NEAR);
     assert!(unknown.is_empty());
     let shown = |range: PackRange| (range.pack.0[0], range.bytes.start, range.bytes.end, range.blobs.len());
     ranges(&jobs, &layout, &index).into_iter().map(shown).collect()
@@ -92,7 +95,7 @@ fn a_range_has_no_more_than_its_limit_but_at_least_one_blob() {
 fn a_blob_that_is_wanted_in_many_places_is_read_once() {
     let index = index(&[vec![(1, 100), (2, 100)]]);
     let layout = layout(&[vec![2, 1, 2], vec![2]], &index);
-    let (jobs, _) = sort(&layout, &index, all(&layout));
+    let (jobs, _) = sort(&layout, &index, all(&layout), NEAR);
     let found = ranges(&jobs, &layout, &index);
     let chunks: Vec<_> = found[0].blobs.iter().map(|(blob, chunks)| (blob.id, chunks.clone())).collect();
     assert_eq!(found.len(), 1);
@@ -103,7 +106,7 @@ fn a_blob_that_is_wanted_in_many_places_is_read_once() {
 fn what_no_index_names_is_told_and_what_nobody_took_is_left() {
     let index = index(&[vec![(1, 100)], vec![(2, 100)]]);
     let layout = layout(&[vec![1, 9, 2], vec![9]], &index);
-    let (jobs, unknown) = sort(&layout, &index, all(&layout));
+    let (jobs, unknown) = sort(&layout, &index, all(&layout), NEAR);
     assert_eq!(unknown, [1, 3]);
     assert_eq!(jobs.next(&layout, &index).unwrap().pack, PackId([1; 32]));
     assert_eq!(jobs.into_rest().collect::<Vec<_>>(), [2]);
@@ -126,7 +129,7 @@ proptest! {
         let index = index(&packs);
         let layout = layout(&files, &index);
         let asked: Vec<u32> = all(&layout).filter(|chunk| !skipped.contains(chunk)).collect();
-        let (jobs, unknown) = sort(&layout, &index, asked.iter().copied());
+        let (jobs, unknown) = sort(&layout, &index, asked.iter().copied(), NEAR);
         let mut seen: Vec<u32> = unknown;
         for chunk in &seen {
             prop_assert!(!index.contains(BlobKind::Data, &layout.chunk(*chunk).id));
@@ -172,7 +175,7 @@ proptest! {
         let blobs: Vec<u8> = pack.iter().map(|(id, _)| *id).rev().collect();
         let index = index(&[pack]);
         let layout = layout(&[blobs.clone(), blobs], &index);
-        let (jobs, _) = sort(&layout, &index, all(&layout));
+        let (jobs, _) = sort(&layout, &index, all(&layout), NEAR);
         let took: Vec<u32> = (0..taken)
             .map_while(|_| jobs.next(&layout, &index))
             .flat_map(|range| range.blobs.into_iter().flat_map(|(_, chunks)| chunks))

@@ -169,7 +169,8 @@ impl Place {
         remote: impl object_store::ObjectStore,
         patience: Patience,
     ) -> Arc<dyn Store> {
-        let capabilities = Capabilities { conditional_create: true, delete: true, versions: false };
+        let capabilities =
+            Capabilities { conditional_create: true, delete: true, versions: false, far: true };
         let below = PrefixStore::new(remote, Path::from(self.prefix.as_str()));
         Arc::new(ObjectStore::new(Arc::new(below), self.location(scheme), capabilities, patience))
     }

@@ -1,6 +1,6 @@
 //! Keeps small immutable objects in a local folder, so that reading them again costs no request.
 //!
-//! * The predicate chooses by name; keys and locks are never kept, whatever it says.
+//! * The predicate chooses by name, and callers tell of more ([`Store::keep`]: packs of trees); keys and locks are never kept, whatever they say.
 //! * What is kept is as the store has it: sealed. Files have mode 0600, their folders 0700.
 //! * An object whose name is a SHA-256, as those of index files and snapshots, is given out only when that is the one of what
 //!   is kept; otherwise it is read from the store again. What has another name is checked by its reader alone: when that
@@ -17,14 +17,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use retoma_core::Result;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// Which objects are kept, where, and how many bytes of them.
 #[derive(Clone)]
@@ -59,6 +59,8 @@ impl fmt::Debug for CacheSettings {
 pub struct Cache {
     inner: Arc<dyn Store>,
     files: Arc<Files>,
+    /// What callers want to be kept beside what the settings choose.
+    told: RwLock<HashSet<Key>>,
 }
 
 #[derive(Debug)]
@@ -73,12 +75,25 @@ struct State {
     generation: u64,
     /// Bytes of all files, once they were counted. Other processes make it drift; each eviction counts anew.
     used_bytes: Option<u64>,
+    /// Those whose hash was compared, as they were then. Parts of them are given out without reading the whole again.
+    verified: HashMap<Key, FileId>,
+}
+
+/// A file that nobody has changed: inode, size, time of change in seconds and nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FileId(u64, u64, i64, i64);
+
+impl FileId {
+    fn of(metadata: &std::fs::Metadata) -> Self {
+        Self(metadata.ino(), metadata.size(), metadata.ctime(), metadata.ctime_nsec())
+    }
 }
 
 impl Cache {
     /// Keeps objects of `inner` as `settings` say.
     pub fn new(inner: Arc<dyn Store>, settings: CacheSettings) -> Self {
-        Self { inner, files: Arc::new(Files { settings, state: Mutex::default() }) }
+        let files = Files { settings, state: Mutex::default() };
+        Self { inner, files: Arc::new(files), told: RwLock::default() }
     }
 
     /// Forgets what is kept of `key`, since the reader's check of it failed. The next read asks the store.
@@ -107,7 +122,8 @@ impl Cache {
 
     fn keeps(&self, key: &Key) -> bool {
         let never = ["keys/", "locks/"].iter().any(|kind| key.as_str().starts_with(kind));
-        !never && (self.files.settings.keep)(key)
+        let is_told = || self.told.read().unwrap_or_else(PoisonError::into_inner).contains(key);
+        !never && ((self.files.settings.keep)(key) || is_told())
     }
 
     /// Runs `work` on the files where blocking is allowed; `None` when that ended badly.
@@ -161,6 +177,7 @@ impl Files {
     fn remove(&self, key: &Key) -> u64 {
         let mut state = self.state();
         state.generation += 1;
+        state.verified.remove(key);
         // Most often nothing is kept. `used_bytes` is left too high, which the next eviction corrects.
         std::fs::remove_file(self.path(key)).ok();
         state.generation
@@ -182,11 +199,16 @@ impl Files {
             Some(Bytes::from(buffer))
         };
         let Some(hash) = key.as_str().rsplit('/').next().and_then(id::unhex) else { return part(range) };
+        let is = FileId::of(&metadata);
+        if self.state().verified.get(key) == Some(&is) {
+            return part(range);
+        }
         let whole = part(0..size_bytes)?;
         if retoma_sha256::digests(&[&whole]) != [hash] {
             self.remove(key);
             return None;
         }
+        self.state().verified.insert(key.clone(), is);
         Some(whole.slice(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?))
     }
 
@@ -244,6 +266,11 @@ impl Store for Cache {
 
     fn capabilities(&self) -> Capabilities {
         self.inner.capabilities()
+    }
+
+    fn keep(&self, key: &Key) {
+        self.told.write().unwrap_or_else(PoisonError::into_inner).insert(key.clone());
+        self.inner.keep(key);
     }
 
     async fn put(&self, key: &Key, data: Bytes, mode: PutMode) -> Result<()> {

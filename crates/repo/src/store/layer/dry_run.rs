@@ -57,6 +57,10 @@ impl Store for DryRun {
         self.inner.capabilities()
     }
 
+    fn keep(&self, key: &Key) {
+        self.inner.keep(key);
+    }
+
     async fn put(&self, key: &Key, data: Bytes, mode: PutMode) -> Result<()> {
         if mode == PutMode::Create {
             match self.inner.head(key).await {

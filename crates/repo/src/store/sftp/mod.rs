@@ -158,7 +158,7 @@ impl Store for SftpStore {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { conditional_create: true, delete: true, versions: false }
+        Capabilities { conditional_create: true, delete: true, versions: false, far: true }
     }
 
     async fn put(&self, key: &Key, data: Bytes, mode: PutMode) -> Result<()> {

@@ -118,7 +118,7 @@ impl Store for Disk {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { conditional_create: true, delete: true, versions: false }
+        Capabilities { conditional_create: true, delete: true, versions: false, far: false }
     }
 
     async fn put(&self, key: &Key, data: Bytes, mode: PutMode) -> Result<()> {

@@ -76,6 +76,45 @@ async fn by_default_only_metadata_are_kept() {
     }
 }
 
+/// Packs of trees: they are named as all others, so who knows them tells of them.
+#[tokio::test]
+async fn what_callers_tell_of_is_kept_too_as_a_whole_but_never_a_key() {
+    let Case { folder, under, .. } = case(1 << 20);
+    let settings = || CacheSettings::metadata(folder.join("cache"));
+    let cache = Cache::new(under.clone(), settings());
+    let data = bytes(1, 500);
+    let hash = BlobId::of(&data).to_hex();
+    let (pack, other) = (key(&format!("data/{}/{hash}", &hash[..2])), key("data/ab/other"));
+    for name in [&pack, &other] {
+        under.put(name, data.clone(), PutMode::Create).await.unwrap();
+    }
+    for name in [&pack, &key("keys/a")] {
+        cache.keep(name);
+    }
+    for from in 0..5 {
+        assert_eq!(cache.get_range(&pack, from..100).await.unwrap(), data[from as usize..100]);
+    }
+    assert_eq!(
+        (under.calls(Verb::Get), under.calls(Verb::GetRange)),
+        (1, 0),
+        "the first one takes all of it"
+    );
+    cache.get_range(&other, 0..10).await.unwrap();
+    cache.get_range(&other, 0..10).await.unwrap();
+    assert_eq!(under.calls(Verb::GetRange), 2, "nobody told of it");
+    cache.put(&key("keys/a"), text("x"), PutMode::Create).await.unwrap();
+    assert!(!folder.join("cache/keys/a").exists());
+    // Another process finds it, and one that is damaged is none.
+    let file = folder.join("cache").join(pack.as_str());
+    let mut damaged = data.to_vec();
+    damaged[499] ^= 1;
+    fs::write(&file, &damaged).unwrap();
+    let again = Cache::new(under.clone(), settings());
+    again.keep(&pack);
+    assert_eq!(again.get_range(&pack, 0..10).await.unwrap(), data[..10]);
+    assert_eq!(under.calls(Verb::Get), 2, "it was read from the store again");
+}
+
 #[tokio::test]
 async fn what_is_replaced_or_deleted_is_forgotten() {
     let case = case(1 << 20);

@@ -142,7 +142,7 @@ impl Store for AsOf {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { conditional_create: false, delete: false, versions: true }
+        Capabilities { conditional_create: false, delete: false, versions: true, far: true }
     }
 
     async fn put(&self, _key: &Key, _data: Bytes, _mode: PutMode) -> Result<()> {

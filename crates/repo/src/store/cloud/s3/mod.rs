@@ -27,7 +27,8 @@ use std::sync::Arc;
 const HINT: &str = "set `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY` (and `AWS_SESSION_TOKEN` for credentials that \
                     expire), or neither where a role of the machine gives them; `AWS_ENDPOINT_URL` begins with \
                     `https://`";
-const CAPABILITIES: Capabilities = Capabilities { conditional_create: true, delete: true, versions: true };
+const CAPABILITIES: Capabilities =
+    Capabilities { conditional_create: true, delete: true, versions: true, far: true };
 
 pub(super) fn open(place: &Place, variables: &Variables, patience: Patience) -> Result<Arc<dyn Store>> {
     Ok(Arc::new(Bucket::new(place, variables, patience)?.store(place)))
