@@ -29,6 +29,33 @@ pub(crate) fn write_unsynced(path: &Path, bytes: &[u8], mode: u32) -> Result<()>
     write_and(path, bytes, mode, |_| Ok(()))
 }
 
+/// Has `fill` write the contents of a file, which then takes its name in one step, not synced. Where it gives `None`, there is no file.
+///
+/// # Errors
+/// As [`write`]; what `fill` says. Then the file is as it was.
+pub(crate) fn fill_unsynced<T>(
+    path: &Path,
+    mode: u32,
+    fill: impl FnOnce(&File) -> Result<Option<T>>,
+) -> Result<Option<T>> {
+    let temporary = temporary(path);
+    let failed = |error| Error::io(path.display(), error);
+    let write = || {
+        std::fs::remove_file(&temporary).ok();
+        let opened = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary);
+        let filled = fill(&opened.map_err(failed)?)?;
+        if filled.is_some() {
+            std::fs::rename(&temporary, path).map_err(failed)?;
+        }
+        Ok(filled)
+    };
+    let written = write();
+    if !matches!(written, Ok(Some(_))) {
+        std::fs::remove_file(&temporary).ok();
+    }
+    written
+}
+
 fn write_and(
     path: &Path,
     bytes: &[u8],

@@ -1,10 +1,13 @@
 //! zstd, with bounds: nothing is expanded beyond what the caller says it may be.
 
 use crate::format::malformed;
+use crate::threads;
 use retoma_core::{Error, Result, units::counted};
 use sha2::{Digest, Sha256};
 use std::cell::RefCell;
 use std::io::{Cursor, Read};
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 /// The level for everything: on files as services keep them (models, logs, tables) it packs tighter than level 3 in
 /// half of the time, because the chunks are about 1 MiB and the higher level's larger tables do not pay off there. The
@@ -50,6 +53,62 @@ pub fn append(data: &[u8], output: &mut Vec<u8>) -> Result<()> {
     let packed = with_compressor(|compressor| compressor.compress_to_buffer(data, &mut rest));
     *output = rest.into_inner();
     packed.map(drop)
+}
+
+/// Appends `data` as several frames, one for each `frame_bytes` of it, packed by up to `threads` threads. Frames behind one another expand to
+/// what is behind one another, for any reader (RFC 8878, section 3); each says its length.
+///
+/// # Errors
+/// As [`append`].
+pub fn append_frames(data: &[u8], frame_bytes: usize, threads: usize, output: &mut Vec<u8>) -> Result<()> {
+    let parts: Vec<&[u8]> = data.chunks(frame_bytes.max(1)).collect();
+    if threads < 2 || parts.len() < 2 {
+        return parts.iter().try_for_each(|part| append(part, output)).and_then(|()| {
+            // Nothing is a frame too.
+            if parts.is_empty() { append(data, output) } else { Ok(()) }
+        });
+    }
+    let numbers: Vec<usize> = (0..parts.len()).collect();
+    let packed: Vec<Mutex<Vec<u8>>> = parts.iter().map(|_| Mutex::default()).collect();
+    threads::for_each("pack", threads, &numbers, |at| {
+        append(parts[*at], &mut packed[*at].lock().unwrap_or_else(PoisonError::into_inner))
+    })?;
+    for frame in packed {
+        output.extend_from_slice(&frame.into_inner().unwrap_or_else(PoisonError::into_inner));
+    }
+    Ok(())
+}
+
+/// A frame: where it lies, and where what it expands to does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// In what is packed.
+    pub packed: Range<usize>,
+    /// In what is not.
+    pub plain: Range<usize>,
+}
+
+/// The frames of `data`, when each says its length, which is possible, and all together are at most `limit`; otherwise `None`.
+pub fn frames(data: &[u8], limit: usize) -> Option<Vec<Frame>> {
+    let (mut frames, mut packed, mut plain) = (Vec::new(), 0, 0usize);
+    while packed < data.len() {
+        let rest = &data[packed..];
+        let packed_bytes =
+            zstd::zstd_safe::find_frame_compressed_size(rest).ok().filter(|bytes| *bytes > 0)?;
+        let frame = rest.get(..packed_bytes)?;
+        let length = zstd::zstd_safe::get_frame_content_size(frame).ok().flatten()?;
+        let end = plain.checked_add(usize::try_from(length).ok()?).filter(|end| *end <= limit)?;
+        check_possible(frame, end - plain).ok()?;
+        frames.push(Frame { packed: packed..packed + packed_bytes, plain: plain..end });
+        (packed, plain) = (packed + packed_bytes, end);
+    }
+    Some(frames)
+}
+
+/// The most bytes that [`append_frames`] adds for so many.
+pub fn bound_frames(bytes: usize, frame_bytes: usize) -> usize {
+    let (whole, rest) = (bytes / frame_bytes.max(1), bytes % frame_bytes.max(1));
+    whole * bound(frame_bytes) + bound(rest)
 }
 
 /// The most bytes that [`append`] adds for so many.
@@ -156,10 +215,7 @@ fn check_possible(data: &[u8], length: usize) -> Result<()> {
 pub fn decompress_unknown(data: &[u8], limit: usize) -> Result<Vec<u8>> {
     let bad = |error: std::io::Error| malformed(format!("zstd: {error}"));
     // What we packed says its length; others need not, and may lie.
-    if let Ok(Some(length)) = zstd::zstd_safe::get_frame_content_size(data)
-        && let Ok(length) = usize::try_from(length)
-        && length <= limit
-        && check_possible(data, length).is_ok()
+    if let Some(length) = frames(data, limit).and_then(|frames| Some(frames.last()?.plain.end))
         && let Ok(output) = decompress(data, length)
     {
         return Ok(output);
@@ -209,10 +265,29 @@ mod tests {
         }
 
         #[test]
+        fn frames_expand_to_what_is_behind_one_another(data: Vec<u8>, frame_bytes in 1usize..40, threads in 1usize..4) {
+            let mut packed = Vec::new();
+            append_frames(&data, frame_bytes, threads, &mut packed).unwrap();
+            prop_assert!(packed.len() <= bound_frames(data.len(), frame_bytes));
+            prop_assert_eq!(&decompress_unknown(&packed, data.len()).unwrap(), &data);
+            let found = frames(&packed, data.len()).unwrap();
+            prop_assert_eq!(found.len(), data.len().div_ceil(frame_bytes).max(1));
+            for Frame { packed: at, plain } in found {
+                prop_assert_eq!(&decompress(&packed[at], plain.len()).unwrap(), &data[plain]);
+            }
+            if let Some(less) = data.len().checked_sub(1) {
+                prop_assert_eq!(frames(&packed, less), None);
+                prop_assert!(decompress_unknown(&packed, less).is_err());
+                prop_assert_eq!(frames(&packed[..packed.len() - 1], data.len()), None);
+            }
+        }
+
+        #[test]
         fn other_bytes_never_panic(data: Vec<u8>, length in 0usize..100_000) {
             decompress(&data, length).ok();
             hash_expanded(&data, length).ok();
             decompress_unknown(&data, 100_000).ok();
+            frames(&data, length);
         }
     }
 

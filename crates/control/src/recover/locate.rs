@@ -189,7 +189,8 @@ impl Wal<'_> {
         let timeline = self.history.map_or(self.timeline, |history| history.timeline_at(last));
         let name = SegmentName::new(timeline, number, self.size).ok_or_else(beyond)?;
         let asked = self.archives.iter().cloned().map(Ok);
-        let found = look_everywhere(asked, WalFileName::Segment(name))
+        let file = WalFileName::Segment(name);
+        let found = look_everywhere(asked, file, |archive| archive.fetch(file), Ok)
             .with_context(|| format!("look for the target in `{name}`"))?;
         Ok((start, found.map(|(_, bytes, _)| bytes)))
     }

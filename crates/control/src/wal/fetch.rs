@@ -4,12 +4,14 @@
 //! parts of it. While it is at it, a fetch fetches the segments that will be asked for next.
 
 use super::spool::{Ahead, Spool};
-use super::{Job, no_wal_file, server, threads};
+use super::{Job, cores, no_wal_file, server, threads};
 use crate::durable;
 use retoma_core::postgres::{SegmentName, SegmentSize, WalFileName};
-use retoma_core::{ErrorKind, Result, ResultExt as _};
+use retoma_core::{Error, ErrorKind, Result, ResultExt as _};
 use retoma_repo::wal::{Archive, Assembled};
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -68,34 +70,47 @@ fn fetch_file(job: &Job, name: WalFileName, target: &Path) -> Result<Fetched> {
         return Ok(done(Some(Source::Spool), 0));
     }
     let archives = job.repositories.iter().map(|repository| job.open(repository, system_identifier));
-    let Some((archive, bytes, source)) = look_everywhere(archives, name)? else {
+    let whole = |archive: &Archive| {
+        durable::fill_unsynced(target, durable::PRIVATE, |file| {
+            archive.fetch_in_parts(name, cores(), &|at, part| write_at(file, at, part, target))
+        })
+    };
+    let assembled = |bytes: Vec<u8>| {
+        durable::write_unsynced(target, &bytes, durable::PRIVATE).map(|()| bytes.len() as u64)
+    };
+    let Some((archive, length, source)) = look_everywhere(archives, name, whole, assembled)? else {
         return Ok(done(None, 0));
     };
-    durable::write_unsynced(target, &bytes, durable::PRIVATE)?;
     let mut ahead = 0;
     if let (Some(spool), WalFileName::Segment(segment), Source::Repository) = (&spool, name, source)
-        && let Ok(size) = SegmentSize::new(bytes.len() as u64)
+        && let Ok(size) = SegmentSize::new(length)
         && let Some(right) = spool.try_ahead()
     {
-        drop(bytes);
         ahead = fetch_ahead(&archive, spool, &right, segment, size);
     }
     Ok(done(Some(source), ahead))
 }
 
-/// Asks one repository after the other, until one has it. `None` only when all have answered that they have not.
-pub(crate) fn look_everywhere(
+fn write_at(file: &File, at: u64, part: &[u8], target: &Path) -> Result<()> {
+    file.write_all_at(part, at).map_err(|error| Error::io(target.display(), error))
+}
+
+/// Asks one repository after the other, until one has it: `whole` takes it from there, `assembled` what parts of it give. `None` only when
+/// all have answered that they have not.
+pub(crate) fn look_everywhere<T>(
     asked: impl Iterator<Item = Result<Archive>>,
     name: WalFileName,
-) -> Result<Option<(Archive, Vec<u8>, Source)>> {
+    whole: impl Fn(&Archive) -> Result<Option<T>>,
+    assembled: impl Fn(Vec<u8>) -> Result<T>,
+) -> Result<Option<(Archive, T, Source)>> {
     let (mut failed, mut archives) = (None, Vec::new());
     for archive in asked {
         let looked = archive.and_then(|archive| {
-            let found = archive.fetch(name)?;
+            let found = whole(&archive)?;
             Ok((archive, found))
         });
         match looked {
-            Ok((archive, Some(bytes))) => return Ok(Some((archive, bytes, Source::Repository))),
+            Ok((archive, Some(found))) => return Ok(Some((archive, found, Source::Repository))),
             Ok((archive, None)) => archives.push(archive),
             Err(error) => failed = failed.or(Some(error)),
         }
@@ -103,10 +118,9 @@ pub(crate) fn look_everywhere(
     if let Some(error) = failed {
         return Err(error);
     }
-    match name {
-        WalFileName::Segment(segment) => longest(archives, segment),
-        _ => Ok(None),
-    }
+    let WalFileName::Segment(segment) = name else { return Ok(None) };
+    let Some((archive, bytes, source)) = longest(archives, segment)? else { return Ok(None) };
+    assembled(bytes).map(|found| Some((archive, found, source)))
 }
 
 /// What parts give, in the repository that has the most of them: a whole one is nowhere.
@@ -142,8 +156,7 @@ fn fetch_ahead(
     let names: BTreeSet<SegmentName> = wanted.iter().copied().collect();
     spool.keep(right, &names);
     let fetch_one = |name: SegmentName| -> Result<bool> {
-        let Some(bytes) = archive.fetch(WalFileName::Segment(name))? else { return Ok(false) };
-        spool.put(right, name, &bytes).map(|()| true)
+        spool.put(right, name, |take| archive.fetch_in_parts(WalFileName::Segment(name), 1, take))
     };
     in_parallel(&wanted, size, |name| {
         if spool.has(name) { Some(false) } else { fetch_one(name).ok().filter(|is_there| *is_there) }

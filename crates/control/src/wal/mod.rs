@@ -96,11 +96,14 @@ impl Job {
     }
 }
 
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get)
+}
+
 /// How many threads work on segments of so many bytes.
 fn threads(segment_bytes: u64) -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     let fit = usize::try_from(AT_ONCE_BYTES / segment_bytes.max(1)).unwrap_or(THREADS);
-    cores.min(THREADS).min(fit).max(1)
+    cores().min(THREADS).min(fit).max(1)
 }
 
 /// The name of a file in `pg_wal`, as text.

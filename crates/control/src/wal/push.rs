@@ -6,7 +6,7 @@
 //! Before WAL of a timeline come the histories that lead to it, where the server has them ([`histories`]).
 
 use super::spool::{Ahead, FileId, Spool};
-use super::{Job, file_name, histories, no_wal_file, server, threads};
+use super::{Job, cores, file_name, histories, no_wal_file, server, threads};
 use crate::open;
 use retoma_core::manifest;
 use retoma_core::postgres::{SegmentName, WalFileName};
@@ -186,7 +186,7 @@ impl<'a> Batch<'a> {
         }
         let Some(first) = self.files.first() else { return Err(Error::internal("a push of nothing")) };
         // Alone: what another server of the same identity left may refuse it, and then nothing behind it belongs there either.
-        let own = self.store(first, &mut Vec::new())?;
+        let own = self.store(cores(), first, &mut Vec::new())?;
         // Where somebody was before us, the next one may be refused too, so nothing overtakes another there.
         let at_once = if own.was_there { 1 } else { threads(own.id.size_bytes()) };
         std::thread::scope(|scope| {
@@ -225,7 +225,7 @@ impl<'a> Batch<'a> {
             let at = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(file) = self.files.get(at) else { return };
             // Whatever is wrong with one that was taken along, its own push will say so.
-            let Ok(kept) = self.store(file, &mut buffer) else {
+            let Ok(kept) = self.store(1, file, &mut buffer) else {
                 self.is_stopped.store(true, Ordering::Relaxed);
                 return;
             };
@@ -237,12 +237,12 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Stores one file in every repository.
-    fn store(&self, file: &Waiting, buffer: &mut Vec<u8>) -> Result<Kept> {
+    /// Stores one file in every repository, on up to `threads` threads.
+    fn store(&self, threads: usize, file: &Waiting, buffer: &mut Vec<u8>) -> Result<Kept> {
         let id = read(&file.path, buffer)?;
         let mut kept = Kept { stored: Stored::Same, was_there: false, id };
         for archive in self.archives {
-            match archive.push(file.name, buffer)? {
+            match archive.push_on(threads, file.name, buffer)? {
                 Pushed::New => {
                     // A disk that was taken away meanwhile leaves an empty mount point, which takes anything.
                     archive.confirm_repository()?;

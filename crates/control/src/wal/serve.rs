@@ -180,9 +180,14 @@ impl State {
         };
         let found = match kept {
             Some(bytes) => Some((None, bytes)),
-            None => look_everywhere(self.archives.iter().cloned().map(Ok), name)
-                .with_context(|| format!("fetch `{name}` for the recovery"))?
-                .map(|(archive, bytes, source)| ((source == Source::Repository).then_some(archive), bytes)),
+            None => look_everywhere(
+                self.archives.iter().cloned().map(Ok),
+                name,
+                |archive| archive.fetch(name),
+                Ok,
+            )
+            .with_context(|| format!("fetch `{name}` for the recovery"))?
+            .map(|(archive, bytes, source)| ((source == Source::Repository).then_some(archive), bytes)),
         };
         let Some((archive, bytes)) = found else { return Ok(None) };
         if let WalFileName::Segment(segment) = name {

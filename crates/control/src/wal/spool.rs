@@ -15,9 +15,10 @@ use retoma_core::{Error, Result};
 use rustix::fs::FlockOperation;
 use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 /// What a file in `pg_wal` was when it was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +81,8 @@ pub struct Spool {
 
 const STORED: &str = "stored";
 const FETCHED: &str = "fetched";
+/// Bytes that are read at a time: the system clears every page that a larger buffer takes.
+const READ_BYTES: usize = 256 << 10;
 
 impl Spool {
     /// The spool in `folder`, which is made if need be. `None` when that is impossible, or when somebody else could have
@@ -131,13 +134,43 @@ impl Spool {
         sweep(&self.folder.join(STORED), |name| name.parse().is_ok_and(|name| names.contains(&name)));
     }
 
-    /// Keeps a segment that was fetched and verified. Only for who has the right to work ahead.
+    /// Keeps a segment that `fetch` gives in parts, in their order, verified; `false` when it gives none. Only for who has the right to work
+    /// ahead.
     ///
     /// # Errors
-    /// What the file system says; then it is not kept.
-    pub fn put(&self, _right: &Ahead, name: SegmentName, bytes: &[u8]) -> Result<()> {
-        let path = self.folder.join(FETCHED).join(format!("{name}.{:08x}", crc32c::crc32c(bytes)));
-        Self::publish(&path, bytes)
+    /// What the file system and `fetch` say; then it is not kept.
+    pub fn put(
+        &self,
+        _right: &Ahead,
+        name: SegmentName,
+        fetch: impl FnOnce(&(dyn Fn(u64, &[u8]) -> Result<()> + Sync)) -> Result<Option<u64>>,
+    ) -> Result<bool> {
+        let folder = self.folder.join(FETCHED);
+        let temporary = crate::durable::temporary(&folder.join(name.to_string()));
+        let failed = |error| Error::io(temporary.display(), error);
+        let state = Mutex::new((0u64, 0u32));
+        let write = || {
+            let file = Self::create(&temporary).map_err(failed)?;
+            let take = |at: u64, part: &[u8]| {
+                let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+                if state.0 != at {
+                    return Err(Error::internal(format!("a part of `{name}` is out of order")));
+                }
+                *state = (at + part.len() as u64, crc32c::crc32c_append(state.1, part));
+                (&file).write_all(part).map_err(failed)
+            };
+            if fetch(&take)?.is_none() {
+                return Ok(false);
+            }
+            let (_, crc) = *state.lock().unwrap_or_else(PoisonError::into_inner);
+            std::fs::rename(&temporary, folder.join(format!("{name}.{crc:08x}"))).map_err(failed)?;
+            Ok(true)
+        };
+        let written = write();
+        if !matches!(written, Ok(true)) {
+            std::fs::remove_file(&temporary).ok();
+        }
+        written
     }
 
     /// Whether there is a file for this segment.
@@ -152,14 +185,15 @@ impl Spool {
     /// What the file system says about `target`.
     pub fn take(&self, name: SegmentName, target: &Path) -> Result<bool> {
         let Some((path, crc)) = self.find(name) else { return Ok(false) };
-        let Some(bytes) = self.read_verified(&path, crc, name) else {
+        if !self.is_sound(&path, crc, name) {
             std::fs::remove_file(&path).ok();
             return Ok(false);
-        };
+        }
         match std::fs::rename(&path, target) {
             Ok(()) => {}
             // Another file system.
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                let bytes = std::fs::read(&path).map_err(|error| Error::io(path.display(), error))?;
                 crate::durable::write_unsynced(target, &bytes, crate::durable::PRIVATE)?;
                 std::fs::remove_file(&path).ok();
             }
@@ -168,12 +202,28 @@ impl Spool {
         Ok(true)
     }
 
-    fn read_verified(&self, path: &Path, crc: u32, name: SegmentName) -> Option<Vec<u8>> {
-        let is_file = path.symlink_metadata().is_ok_and(|metadata| metadata.is_file());
-        let bytes = is_file.then(|| std::fs::read(path).ok()).flatten()?;
-        let length = bytes.len() as u64;
-        let fits = SegmentHeader::check_itself(&bytes, length, name, self.system_identifier).is_ok();
-        (fits && crc32c::crc32c(&bytes) == crc).then_some(bytes)
+    /// Whether a file is the segment, and what was put there.
+    fn is_sound(&self, path: &Path, crc: u32, name: SegmentName) -> bool {
+        let check = || {
+            let file =
+                path.symlink_metadata().ok().filter(std::fs::Metadata::is_file).and(File::open(path).ok())?;
+            let (mut buffer, mut length, mut found) = (vec![0; READ_BYTES], 0u64, 0);
+            let mut beginning = Vec::new();
+            loop {
+                let count = (&file).read(&mut buffer).ok()?;
+                if count == 0 {
+                    break;
+                }
+                if beginning.len() < SegmentHeader::BYTES {
+                    beginning.extend_from_slice(&buffer[..count]);
+                }
+                found = crc32c::crc32c_append(found, &buffer[..count]);
+                length += count as u64;
+            }
+            let fits = SegmentHeader::check_itself(&beginning, length, name, self.system_identifier).is_ok();
+            Some(fits && found == crc)
+        };
+        check().unwrap_or_default()
     }
 
     /// Removes all fetched segments but these, and what killed processes left.
@@ -198,13 +248,17 @@ impl Spool {
         self.folder.join(STORED).join(name.to_string())
     }
 
+    /// A new file, whatever a killed process left there.
+    fn create(path: &Path) -> io::Result<File> {
+        std::fs::remove_file(path).ok();
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+    }
+
     /// Writes under a temporary name, which no reader looks at, and renames.
     fn publish(path: &Path, bytes: &[u8]) -> Result<()> {
         let temporary = crate::durable::temporary(path);
         let write = || {
-            std::fs::remove_file(&temporary).ok();
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-            file.write_all(bytes)?;
+            Self::create(&temporary)?.write_all(bytes)?;
             std::fs::rename(&temporary, path)
         };
         write().map_err(|error| {

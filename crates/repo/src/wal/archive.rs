@@ -2,7 +2,7 @@
 
 use super::name::{PartName, Place, WalObject};
 use super::{FOLDER, LIMIT_BYTES};
-use crate::lane::Lane;
+use crate::lane::{Lane, Opened};
 use crate::repository::Repository;
 use crate::store::{BlockingStore, Key, PutMode};
 use bytes::Bytes;
@@ -83,9 +83,17 @@ impl Archive {
     /// `Corrupt` with `R0421` when it is not what its name says, with `R0203` when what is stored there is damaged;
     /// `Conflict` with `R0422` when it is stored with other contents; what the store says, after which it may be stored.
     pub fn push(&self, name: WalFileName, bytes: &[u8]) -> Result<Pushed> {
+        self.push_on(1, name, bytes)
+    }
+
+    /// As [`Archive::push`], on up to `threads` threads.
+    ///
+    /// # Errors
+    /// As [`Archive::push`].
+    pub fn push_on(&self, threads: usize, name: WalFileName, bytes: &[u8]) -> Result<Pushed> {
         let doing = || format!("store `{name}`");
         verify(name, bytes, self.system_identifier).with_context(doing)?;
-        self.create(WalObject::File(name), bytes).with_context(doing)
+        self.create_on(threads, WalObject::File(name), bytes).with_context(doing)
     }
 
     /// Reads and checks a file; `None` when it is not there. Parts are not looked at.
@@ -100,6 +108,40 @@ impl Archive {
             None => self.confirm_repository().with_context(doing)?,
         }
         Ok(found)
+    }
+
+    /// As [`Archive::fetch`], on up to `threads` threads: `take` gets the contents in parts, each with its offset, the first one checked and
+    /// before all others; with one thread all are in order. Gives the length in bytes.
+    ///
+    /// # Errors
+    /// As [`Archive::fetch`]; what `take` says. Then what it got is worth nothing.
+    pub fn fetch_in_parts(
+        &self,
+        name: WalFileName,
+        threads: usize,
+        take: &(dyn Fn(u64, &[u8]) -> Result<()> + Sync),
+    ) -> Result<Option<u64>> {
+        let doing = || format!("fetch `{name}`");
+        let Some(opened) = self.read_packed(WalObject::File(name)).with_context(doing)? else {
+            self.confirm_repository().with_context(doing)?;
+            return Ok(None);
+        };
+        let (WalFileName::Segment(segment) | WalFileName::Partial(segment), Some(length)) =
+            (name, opened.length_bytes().map(|length| length as u64))
+        else {
+            let bytes = opened.into_plaintext().with_context(doing)?;
+            verify(name, &bytes, self.system_identifier).with_context(doing)?;
+            take(0, &bytes)?;
+            return Ok(Some(bytes.len() as u64));
+        };
+        let checked = |at: usize, part: &[u8]| {
+            if at == 0 {
+                SegmentHeader::check_itself(part, length, segment, self.system_identifier)?;
+            }
+            take(at as u64, part)
+        };
+        opened.in_parts(threads, &checked).with_context(doing)?;
+        Ok(Some(length))
     }
 
     /// Stores the bytes of a segment that begin at `from`, of a server whose segments have `size`. Durable on return.
@@ -221,9 +263,14 @@ impl Archive {
 
     /// What is stored under a name, opened; `None` when there is nothing.
     pub(super) fn read(&self, object: WalObject) -> Result<Option<Vec<u8>>> {
+        self.read_packed(object)?.map(Opened::into_plaintext).transpose()
+    }
+
+    /// The same, not yet expanded.
+    fn read_packed(&self, object: WalObject) -> Result<Option<Opened>> {
         let name = self.place().key(object)?;
         match self.store.get(&name) {
-            Ok(sealed) => self.lane.open(&name, &sealed).map(Some),
+            Ok(sealed) => self.lane.open_packed(&name, sealed.into()).map(Some),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
@@ -242,12 +289,16 @@ impl Archive {
     }
 
     pub(super) fn create(&self, object: WalObject, bytes: &[u8]) -> Result<Pushed> {
+        self.create_on(1, object, bytes)
+    }
+
+    fn create_on(&self, threads: usize, object: WalObject, bytes: &[u8]) -> Result<Pushed> {
         let name = self.place().key(object)?;
         let is_atomic = self.store.store().capabilities().conditional_create;
         if !is_atomic && let Some(stored) = self.read(object).map_err(damaged)? {
             return same(object, &stored, bytes);
         }
-        let sealed = Bytes::from(self.lane.seal(&name, bytes)?);
+        let sealed = Bytes::from(self.lane.seal_on(threads, &name, bytes)?);
         match self.store.put(&name, sealed, PutMode::Create) {
             Ok(()) if is_atomic => Ok(Pushed::New),
             // Somebody may have written over it.

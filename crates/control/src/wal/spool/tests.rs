@@ -19,6 +19,17 @@ fn id(path: &Path) -> FileId {
     FileId::from(&path.metadata().unwrap())
 }
 
+/// Keeps `bytes`, which come in two parts.
+fn put(spool: &Spool, right: &Ahead, segment: &str, bytes: &[u8]) {
+    let half = bytes.len() / 2;
+    let kept = spool.put(right, name(segment), |take| {
+        take(0, &bytes[..half])?;
+        take(half as u64, &bytes[half..])?;
+        Ok(Some(bytes.len() as u64))
+    });
+    assert!(kept.unwrap());
+}
+
 #[test]
 fn an_acknowledgement_holds_for_the_very_file_alone() {
     let (folder, spool) = spool();
@@ -73,7 +84,7 @@ fn a_fetched_segment_is_moved_once_to_where_it_is_wanted() {
     let target = folder.path().join("RECOVERYXLOG");
     let whole = segment(NAME, SERVER, 1);
     assert!(!spool.take(name(NAME), &target).unwrap());
-    spool.put(&spool.try_ahead().unwrap(), name(NAME), &whole).unwrap();
+    put(&spool, &spool.try_ahead().unwrap(), NAME, &whole);
     assert!(spool.has(name(NAME)));
     assert!(spool.take(name(NAME), &target).unwrap());
     assert_eq!(std::fs::read(&target).unwrap(), whole);
@@ -97,13 +108,13 @@ fn what_is_stale_foreign_or_damaged_is_not_handed_out() {
         whole[..whole.len() / 2].to_vec(),
         Vec::new(),
     ] {
-        spool.put(&right, name(NAME), &wrong).unwrap();
+        put(&spool, &right, NAME, &wrong);
         assert!(!spool.take(name(NAME), &target).unwrap());
         assert!(!spool.has(name(NAME)), "it is removed");
     }
     // Damaged since: a byte anywhere.
     for at in [0, 50, 1000, whole.len() - 1] {
-        spool.put(&right, name(NAME), &whole).unwrap();
+        put(&spool, &right, NAME, &whole);
         let (path, _) = spool.find(name(NAME)).unwrap();
         let mut damaged = whole.clone();
         damaged[at] ^= 1;
@@ -136,4 +147,14 @@ fn a_folder_that_others_may_write_is_not_used() {
     let link = folder.path().join("link");
     std::os::unix::fs::symlink(folder.path(), &link).unwrap();
     assert!(Spool::open(&link, SERVER).is_none());
+}
+
+#[test]
+fn what_is_not_there_or_comes_in_the_wrong_order_is_not_kept() {
+    let (_folder, spool) = spool();
+    let right = spool.try_ahead().unwrap();
+    assert!(!spool.put(&right, name(NAME), |_| Ok(None)).unwrap());
+    assert!(spool.put(&right, name(NAME), |take| take(8, b"behind a gap").map(|()| Some(20))).is_err());
+    assert!(!spool.has(name(NAME)));
+    assert_eq!(std::fs::read_dir(spool.folder.join(FETCHED)).unwrap().count(), 0, "nothing is left");
 }
