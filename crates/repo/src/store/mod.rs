@@ -102,6 +102,7 @@ pub struct ObjectMeta {
 
 /// What a store can do beyond the verbs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a question of its own")]
 pub struct Capabilities {
     /// [`PutMode::Create`] is atomic: of two writers exactly one wins.
     pub conditional_create: bool,

@@ -91,8 +91,9 @@ async fn what_callers_tell_of_is_kept_too_as_a_whole_but_never_a_key() {
     for name in [&pack, &key("keys/a")] {
         cache.keep(name);
     }
-    for from in 0..5 {
-        assert_eq!(cache.get_range(&pack, from..100).await.unwrap(), data[from as usize..100]);
+    for from in 0..5u8 {
+        let part = cache.get_range(&pack, u64::from(from)..100).await.unwrap();
+        assert_eq!(part, data[usize::from(from)..100]);
     }
     assert_eq!(
         (under.calls(Verb::Get), under.calls(Verb::GetRange)),
