@@ -38,22 +38,13 @@ pub(crate) fn fill_unsynced<T>(
     mode: u32,
     fill: impl FnOnce(&File) -> Result<Option<T>>,
 ) -> Result<Option<T>> {
-    let temporary = temporary(path);
     let failed = |error| Error::io(path.display(), error);
-    let write = || {
-        std::fs::remove_file(&temporary).ok();
-        let opened = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary);
-        let filled = fill(&opened.map_err(failed)?)?;
-        if filled.is_some() {
-            std::fs::rename(&temporary, path).map_err(failed)?;
-        }
-        Ok(filled)
-    };
-    let written = write();
-    if !matches!(written, Ok(Some(_))) {
-        std::fs::remove_file(&temporary).ok();
+    let unnamed = Unnamed::create(path, mode).map_err(failed)?;
+    let filled = fill(&unnamed.file)?;
+    if filled.is_some() {
+        unnamed.name(path).map_err(failed)?;
     }
-    written
+    Ok(filled)
 }
 
 fn write_and(
@@ -62,19 +53,47 @@ fn write_and(
     mode: u32,
     sync: impl Fn(&File) -> std::io::Result<()>,
 ) -> Result<()> {
-    let temporary = temporary(path);
     let write = || {
-        // A killed run may have left it. Made anew, so that no link is followed.
-        std::fs::remove_file(&temporary).ok();
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
-        file.write_all(bytes)?;
-        sync(&file)?;
-        std::fs::rename(&temporary, path)
+        let unnamed = Unnamed::create(path, mode)?;
+        (&unnamed.file).write_all(bytes)?;
+        sync(&unnamed.file)?;
+        unnamed.name(path)
     };
-    write().map_err(|error| {
-        std::fs::remove_file(&temporary).ok();
-        Error::io(path.display(), error)
-    })
+    write().map_err(|error| Error::io(path.display(), error))
+}
+
+/// A new file that nobody looks at before it gets its name; without one it goes when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Unnamed {
+    pub(crate) file: File,
+    path: PathBuf,
+}
+
+impl Unnamed {
+    /// Beside `path`.
+    pub(crate) fn create(path: &Path, mode: u32) -> std::io::Result<Self> {
+        let path = temporary(path);
+        // A killed run may have left it. Made anew, so that no link is followed.
+        std::fs::remove_file(&path).ok();
+        let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&path)?;
+        Ok(Self { file, path })
+    }
+
+    /// Gives it its name, in place of whatever has it.
+    pub(crate) fn name(mut self, path: &Path) -> std::io::Result<()> {
+        std::fs::rename(&self.path, path)?;
+        // What has the old name from now on is somebody else's.
+        self.path = PathBuf::new();
+        Ok(())
+    }
+}
+
+impl Drop for Unnamed {
+    fn drop(&mut self) {
+        if !self.path.as_os_str().is_empty() {
+            std::fs::remove_file(&self.path).ok();
+        }
+    }
 }
 
 /// The name under which [`write`] begins: one that nobody else gives a file.
@@ -126,6 +145,39 @@ mod tests {
                 "{beside}"
             );
         }
+    }
+
+    #[test]
+    fn what_is_filled_takes_its_name_and_what_is_not_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        std::fs::write(&path, "before").unwrap();
+        let write = |mut file: &File| {
+            file.write_all(b"a part").unwrap();
+            // Somebody who looks meanwhile.
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), "before");
+        };
+        let none: Option<()> = fill_unsynced(&path, PRIVATE, |file| {
+            write(file);
+            Ok(None)
+        })
+        .unwrap();
+        assert_eq!(none, None);
+        let failed: Result<Option<()>> = fill_unsynced(&path, PRIVATE, |file| {
+            write(file);
+            Err(Error::internal("away"))
+        });
+        assert!(failed.is_err());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "before");
+        assert_eq!(names(folder.path()), ["a"]);
+        fill_unsynced(&path, PRIVATE, |file| {
+            write(file);
+            Ok(Some(()))
+        })
+        .unwrap()
+        .unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "a part");
+        assert_eq!(names(folder.path()), ["a"]);
     }
 
     #[test]

@@ -1,17 +1,14 @@
 //! Trees in memory that were read beside another one.
 
 use crate::id::PackId;
-use crate::store::{BlockingStore, Key};
+use crate::store::{BlockingStore, Key, REQUEST_BYTES};
 use bytes::Bytes;
 use retoma_core::{Error, Result};
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// So many bytes before a tree are read with it. Over a network they cost as much time as another request.
-const AROUND_BYTES: u64 = 256 << 10;
-
-/// The last part of a pack of trees that was read from a store that is far. A directory is stored behind what is in it, so whoever walks
-/// down finds the next tree right before the one that leads to it.
+/// The last part of a pack of trees that was read from a store that is far: a tree with what lies before it. A directory is stored behind what
+/// is in it, so whoever walks down finds the next tree right before the one that leads to it.
 #[derive(Debug, Default)]
 pub(crate) struct Around(Mutex<Option<Part>>);
 
@@ -52,7 +49,7 @@ impl Around {
         if let Some(found) = self.last().as_ref().and_then(|part| part.get(pack, &range)) {
             return Ok(found);
         }
-        let start = range.start.saturating_sub(AROUND_BYTES);
+        let start = range.start.saturating_sub(REQUEST_BYTES.into());
         let part = Part { pack, start, bytes: store.get_range(key, start..range.end)? };
         let found = part.get(pack, &range);
         *self.last() = Some(part);

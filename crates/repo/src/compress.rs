@@ -61,20 +61,18 @@ pub fn append(data: &[u8], output: &mut Vec<u8>) -> Result<()> {
 /// # Errors
 /// As [`append`].
 pub fn append_frames(data: &[u8], frame_bytes: usize, threads: usize, output: &mut Vec<u8>) -> Result<()> {
-    let parts: Vec<&[u8]> = data.chunks(frame_bytes.max(1)).collect();
+    // Nothing is a frame too.
+    let parts = if data.is_empty() { vec![data] } else { data.chunks(frame_bytes.max(1)).collect() };
     if threads < 2 || parts.len() < 2 {
-        return parts.iter().try_for_each(|part| append(part, output)).and_then(|()| {
-            // Nothing is a frame too.
-            if parts.is_empty() { append(data, output) } else { Ok(()) }
-        });
+        return parts.into_iter().try_for_each(|part| append(part, output));
     }
-    let numbers: Vec<usize> = (0..parts.len()).collect();
-    let packed: Vec<Mutex<Vec<u8>>> = parts.iter().map(|_| Mutex::default()).collect();
-    threads::for_each("pack", threads, &numbers, |at| {
-        append(parts[*at], &mut packed[*at].lock().unwrap_or_else(PoisonError::into_inner))
+    let parts: Vec<(&[u8], Mutex<Vec<u8>>)> =
+        parts.into_iter().map(|part| (part, Mutex::default())).collect();
+    threads::for_each("pack", threads, &parts, |(part, packed)| {
+        append(part, &mut packed.lock().unwrap_or_else(PoisonError::into_inner))
     })?;
-    for frame in packed {
-        output.extend_from_slice(&frame.into_inner().unwrap_or_else(PoisonError::into_inner));
+    for (_, packed) in parts {
+        output.extend_from_slice(&packed.into_inner().unwrap_or_else(PoisonError::into_inner));
     }
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! Sealing of our own lanes: the objects beside the ones that restic knows (`evidence/`, `wal/`).
 //!
+//! A plaintext of more than 4 MiB is packed as several frames of zstd, behind one another.
+//!
 //! A sealed object is `1 (version) ‖ nonce (12) ‖ AES-256-GCM(zstd(plaintext)) ‖ tag (16)`. The key is the master key's
 //! subkey `lane/<folder>/1`. The associated data are the version byte and the object's whole name, so that an object
 //! that was copied to another name does not open. Nonces are random: NIST SP 800-38D, 8.3, allows 2³² objects under one

@@ -10,6 +10,7 @@
 //! compared with its checksum when it is handed out. An acknowledgement is written *after* the stores have the segment, and holds for
 //! the very file that was read: device, inode, size, times of modification and change.
 
+use crate::durable::{self, Unnamed};
 use retoma_core::postgres::{SegmentHeader, SegmentName};
 use retoma_core::{Error, Result};
 use rustix::fs::FlockOperation;
@@ -116,7 +117,7 @@ impl Spool {
     /// What the file system says; then there is none.
     pub fn acknowledge(&self, _right: &Ahead, name: SegmentName, file: FileId) -> Result<()> {
         let path = self.stored(name);
-        Self::publish(&path, file.line().as_bytes())
+        durable::write_unsynced(&path, file.line().as_bytes(), durable::PRIVATE)
     }
 
     /// Whether this very file was acknowledged.
@@ -146,31 +147,23 @@ impl Spool {
         fetch: impl FnOnce(&(dyn Fn(u64, &[u8]) -> Result<()> + Sync)) -> Result<Option<u64>>,
     ) -> Result<bool> {
         let folder = self.folder.join(FETCHED);
-        let temporary = crate::durable::temporary(&folder.join(name.to_string()));
-        let failed = |error| Error::io(temporary.display(), error);
+        let failed = |error| Error::io(folder.display(), error);
+        let unnamed = Unnamed::create(&folder.join(name.to_string()), durable::PRIVATE).map_err(failed)?;
         let state = Mutex::new((0u64, 0u32));
-        let write = || {
-            let file = Self::create(&temporary).map_err(failed)?;
-            let take = |at: u64, part: &[u8]| {
-                let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-                if state.0 != at {
-                    return Err(Error::internal(format!("a part of `{name}` is out of order")));
-                }
-                *state = (at + part.len() as u64, crc32c::crc32c_append(state.1, part));
-                (&file).write_all(part).map_err(failed)
-            };
-            if fetch(&take)?.is_none() {
-                return Ok(false);
+        let take = |at: u64, part: &[u8]| {
+            let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+            if state.0 != at {
+                return Err(Error::internal(format!("a part of `{name}` is out of order")));
             }
-            let (_, crc) = *state.lock().unwrap_or_else(PoisonError::into_inner);
-            std::fs::rename(&temporary, folder.join(format!("{name}.{crc:08x}"))).map_err(failed)?;
-            Ok(true)
+            *state = (at + part.len() as u64, crc32c::crc32c_append(state.1, part));
+            (&unnamed.file).write_all(part).map_err(failed)
         };
-        let written = write();
-        if !matches!(written, Ok(true)) {
-            std::fs::remove_file(&temporary).ok();
+        if fetch(&take)?.is_none() {
+            return Ok(false);
         }
-        written
+        let (_, crc) = *state.lock().unwrap_or_else(PoisonError::into_inner);
+        unnamed.name(&folder.join(format!("{name}.{crc:08x}"))).map_err(failed)?;
+        Ok(true)
     }
 
     /// Whether there is a file for this segment.
@@ -194,7 +187,7 @@ impl Spool {
             // Another file system.
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
                 let bytes = std::fs::read(&path).map_err(|error| Error::io(path.display(), error))?;
-                crate::durable::write_unsynced(target, &bytes, crate::durable::PRIVATE)?;
+                durable::write_unsynced(target, &bytes, durable::PRIVATE)?;
                 std::fs::remove_file(&path).ok();
             }
             Err(error) => return Err(Error::io(target.display(), error)),
@@ -246,25 +239,6 @@ impl Spool {
 
     fn stored(&self, name: SegmentName) -> PathBuf {
         self.folder.join(STORED).join(name.to_string())
-    }
-
-    /// A new file, whatever a killed process left there.
-    fn create(path: &Path) -> io::Result<File> {
-        std::fs::remove_file(path).ok();
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
-    }
-
-    /// Writes under a temporary name, which no reader looks at, and renames.
-    fn publish(path: &Path, bytes: &[u8]) -> Result<()> {
-        let temporary = crate::durable::temporary(path);
-        let write = || {
-            Self::create(&temporary)?.write_all(bytes)?;
-            std::fs::rename(&temporary, path)
-        };
-        write().map_err(|error| {
-            std::fs::remove_file(&temporary).ok();
-            Error::io(path.display(), error)
-        })
     }
 }
 

@@ -6,7 +6,7 @@ use crate::format::BlobKind;
 use crate::format::pack::PackedBlob;
 use crate::id::PackId;
 use crate::index::Index;
-use crate::store::Capabilities;
+use crate::store::{Capabilities, REQUEST_BYTES};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Mutex;
@@ -40,9 +40,8 @@ pub(super) struct Reach {
 
 /// From a disk: small enough to stay in the processor's cache until it is opened.
 const NEAR: Reach = Reach { gap_bytes: 64 << 10, range_bytes: 4 << 20 };
-/// Over a network: a request costs as much time as a quarter of a megabyte, and each is work for both sides, so that packs of which most is
-/// wanted are read whole.
-const FAR: Reach = Reach { gap_bytes: 256 << 10, range_bytes: 32 << 20 };
+/// Over a network: each request is work for both sides, so that packs of which most is wanted are read whole.
+const FAR: Reach = Reach { gap_bytes: REQUEST_BYTES, range_bytes: 32 << 20 };
 
 impl Reach {
     /// For a store that is far, or not.

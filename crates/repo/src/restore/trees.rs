@@ -8,14 +8,14 @@ use crate::format::tree::{self, Node};
 use crate::id::BlobId;
 use crate::index::{Index, Location};
 use crate::repository::Repository;
+use crate::store::REQUEST_BYTES;
 use retoma_core::{Error, Result};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// From a store that is far, trees are read at once that lie in one pack within so many bytes …
+/// From a store that is far, trees are read at once that lie in one pack within so many bytes, with gaps that cost less than another request.
 const TOGETHER_BYTES: u64 = 4 << 20;
-/// … with so many bytes at the most between two of them.
-const GAP_BYTES: u64 = 256 << 10;
+const GAP_BYTES: u64 = REQUEST_BYTES as u64;
 
 /// Trees that are read at once: their places in what was asked for, and in a pack, where that is known.
 type Group = Vec<(usize, Option<Location>)>;

@@ -114,6 +114,9 @@ pub struct Capabilities {
     pub far: bool,
 }
 
+/// Over a network so many bytes take about as long as one more request.
+pub(crate) const REQUEST_BYTES: u32 = 256 << 10;
+
 /// Reads at once from a store that is far. With 20 ms for each answer, eight were not faster.
 const FAR_READERS: usize = 5;
 
@@ -176,7 +179,7 @@ pub trait Store: Debug + Send + Sync + 'static {
     /// What this store can do.
     fn capabilities(&self) -> Capabilities;
 
-    /// Says of an object that never changes that it is worth keeping near, as a whole. Only a cache listens; a layer passes it on.
+    /// Says of an object that never changes that it is worth keeping near, as a whole. Only a cache listens; a layer above one passes it on.
     fn keep(&self, _key: &Key) {}
 
     /// Writes a whole object, durably.

@@ -39,6 +39,7 @@ pub struct FaultyStore {
     state: Mutex<State>,
     hook: Mutex<Option<Hook>>,
     random: Option<(u64, Rates)>,
+    far: bool,
 }
 
 impl std::fmt::Debug for FaultyStore {
@@ -58,7 +59,13 @@ struct State {
 impl FaultyStore {
     /// Passes all calls to `inner`, until a rule is added.
     pub fn new(inner: Arc<dyn Store>) -> Self {
-        Self { inner, state: Mutex::default(), hook: Mutex::default(), random: None }
+        Self { inner, state: Mutex::default(), hook: Mutex::default(), random: None, far: false }
+    }
+
+    /// Says that it is far, as a bucket is.
+    #[must_use]
+    pub fn far(self) -> Self {
+        Self { far: true, ..self }
     }
 
     /// Fails calls at random, as often as `rates` say, the same in every run with this `seed`.
@@ -194,7 +201,8 @@ impl Store for FaultyStore {
     }
 
     fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
+        let capabilities = self.inner.capabilities();
+        Capabilities { far: capabilities.far || self.far, ..capabilities }
     }
 
     async fn put(&self, key: &Key, data: Bytes, mode: PutMode) -> Result<()> {

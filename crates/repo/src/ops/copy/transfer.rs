@@ -9,6 +9,7 @@ use crate::format::pack::PackedBlob;
 use crate::id::PackId;
 use crate::index::Index;
 use crate::repository::Repository;
+use crate::store::REQUEST_BYTES;
 use bytes::Bytes;
 use retoma_core::{Error, Result, ResultExt};
 use std::ops::Range;
@@ -23,7 +24,7 @@ const WAITING: usize = 2;
 /// Neighbours in a pack are read at once up to so many bytes, more than a pack has: each request more is work for both sides …
 const RANGE_BYTES: u64 = 32 << 20;
 /// … and over gaps of so many, which cost less than another request.
-const GAP_BYTES: u64 = 256 << 10;
+const GAP_BYTES: u64 = REQUEST_BYTES as u64;
 
 /// What was sent.
 pub(super) struct Sent {

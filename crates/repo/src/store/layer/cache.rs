@@ -1,11 +1,12 @@
 //! Keeps small immutable objects in a local folder, so that reading them again costs no request.
 //!
-//! * The predicate chooses by name, and callers tell of more ([`Store::keep`]: packs of trees); keys and locks are never kept, whatever they say.
+//! * The predicate chooses by name, and callers tell of more ([`Store::keep`]: packs of trees); keys and locks are never kept,
+//!   whatever they say.
 //! * What is kept is as the store has it: sealed. Files have mode 0600, their folders 0700.
 //! * An object whose name is a SHA-256, as those of index files and snapshots, is given out only when that is the one of what
-//!   is kept; otherwise it is read from the store again. What has another name is checked by its reader alone: when that
-//!   fails, it calls [`Cache::invalidate`] and reads once more. A file that is empty or too short for the part asked for is
-//!   discarded here.
+//!   is kept; otherwise it is read from the store again. A process compares once, as long as nobody touches the file. What
+//!   has another name is checked by its reader alone: when that fails, it calls [`Cache::invalidate`] and reads once more. A
+//!   file that is empty or too short for the part asked for is discarded here.
 //! * Trouble with the cache is never an error: the store is asked instead.
 //! * The folder belongs to one repository. Other processes may use it at the same time. An object that another host
 //!   deleted stays here until it is evicted or until [`Cache::retain`] hears of it.

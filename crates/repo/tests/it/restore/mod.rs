@@ -4,6 +4,7 @@ mod basic;
 mod compare;
 mod damage;
 mod fallback;
+mod far;
 mod hostile;
 mod in_place;
 mod model;
