@@ -92,6 +92,20 @@ fn a_range_has_no_more_than_its_limit_but_at_least_one_blob() {
 }
 
 #[test]
+fn from_far_a_pack_is_read_whole_and_over_longer_gaps() {
+    let far = |far| Reach::of(Capabilities { conditional_create: true, delete: true, versions: false, far });
+    let packs = [vec![(1, 8 << 20), (2, GAP_BYTES + 1), (3, 8 << 20)]];
+    let (index, files) = (index(&packs), [vec![1, 3]]);
+    let layout = layout(&files, &index);
+    for (is_far, expected) in [(true, vec![2]), (false, vec![1, 1])] {
+        let (jobs, _) = sort(&layout, &index, all(&layout), far(is_far));
+        let blobs: Vec<usize> =
+            ranges(&jobs, &layout, &index).iter().map(|range| range.blobs.len()).collect();
+        assert_eq!(blobs, expected);
+    }
+}
+
+#[test]
 fn a_blob_that_is_wanted_in_many_places_is_read_once() {
     let index = index(&[vec![(1, 100), (2, 100)]]);
     let layout = layout(&[vec![2, 1, 2], vec![2]], &index);

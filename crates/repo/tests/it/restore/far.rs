@@ -44,6 +44,9 @@ fn the_trees_that_lead_to_a_folder_are_one_request_and_near_one_each() {
     let node = find::node(&far, &index, &tree, b"/a/b/c/d/deep").unwrap();
     assert_eq!((node.kind, node.size_bytes), (NodeKind::File, 3000));
     assert_eq!(store.calls(Verb::GetRange) - before, 1);
+    let before = fixture.reads();
+    find::node(&fixture.repository, &index, &tree, b"/a/b/c/d/deep").unwrap();
+    assert_eq!(fixture.reads() - before, 5, "a disk answers at once: nothing is read beside");
 }
 
 #[test]

@@ -93,6 +93,11 @@ impl Fixture {
         self.store.before_calls(move |verb, name| if verb == Verb::GetRange { hook(name) } else { Ok(()) });
     }
 
+    /// How many parts of packs were read.
+    pub(crate) fn reads(&self) -> usize {
+        self.store.calls(Verb::GetRange)
+    }
+
     pub(crate) fn target(&self) -> PathBuf {
         self.folder.path().join("target")
     }

@@ -1,11 +1,12 @@
 //! Every changed byte in the store is found, and the object is named.
 
-use super::{SERVER, archive, file, key, name, repository_in, segment, size, timeline};
+use super::{SERVER, archive, fetch_in_parts, file, key, name, repository_in, segment, size, timeline};
 use retoma_core::ErrorKind;
 use retoma_core::error::codes;
 use retoma_core::postgres::WalFileName;
+use retoma_repo::lane::Lane;
 use retoma_repo::store::{BlockingStore, ObjectStore, PutMode};
-use retoma_repo::wal::{Archive, Share, examine};
+use retoma_repo::wal::{Archive, FOLDER, LIMIT_BYTES, Share, examine};
 use std::sync::Arc;
 
 /// Changes the byte in the middle of an object.
@@ -64,6 +65,23 @@ fn a_segment_under_the_name_of_another_does_not_open() {
     }
     for other in [file(1, 8), file(2, 7)] {
         assert_eq!(archive.fetch(other).unwrap_err().code(), codes::NOT_AUTHENTIC);
+    }
+}
+
+/// Sealed with the right key, under the right name: only what is in it tells. Nobody gets a byte of it.
+#[test]
+fn what_is_sealed_and_is_not_what_its_name_says_is_not_given_out() {
+    let (store, archive) = archive();
+    let lane = Lane::new(repository_in(store.clone()).key(), FOLDER, LIMIT_BYTES);
+    let object = key("00000001/000000010000000000000007");
+    let store = BlockingStore::new(store).unwrap();
+    let foreign = retoma_testkit::wal::segment(&name(1, 7).to_string(), SERVER + 1, 7);
+    let half = segment(1, 7)[..segment(1, 7).len() / 2].to_vec();
+    for wrong in [foreign, half, segment(1, 8), vec![0; 100], Vec::new()] {
+        let sealed = lane.seal(&object, &wrong).unwrap();
+        store.put(&object, sealed.into(), PutMode::Overwrite).unwrap();
+        assert_eq!(archive.fetch(file(1, 7)).unwrap_err().code(), codes::WAL_MALFORMED);
+        assert_eq!(fetch_in_parts(&archive, file(1, 7), 2).unwrap_err().code(), codes::WAL_MALFORMED);
     }
 }
 

@@ -1,12 +1,15 @@
 //! What goes in comes out, under its own name alone.
 
-use super::{MIB, SERVER, archive, archive_in, file, name, repository_in, segment, size, timeline};
+use super::{
+    MIB, SERVER, archive, archive_in, fetch_in_parts, file, name, repository_in, segment, size, timeline,
+};
 use proptest::prelude::*;
 use retoma_core::ErrorKind;
 use retoma_core::error::codes;
-use retoma_core::postgres::{SegmentSize, WalFileName};
+use retoma_core::postgres::{SegmentName, SegmentSize, WalFileName};
 use retoma_repo::store::ObjectStore;
 use retoma_repo::wal::{Archive, Pushed, WalObject, servers};
+use retoma_testkit::wal::segment_of;
 use std::sync::{Arc, Barrier};
 
 #[test]
@@ -22,11 +25,13 @@ fn every_kind_of_file_comes_back_byte_for_byte() {
     ];
     for (name, bytes) in &files {
         assert_eq!(archive.fetch(*name).unwrap(), None);
+        assert_eq!(fetch_in_parts(&archive, *name, 2).unwrap(), None);
         assert_eq!(archive.push(*name, bytes).unwrap(), Pushed::New);
         assert_eq!(archive.push(*name, bytes).unwrap(), Pushed::Same);
     }
     for (name, bytes) in &files {
         assert_eq!(archive.fetch(*name).unwrap().as_ref(), Some(bytes), "{name}");
+        assert_eq!(fetch_in_parts(&archive, *name, 2).unwrap().as_ref(), Some(bytes), "{name}");
     }
     let mut listed = Vec::new();
     archive.for_each(|object, _| listed.push(object)).unwrap();
@@ -63,6 +68,22 @@ fn what_is_not_what_its_name_says_is_not_stored() {
     for (name, bytes) in refused {
         assert_eq!(archive.push(name, &bytes).unwrap_err().code(), codes::WAL_MALFORMED, "{name}");
         assert_eq!(archive.fetch(name).unwrap(), None, "{name}");
+    }
+}
+
+/// Segments as PostgreSQL has them are several frames.
+#[test]
+fn a_segment_of_16_mib_comes_back_in_parts_whoever_packed_it() {
+    let (_, archive) = archive();
+    let size = SegmentSize::new(16 * MIB).unwrap();
+    for (pushing, on) in [(1, 1), (4, 2)] {
+        let name = SegmentName::new(timeline(on), 3, size).unwrap();
+        let bytes = segment_of(&name.to_string(), size, SERVER, 3);
+        archive.push_on(pushing, WalFileName::Segment(name), &bytes).unwrap();
+        for fetching in [1, 3] {
+            let found = fetch_in_parts(&archive, WalFileName::Segment(name), fetching).unwrap();
+            assert!(found.unwrap() == bytes, "{pushing} {fetching}");
+        }
     }
 }
 
